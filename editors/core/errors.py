@@ -1,0 +1,31 @@
+"""The errors EditFleet raises on purpose.
+
+    EditFleetError
+    ├── InputError     what the user wrote cannot be run; nothing was started (exit code 2)
+    └── CaseError      one case cannot be edited or scored; it is recorded and the rest goes on
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EditFleetError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InputError(EditFleetError):
+    """Something the user wrote is wrong. The message names the value and the cure."""
+
+
+class CaseError(EditFleetError):
+    """One case is unusable. The message names what is wrong with it."""
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> InputError:
+    """An error for a name that does not exist: says what was probably meant, and lists what exists."""
+    names = sorted(known)
+    close = difflib.get_close_matches(given.lower(), names, n=1)
+    meant = f" Did you mean '{close[0]}'?" if close else ""
+    return InputError(f"unknown {what} '{given}'.{meant} Available: {', '.join(names)}")

@@ -1,0 +1,153 @@
+"""An edit as a value: a `Patch` is a tuple of small terms, each added to the output of one named, frozen module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from editors.core.errors import InputError
+
+FORMAT = "editfleet-patch-1"
+GATHER_RANK = 16  # up to this rank, copying each row's factors beats a loop over patches
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """What a patch adds to the output of `module`. A subclass names its tensors as fields and implements `delta`."""
+
+    kind: ClassVar[str]
+    module: str
+
+    def delta(self, x: Tensor) -> Tensor:
+        """The addition [rows, ..., out] for module inputs x [rows, ..., in], all rows carrying this term."""
+        raise TypeError(f"{type(self).__name__} has no delta")
+
+    @classmethod
+    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+        """The addition when row i of x carries `terms[index[i]]`. Loops over the terms; subclasses may do better."""
+        parts = [(rows, term.delta(x[rows])) for number, term in enumerate(terms)
+                 if len(rows := (index == number).nonzero().flatten())]
+        out = parts[0][1].new_zeros(x.shape[0], *parts[0][1].shape[1:])
+        for rows, part in parts:
+            out = out.index_copy(0, rows, part)
+        return out
+
+    def tensors(self) -> dict[str, Tensor]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that are not tensors, as JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if not isinstance(value, Tensor) and value is not None}
+
+    def to(self, device: torch.device | str) -> Self:
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return type(self)(**self.settings(), **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Term):
+    """`y += (x b) aᵀ`, with a [out, rank] and b [in, rank]; computed in the factors' dtype."""
+
+    kind: ClassVar[str] = "low-rank"
+    a: Tensor
+    b: Tensor
+
+    def delta(self, x: Tensor) -> Tensor:
+        return (x.to(self.b.dtype) @ self.b) @ self.a.T
+
+    @classmethod
+    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+        rank = max(term.b.shape[1] for term in terms)
+        if rank > GATHER_RANK:
+            return super().delta_by_row(terms, index, x)
+        a = torch.stack([_pad_columns(term.a, rank) for term in terms])[index]
+        b = torch.stack([_pad_columns(term.b, rank) for term in terms])[index]
+        flat = x.to(b.dtype).reshape(x.shape[0], -1, x.shape[-1])
+        return torch.bmm(torch.bmm(flat, b), a.transpose(1, 2)).reshape(*x.shape[:-1], a.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Term):
+    """`y += x weightᵀ + bias`, with weight [out, in] and an optional bias [out]."""
+
+    kind: ClassVar[str] = "dense"
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def delta(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense)}
+
+
+def _pad_columns(matrix: Tensor, columns: int) -> Tensor:
+    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """An immutable edit. The empty patch changes nothing; `p + q` is both. `info` holds JSON facts about its making."""
+
+    terms: tuple[Term, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __add__(self, other: Patch) -> Patch:
+        return Patch(self.terms + other.terms, {**self.info, **other.info})
+
+    def __bool__(self) -> bool:
+        return bool(self.terms)
+
+    @property
+    def is_finite(self) -> bool:
+        return all(bool(tensor.isfinite().all()) for term in self.terms for tensor in term.tensors().values())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for term in self.terms for tensor in term.tensors().values())
+
+    def to(self, device: torch.device | str) -> Patch:
+        return Patch(tuple(term.to(device) for term in self.terms), self.info)
+
+    def save(self, path: Path | str) -> None:
+        """Writes one safetensors file, atomically: terms as `index.field`, everything else in the header."""
+        path = Path(path)
+        tensors = {f"{number}.{name}": tensor.contiguous() for number, term in enumerate(self.terms)
+                   for name, tensor in term.tensors().items()}
+        header = {"format": FORMAT, "info": json.dumps(dict(self.info)),
+                  "terms": json.dumps([{"kind": term.kind, **term.settings()} for term in self.terms])}
+        partial = path.with_name(path.name + ".partial")
+        save_file(tensors, partial, header)
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: Path | str) -> Patch:
+        """Reads a file written by `save`. Raises `InputError` for any other file."""
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            raise InputError(f"there is no patch file {path}") from None
+        except Exception as error:
+            raise InputError(f"{path} is not a safetensors file: {error}") from error
+        if header.get("format") != FORMAT:
+            raise InputError(f"{path} is not a patch: its format is {header.get('format')!r}, expected {FORMAT!r}")
+        terms = []
+        for number, settings in enumerate(json.loads(header["terms"])):
+            kind = settings.pop("kind")
+            if kind not in TERMS:
+                raise InputError(f"{path} holds a term of kind '{kind}', which this version does not know")
+            own = {name.split(".", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")}
+            terms.append(TERMS[kind](**settings, **own))
+        return Patch(tuple(terms), json.loads(header["info"]))

@@ -1,0 +1,101 @@
+"""FT against plain fine-tuning of a copied model."""
+
+import copy
+
+import pytest
+import torch
+
+from editors import get_editor, resolve_config
+from editors.core.overlay import overlay
+
+
+def ft(model, **overrides):
+    settings = {"layers": [1], "lr": 1e-2, "steps": 6, **overrides}
+    return get_editor("ft")(model, resolve_config("ft", model.module.config, settings))
+
+
+def plain_fine_tuning(model, requests, config):
+    """The reference loop on real weights: Adam on fc_out, one batch of all requests per step."""
+    module = copy.deepcopy(model.module).requires_grad_(False)
+    linears = [module.transformer.h[layer].mlp.fc_out for layer in config.layers]
+    parameters = [p for linear in linears for p in ([linear.weight, linear.bias] if config.bias else [linear.weight])]
+    start = [p.clone() for p in parameters]
+    optimizer = torch.optim.Adam([p.requires_grad_() for p in parameters], lr=config.lr)
+    for _ in range(config.steps):
+        losses = []
+        for request in requests:
+            encoded = model.encode(request.prompt, request.target)
+            ids = torch.tensor([encoded.prompt + encoded.target])
+            logs = module(input_ids=ids).logits[0].log_softmax(-1)
+            first, count = len(encoded.prompt) - 1, len(encoded.target)
+            at = [first] * count if config.objective == "prompt_last" else list(range(first, first + count))
+            losses.append(-logs[at, ids[0, -count:]].mean())
+        loss = torch.stack(losses).mean()
+        if loss < config.stop_loss:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if config.norm_constraint:
+            for parameter, origin in zip(parameters, start, strict=True):
+                parameter.data = torch.clamp(parameter.data, origin - config.norm_constraint,
+                                             origin + config.norm_constraint)
+    return [p.detach() - origin for p, origin in zip(parameters, start, strict=True)], float(loss.detach())
+
+
+@pytest.mark.parametrize("overrides", [
+    {"objective": "prompt_last"}, {"objective": "target_new"}, {"norm_constraint": 5e-3}, {"layers": [0, 2]},
+    {"bias": False}, {"objective": "target_new", "stop_loss": 6.5, "steps": 20},
+])
+def test_each_delta_is_that_of_plain_fine_tuning(tiny_gptj, requests, overrides):
+    editor = ft(tiny_gptj, **overrides)
+    for request, patch in zip(requests, editor.edit_each(requests), strict=True):
+        changes, loss = plain_fine_tuning(tiny_gptj, [request], editor.config)
+        found = [t for term in patch.terms for t in (term.weight, term.bias) if t is not None]
+        if len(patch.terms) > 1:
+            changes = [changes[0], changes[1], changes[2], changes[3]]
+        for change, tensor in zip(changes, found, strict=True):
+            # Adam moves every weight by about lr: one whose gradient is nearly zero may go either way.
+            close = torch.isclose(tensor, change, atol=editor.config.lr / 20)
+            assert close.float().mean() > 0.99
+        assert patch.info["loss"] == pytest.approx(loss, rel=1e-2)
+
+
+def test_joint_edit_is_plain_fine_tuning_on_all(tiny_gptj, requests):
+    editor = ft(tiny_gptj, objective="target_new")
+    patch = editor.edit(requests)
+    changes, loss = plain_fine_tuning(tiny_gptj, requests, editor.config)
+    assert torch.isclose(patch.terms[0].weight, changes[0], atol=5e-4).float().mean() > 0.99
+    assert patch.info["loss"] == pytest.approx(loss, rel=1e-2)
+
+
+def test_joint_edit_in_mini_batches_learns_every_request(tiny_gptj, requests):
+    patch = ft(tiny_gptj, objective="target_new", batch_size=2, steps=10).edit(requests)
+    batch = tiny_gptj.collate([tiny_gptj.encode(r.prompt, r.target) for r in requests])
+
+    def losses():
+        nll = torch.nn.functional.cross_entropy(tiny_gptj.target_logits(batch), batch.target, reduction="none")
+        return torch.stack([nll[batch.row == row].mean() for row in range(len(requests))])
+
+    before = losses()
+    with overlay(tiny_gptj, patch):
+        assert (losses() < before - 0.1).all()
+
+
+def test_edits_that_are_done_stop_moving(tiny_gptj, requests):
+    settings = {"objective": "target_new", "steps": 30}
+    floor = max(patch.info["loss"] for patch in ft(tiny_gptj, **settings, stop_loss=0).edit_each(requests))
+    patches = ft(tiny_gptj, **settings, stop_loss=floor + 0.02).edit_each(requests)
+    steps = [patch.info["steps"] for patch in patches]
+    assert all(patch.info["loss"] < floor + 0.02 for patch in patches)
+    assert len(set(steps)) > 1 and min(steps) < 30
+
+
+def test_chunks_do_not_matter(tiny_gptj, requests):
+    whole, split = ft(tiny_gptj).edit_each(requests), ft(tiny_gptj, edits_at_once=2).edit_each(requests)
+    for a, b in zip(whole, split, strict=True):
+        assert torch.isclose(a.terms[0].weight, b.terms[0].weight, atol=5e-4).float().mean() > 0.99
+
+
+def test_no_requests_no_patches(tiny_gptj):
+    assert ft(tiny_gptj).edit_each([]) == [] and not ft(tiny_gptj).edit([])
