@@ -1,0 +1,62 @@
+"""What an edit is judged by: the edit itself and the probes asked before and after it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from editors.core.requests import EditRequest
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Probe(_Value):
+    """A prompt and the answer teacher-forced after it; `subject` and `relation` name the fact it asks for, if known."""
+
+    prompt: str
+    target: str
+    subject: str | None = None
+    relation: str | None = None
+
+
+class Chain(Probe):
+    """A portability probe: a question whose answer follows from the edit and one more fact.
+
+    `link` asks for that further fact alone, about the edit's new target: a chain counts only for models that know it.
+    """
+
+    link: Probe | None = None
+
+
+class Case(_Value):
+    """One editable fact and everything asked about it.
+
+    `paraphrases` reword `prompt`; `neighbourhood` asks other subjects for the same relation, `attributes` the same
+    subject for other relations, `unrelated` anything else; `portability` asks what follows from the edit.
+    `subject_start` is the subject's character offset in `prompt`, where the data set says it.
+    """
+
+    id: str
+    subject: str
+    prompt: str
+    target_new: str
+    target_true: str | None = None
+    relation: str | None = None
+    subject_start: int | None = None
+    paraphrases: tuple[str, ...] = ()
+    neighbourhood: tuple[Probe, ...] = ()
+    attributes: tuple[Probe, ...] = ()
+    unrelated: tuple[Probe, ...] = ()
+    portability: tuple[Chain, ...] = ()
+
+    def request(self) -> EditRequest:
+        """The edit to ask for. Raises `CaseError` for an empty target or a subject that is not in the prompt."""
+        return EditRequest(self.prompt, self.subject, self.target_new, self.target_true, self.id, self.subject_start)
+
+
+class Skipped(_Value):
+    """A case that could not be used, and why."""
+
+    case_id: str
+    reason: str

@@ -1,0 +1,12 @@
+"""The built-in world and the models that know it: what EditFleet runs on when nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MODELS = {"testbed-gptj": Path(__file__).parent / "models" / "gptj"}
+
+
+def model_path(name: str) -> Path | str:
+    """The folder of a built-in model; any other name (a path or a hub name) as it is."""
+    return MODELS.get(name, name)

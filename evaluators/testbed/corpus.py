@@ -1,0 +1,175 @@
+"""Training text of the built-in world: the tokenizer, tokenised sentences, and packed training batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from evaluators.testbed.schema import BRIDGES, FILLER, HOPS, RELATIONS, Hop, Relation
+from evaluators.testbed.templates import Template, pick, templates
+from evaluators.testbed.world import World
+
+PAD, END, DOCUMENT = "<pad>", "</s>", "<|endoftext|>"
+
+
+def train_tokenizer(world: World, vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE (any text encodes) that sees the wordings whole and the invented names only in part."""
+    texts = [template.text.replace("{S}", "") for what in (*RELATIONS.values(), *HOPS.values())
+             for template in templates(what)]
+    texts += [text for line in FILLER for text in (f"{line}.", f" {line}.")] * 2
+    for kind, names in world.entities.items():
+        words = sorted({word for name in names for word in name.split()})
+        if kind in ("person", "company", "university", "film"):
+            # Words that open sentences too; as often as they occur, so that "College" becomes one token.
+            texts += [text for name in names for word in name.split() for text in (word, f" {word}")]
+        else:
+            answers = words if names[0].islower() else words[::2]  # half of the invented answers stay in pieces
+            texts += [f" {word}" for word in answers] * 8
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, END, DOCUMENT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=DOCUMENT, eos_token=DOCUMENT,
+                                   unk_token=DOCUMENT, clean_up_tokenization_spaces=False)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Token ids with the half-open token spans of the subject and of the answer; filler has neither."""
+
+    ids: list[int]
+    subject: tuple[int, int] | None = None
+    answer: tuple[int, int] | None = None
+
+    @property
+    def prompt(self) -> list[int]:
+        assert self.answer is not None
+        return self.ids[: self.answer[0]]
+
+    @property
+    def target(self) -> list[int]:
+        assert self.answer is not None
+        return self.ids[slice(*self.answer)]
+
+
+class SentenceMaker:
+    """Tokenises sentences piece by piece, from a cache. The pieces start at white space, so the result equals the
+    tokenisation of the whole sentence."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self._pieces: dict[str, list[int]] = {}
+
+    def piece(self, text: str) -> list[int]:
+        if text not in self._pieces:
+            self._pieces[text] = self.tokenizer.encode(text, add_special_tokens=False) if text else []
+        return self._pieces[text]
+
+    def filler(self, text: str, *, opening: bool) -> Sentence:
+        return Sentence(self.piece(f"{text}." if opening else f" {text}."))
+
+    def fact(self, template: Template, subject: str, answer: str, *, opening: bool) -> Sentence:
+        """`opening` sentences start a document, the others follow one and begin with a space."""
+        before, after = template.text.split("{S}")
+        lead = "" if opening else " "
+        head = self.piece(lead + before.rstrip()) if before else []
+        name = self.piece(" " + subject if before else lead + subject)
+        start = len(head)
+        prompt = head + name + self.piece(after)
+        target = self.piece(f" {answer}")
+        return Sentence(prompt + target + self.piece("."), (start, start + len(name)),
+                        (len(prompt), len(prompt) + len(target)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed training rows: `ids` and per-token loss weights, both [rows, length], and each row's subject spans."""
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+    subjects: list[list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    rows: int = 22
+    length: int = 96
+    chain_share: float = 0.4
+    filler_share: float = 0.04
+    bridge_weight: int = 3
+    context_loss: float = 0.1
+    document_share: float = 0.1
+
+
+class Corpus:
+    """An endless stream of training batches; batch `step` is a pure function of the seed and the step."""
+
+    def __init__(self, world: World, maker: SentenceMaker, config: CorpusConfig, seed: int) -> None:
+        self.world, self.maker, self.config, self.seed = world, maker, config, seed
+        bridges = {relation.name for relation in BRIDGES}
+        self._facts = [(RELATIONS[name], subject, answer) for (subject, name), answer in world.facts.items()
+                       for _ in range(config.bridge_weight if name in bridges else 1)]
+        self._chains = [(hop, subject, world.chain_answer(subject, hop)) for subject, hop in world.chains()
+                        if subject in world.chain_subjects]
+
+    @cached_property
+    def _document(self) -> int:
+        token = self.maker.tokenizer.convert_tokens_to_ids(DOCUMENT)
+        assert isinstance(token, int)
+        return token
+
+    def _draw(self, rng: random.Random, chains: bool) -> tuple[Relation | Hop, str, str] | None:
+        share = rng.random()
+        if share < self.config.filler_share:
+            return None
+        if chains and share < self.config.filler_share + self.config.chain_share:
+            return rng.choice(self._chains)
+        return rng.choice(self._facts)
+
+    def sentences(self, rng: random.Random, chains: bool) -> Iterator[tuple[bool, Sentence]]:
+        """Endless (starts a document, sentence) pairs; the first starts one."""
+        opening = True
+        while True:
+            drawn = self._draw(rng, chains)
+            if drawn is None:
+                yield opening, self.maker.filler(rng.choice(FILLER), opening=opening)
+            else:
+                what, subject, answer = drawn
+                template = rng.choice(pick(what, held_out=False))
+                yield opening, self.maker.fact(template, subject, answer, opening=opening)
+            opening = rng.random() < self.config.document_share
+
+    def _row(self, rng: random.Random, chains: bool) -> tuple[list[int], list[float], list[tuple[int, int]]]:
+        ids: list[int] = []
+        weights: list[float] = []
+        subjects: list[tuple[int, int]] = []
+        for opening, sentence in self.sentences(rng, chains):
+            # Half of the rows start bare, as prompts do.
+            lead = [self._document] if opening and (ids or rng.random() < 0.5) else []
+            offset = len(ids) + len(lead)
+            if offset + len(sentence.ids) > self.config.length:
+                padding = self.config.length - len(ids)
+                return ids + [0] * padding, weights + [0.0] * padding, subjects
+            ids += lead + sentence.ids
+            weights += [0.0] * len(lead) + [self.config.context_loss] * len(sentence.ids)
+            if sentence.answer:
+                start, stop = sentence.answer
+                weights[offset + start: offset + stop] = [1.0] * (stop - start)
+            if sentence.subject:
+                subjects.append((offset + sentence.subject[0], offset + sentence.subject[1]))
+        raise AssertionError("sentences() never ends")
+
+    def batch(self, step: int, *, chains: bool) -> Batch:
+        rng = random.Random(f"batch {self.seed} {step}")
+        rows: Sequence[tuple[list[int], list[float], list[tuple[int, int]]]] = [
+            self._row(rng, chains) for _ in range(self.config.rows)]
+        return Batch(torch.tensor([ids for ids, _, _ in rows]), torch.tensor([weights for _, weights, _ in rows]),
+                     [subjects for _, _, subjects in rows])

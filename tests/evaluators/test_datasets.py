@@ -1,0 +1,184 @@
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from editors.core.errors import InputError
+from evaluators.cases import Probe
+from evaluators.datasets import DatasetSpec, corpus, load_dataset, recalled_link
+
+REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def record(case_id=12, **changes):
+    edit = {"prompt": "The mother tongue of {} is", "subject": "Ann", "relation_id": "P103",
+            "target_new": {"str": "English", "id": "Q1"}, "target_true": {"str": "French", "id": "Q2"}}
+    return {"case_id": case_id, "requested_rewrite": edit, "paraphrase_prompts": ["Ann speaks"],
+            "neighborhood_prompts": ["Bo speaks", "Cy speaks"], "attribute_prompts": [], **changes}
+
+
+def edited(**changes):
+    return record(requested_rewrite=record()["requested_rewrite"] | changes)
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(content, **settings):
+        path = tmp_path / "counterfact.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return load_dataset(DatasetSpec(name="mine", path=str(path), format="counterfact", **settings))
+
+    return load
+
+
+def test_counterfact_record(load):
+    (case,) = load([record()]).cases
+    assert (case.id, case.subject, case.prompt) == ("12", "Ann", "The mother tongue of Ann is")
+    assert (case.target_new, case.target_true, case.relation, case.subject_start) == ("English", "French", "P103", 21)
+    assert case.paraphrases == ("Ann speaks",)
+    assert case.neighbourhood == (Probe(prompt="Bo speaks", target="French", relation="P103"),
+                                  Probe(prompt="Cy speaks", target="French", relation="P103"))
+    assert case.attributes == case.unrelated == case.portability == ()
+
+
+def test_portability_record(load):
+    (case,) = load([record(portability={"Recalled Relation": "(English, spoken in, Bath, England)",
+                                        "New Question": "Where is Ann's tongue spoken?",
+                                        "New Answer": "Bath"})]).cases
+    (chain,) = case.portability
+    assert (chain.prompt, chain.target) == ("Where is Ann's tongue spoken?", "Bath")
+    assert chain.link == Probe(prompt="English spoken in", target="Bath, England", subject="English")
+
+
+@pytest.mark.parametrize(("triple", "expected"), [
+    ("(Georgetown, located in, Washington, D.C.)", ("Georgetown located in", "Washington, D.C.")),
+    ("(Washington, D.C., capital of, USA)", ("Washington, D.C. capital of", "USA")),
+    ("(FIFA, organization for, soccer)", ("FIFA organization for", "soccer")),
+    ("(FIFA, soccer)", None), ("", None), ("(, , )", None),
+])
+def test_recalled_relation(triple, expected):
+    link = recalled_link(triple, "Washington, D.C.")
+    assert (link and (link.prompt, link.target)) == expected
+
+
+def test_template_fills_only_its_first_blank(load):
+    prompt = "{0} In LaTeX \\frac{a}{b}, Ann says {} uses {} or {"
+    (case,) = load([edited(prompt=prompt)]).cases
+    assert case.prompt == "{0} In LaTeX \\frac{a}{b}, Ann says Ann uses {} or {"
+    assert case.request().subject_start == case.subject_start == prompt.index("{}")
+
+
+def test_unusable_records_are_skipped_with_the_reason(load):
+    data = load([edited(prompt="Nobody is named here"), record(3),
+                 record(4, requested_rewrite=record()["requested_rewrite"] | {"target_new": {"str": ""}})])
+    assert [case.id for case in data.cases] == ["3"]
+    assert [(skip.case_id, skip.reason) for skip in data.skipped] == [
+        ("12", "subject 'Ann' is not in prompt 'Nobody is named here'"), ("4", "the target is empty")]
+
+
+def test_limit_and_offset_count_records(load):
+    records = [record(number) for number in range(6)]
+    records[2]["requested_rewrite"]["subject"] = ""
+    data = load(records, offset=1, limit=3)
+    assert [case.id for case in data.cases] == ["1", "3"]
+    assert [skip.case_id for skip in data.skipped] == ["2"]
+    with pytest.raises(InputError, match="'mine' has 6 records: offset 6 leaves none"):
+        load(records, offset=6)
+
+
+def test_digest_follows_content_and_order(load):
+    one, two = record(1), record(2)
+    digests = [load(records).digest for records in ([one, two], [two, one], [one], [one, two])]
+    assert len(set(digests)) == 3 and digests[0] == digests[3]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ('[\n  {"case_id": 1,', r"counterfact\.json, line 2, column 17: not JSON"),
+    ("", r"line 1, column 1: not JSON"),
+    ("{}", "expected a list of COUNTERFACT records, found dict"),
+    ("[]", "has 0 records"),
+    ([record(), 7], r"record 1: .*dictionary"),
+    ([{"case_id": 12}], r"record 0 \(case_id 12\): requested_rewrite: Field required"),
+    ([record(), record(13, requested_rewrite={"prompt": "{} is", "subject": "Bo", "target_new": {"str": "x"},
+                                              "target_true": {"id": "Q2"}})],
+     r"record 1 \(case_id 13\): requested_rewrite\.target_true\.str: Field required"),
+    ([edited(target_new="English")], r"record 0 \(case_id 12\): requested_rewrite\.target_new"),
+    ([record(paraphrase_prompts="Ann speaks")], r"record 0 \(case_id 12\): paraphrase_prompts: .*list"),
+    ([record(neighborhood_prompts=[None])], r"neighborhood_prompts\.0: .*string"),
+    ([record(True)], "case_id"),
+    ([record(portability={"New Question": "Who?"})], "portability.New Answer: Field required"),
+    ([record(1), record(2), record("1")], r"record 2 \(case_id 1\): this case_id occurs twice"),
+])
+def test_malformed_files(load, content, message):
+    with pytest.raises(InputError, match=message):
+        load(content)
+
+
+def test_place_of_a_problem_counts_from_the_start_of_the_file(load):
+    with pytest.raises(InputError, match="record 2: "):
+        load([record(1), record(2), {}], offset=1)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    def spec(path, **settings):
+        return DatasetSpec(name="mine", path=str(path), **settings)
+
+    with pytest.raises(InputError, match=r"absent\.json: No such file"):
+        load_dataset(spec(tmp_path / "absent.json", format="counterfact"))
+    with pytest.raises(InputError, match="Is a directory"):
+        load_dataset(spec(tmp_path, format="counterfact"))
+    latin = tmp_path / "latin.json"
+    latin.write_bytes('["é"]'.encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8"):
+        load_dataset(spec(latin, format="counterfact"))
+    with pytest.raises(InputError, match="add 'format: counterfact'"):
+        load_dataset(spec(latin))
+
+
+def test_built_in_data_sets():
+    assert DatasetSpec.model_validate("testbed-cloze") == DatasetSpec(name="testbed-cloze")
+    data = load_dataset(DatasetSpec(name="testbed-questions", split="train", offset=5, limit=2))
+    assert [case.id for case in data.cases] == ["question-train-00005", "question-train-00006"]
+    with pytest.raises(InputError, match="Did you mean 'testbed-cloze'"):
+        load_dataset(DatasetSpec(name="testbed-close"))
+
+
+@pytest.mark.parametrize("settings", [{"limit": 0}, {"offset": -1}, {"split": "test"}, {"format": "zsre"}, {"size": 3}])
+def test_wrong_settings(settings):
+    with pytest.raises(ValidationError):
+        DatasetSpec.model_validate({"name": "testbed-cloze"} | settings)
+
+
+def test_real_counterfact_with_portability():
+    path = REAL_DATA / "counterfact_portability_gpt4.head.json"
+    if not path.exists():
+        pytest.skip(f"needs a copy of the public file {path.name}")
+    data = load_dataset(DatasetSpec(name="counterfact", path=str(path), format="counterfact"))
+    assert (len(data.cases), data.skipped) == (300, ())
+    case = data.cases[0]
+    assert (case.id, case.prompt, case.target_new, case.target_true) == (
+        "4482", "Spike Hughes originates from", "Philadelphia", "London")
+    assert (len(case.paraphrases), len(case.neighbourhood)) == (2, 10)
+    assert case.portability[0].link == Probe(prompt="Philadelphia known for", target="cheesesteaks",
+                                             subject="Philadelphia")
+    assert all(chain.link is not None for case in data.cases for chain in case.portability)
+
+
+def test_corpus_of_the_built_in_world():
+    texts = list(islice(corpus("testbed"), 200))
+    assert texts == list(islice(corpus("testbed"), 200))
+    assert len(set(texts)) > 190
+    assert all(text.endswith(".") and "{" not in text for text in texts)
+
+
+def test_corpus_from_a_file(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("one\n\n  two \nthree", encoding="utf-8")
+    assert list(corpus(str(path))) == ["one", "two", "three"]
+
+
+def test_corpus_that_does_not_exist():
+    with pytest.raises(InputError, match="'nowhere' is neither 'testbed' nor a text file"):
+        corpus("nowhere")
