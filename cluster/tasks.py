@@ -1,0 +1,131 @@
+"""Runs one task on one model and writes its result to the store. Knows no Ray: a loop over tasks is a campaign too."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from cluster.plan import BaselineTask, ModelRef, ScoreTask, StatisticsTask, Task, digest
+from cluster.store import ROW_SCHEMA, Store
+from editors import get_editor
+from editors.base import Editor, Resources
+from editors.core.errors import InputError
+from editors.core.models import LanguageModel, load_model
+from editors.core.statistics import load_moments, save_moments, second_moments
+from evaluators.cases import Skipped
+from evaluators.datasets import corpus
+from evaluators.metrics import Score
+from evaluators.protocols import baseline, single
+from evaluators.scoring import from_table, to_table
+
+PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
+PROTOCOLS = {"single": single}
+
+
+class Workbench:
+    """Runs tasks and keeps what most of them share: the model and the editor used last."""
+
+    def __init__(self, store: Store, device: str = "cpu") -> None:
+        self.store, self.device = store, device
+        self._model: LanguageModel | None = None
+        self._model_key = ""
+        self._editor: Editor | None = None
+        self._editor_key = ""
+
+    def run(self, task: Task) -> None:
+        """Leaves the task's result in the store, under its id. Running it twice is harmless.
+
+        Raises whatever keeps the task as a whole from being done; unusable cases are recorded with the result.
+        """
+        if self.store.has(task.key):
+            return
+        torch.manual_seed(0)  # editors draw from generators of their own; this keeps a stray draw repeatable
+        match task:
+            case BaselineTask():
+                self._baseline(task)
+            case StatisticsTask():
+                self._statistics(task)
+            case ScoreTask():
+                self._score(task)
+            case _:
+                raise TypeError(f"no way to run a task of kind '{task.kind}'")
+
+    def _baseline(self, task: BaselineTask) -> None:
+        model = self._hold_model(task.model)
+        started = perf_counter()
+        observations, failed = baseline(model, task.chunk.cases)
+        self.store.write_table(task.key, to_table(observations),
+                               self._provenance(task, failed, seconds=perf_counter() - started))
+
+    def _statistics(self, task: StatisticsTask) -> None:
+        model = self._hold_model(task.model)
+        moments = second_moments(model, task.layers, corpus(task.corpus), task.tokens)
+        with self.store.new_artefact(task.key) as path:
+            save_moments(moments, path)
+
+    def _score(self, task: ScoreTask) -> None:
+        model = self._hold_model(task.model)
+        editor = self._hold_editor(task, model)
+        before = from_table(self.store.read_table(task.baseline.key))
+        result = PROTOCOLS[task.protocol](editor, task.chunk.cases, before)
+        provenance = self._provenance(
+            task, result.failed, statistics=task.statistics and task.statistics.identity(),
+            seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
+            memory_of=result.memory_of)
+        self.store.write_table(task.key, _rows(task, result.scores), provenance)
+
+    def _hold_model(self, ref: ModelRef) -> LanguageModel:
+        """The model of a task. The one held before is let go first: two may not fit."""
+        if self._model is None or self._model_key != ref.key:
+            self._model = self._editor = None
+            model = load_model(ref.path, device=self.device, dtype=ref.dtype)
+            if model.digest != ref.digest:
+                raise InputError(f"the model at '{ref.path}' has changed since the campaign was planned; run it again")
+            self._model, self._model_key = model, ref.key
+        return self._model
+
+    def _hold_editor(self, task: ScoreTask, model: LanguageModel) -> Editor:
+        """The editor of a task, on a model held; making one may mean factoring a large matrix."""
+        key = digest([task.editor.identity(), task.seed, task.statistics and task.statistics.id])
+        if self._editor is None or self._editor_key != key:
+            self._editor = None
+            method = get_editor(task.editor.name)
+            moments = load_moments(self.store.path(task.statistics.key)) if task.statistics else {}
+            self._editor = method(model, method.Config.model_validate(task.editor.config), Resources(moments),
+                                  seed=task.seed)
+            self._editor_key = key
+        return self._editor
+
+    def _provenance(self, task: Task, failed: Sequence[Skipped], **measured: Any) -> dict[str, Any]:
+        """What the result was made of and with, and what it cost."""
+        device = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else platform.processor()
+        return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
+                "needs": task.needs, "identity": task.identity(), "device": f"{self.device} {device}".strip(),
+                "threads": torch.get_num_threads(), "versions": _versions(), **measured,
+                "failed": [case.model_dump() for case in failed]}
+
+
+def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
+    """One row per score. Nothing in them differs between two runs of the same task."""
+    same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
+            "protocol": task.protocol, "edits": 1, "task": task.id, "seed": task.seed}
+    return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

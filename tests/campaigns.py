@@ -1,0 +1,89 @@
+"""Fixtures of the tests in `cluster` and `jobs`: a campaign of seconds, and workers without Ray."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # before anything imports ray
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's 15 starves workers where other processes are busy
+
+import pytest
+import yaml
+
+from cluster.state import TaskDone, TaskFailed, WorkerUp
+from cluster.tasks import Workbench
+
+ROME = {"layer": 1, "steps": 2, "contexts": [[2, 2]]}
+FT = {"layers": [1], "steps": 2}
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_gptj, tmp_path_factory):
+    """The tiny model as a folder, as `load_model` reads it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_gptj.module.save_pretrained(folder)
+    tiny_gptj.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def write_campaign(tiny_folder, tmp_path):
+    """Writes a campaign of 4 cases on the tiny model, with some fields changed; returns the file."""
+
+    def write(**changes):
+        fields = {"name": "small", "models": [{"name": "tiny", "path": str(tiny_folder)}],
+                  "datasets": [{"name": "testbed-cloze", "limit": 4}], "chunk": 2,
+                  "editors": ["identity", {"name": "ft", "config": FT}, {"name": "rome", "config": ROME}],
+                  "statistics": {"tokens": 500}}
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump({**fields, **changes}))
+        return path
+
+    return write
+
+
+class LocalPool:
+    """Workers that run their tasks in this process, one after another."""
+
+    def __init__(self, store, size=1):
+        self.size = size
+        self.store, self.queue, self.ran = store, [], []
+        self.benches = {}
+
+    def start(self, worker):
+        self.benches[worker] = Workbench(self.store)
+        self.queue.append(WorkerUp(worker))
+
+    def assign(self, worker, task):
+        self.queue.append((worker, task))
+
+    def wait(self):
+        item = self.queue.pop(0)
+        if isinstance(item, WorkerUp):
+            return [item]
+        worker, task = item
+        self.ran.append(task.id)
+        try:
+            self.benches[worker].run(task)
+        except Exception as error:
+            return [TaskFailed(worker, task.id, f"{type(error).__name__}: {error}")]
+        return [TaskDone(worker, task.id)]
+
+
+@pytest.fixture
+def local_pool():
+    """A function from a store to something `run_campaign` can connect to; `.pools` are the pools it made."""
+
+    class Connect:
+        def __init__(self):
+            self.pools = []
+
+        def __call__(self, store, size=1):
+            @contextmanager
+            def connect():
+                self.pools.append(LocalPool(store, size))
+                yield self.pools[-1]
+            return connect
+
+    return Connect()

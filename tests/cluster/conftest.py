@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pytest
+from campaigns import local_pool, tiny_folder, write_campaign
+
+from cluster.campaign import load_campaign
+from cluster.plan import plan
+
+__all__ = ["local_pool", "tiny_folder", "write_campaign"]
+
+
+@pytest.fixture
+def make_plan(write_campaign):
+    return lambda **changes: plan(load_campaign(write_campaign(**changes)))

@@ -1,0 +1,112 @@
+"""Campaigns on a real, local Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import ray
+
+from cluster.campaign import WorkerSpec
+from cluster.driver import run_campaign
+from cluster.pool import RayPool, ray_pool
+from cluster.state import TaskDone, WorkerLost, WorkerUp
+from cluster.store import Store
+from editors.core.errors import InputError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray():
+    """One local Ray for all tests here; `ray_pool` uses it and leaves it running."""
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def run(planned, store, **spec):
+    outcome = run_campaign(planned, store, lambda: ray_pool(store, WorkerSpec(**spec)))
+    return outcome, store.rows(store.campaigns()[0].tasks)
+
+
+def test_one_worker_and_two_leave_the_same_rows(make_plan, tmp_path):
+    one, two = (Store.create(tmp_path / name) for name in ("one", "two"))
+    outcome, rows = run(make_plan(), one, count=1)
+    assert (outcome.done, outcome.failed) == (9, 0) and len(rows)
+    again, same = run(make_plan(), two, count=2)
+    assert again == outcome and same.equals(rows)
+    assert ray.is_initialized()
+
+
+def test_a_task_that_raises_is_set_aside_with_its_traceback(make_plan, tmp_path):
+    (tmp_path / "corpus.txt").write_text("short\n")
+    planned = make_plan(statistics={"corpus": str(tmp_path / "corpus.txt"), "tokens": 10})
+    (tmp_path / "corpus.txt").unlink()
+    store = Store.create(tmp_path / "store")
+    outcome, rows = run(planned, store, count=1)
+    assert (outcome.done, outcome.failed) == (6, 3)
+    assert set(rows["editor"].to_pylist()) == {"identity", "ft"}
+    reasons = [failure.reason for failure in store.standing(store.campaigns()[0]).failures]
+    assert any("Traceback" in reason and "corpus.txt" in reason for reason in reasons)
+
+
+def test_a_killed_worker_is_replaced(make_plan, tmp_path, monkeypatch):
+    store = Store.create(tmp_path / "store")
+    events = []
+
+    class Dangerous(RayPool):
+        def assign(self, worker, task):
+            super().assign(worker, task)
+            if worker == 0:
+                ray.kill(self._actors[worker])
+
+        def wait(self):
+            events.extend(found := super().wait())
+            return found
+
+    monkeypatch.setattr("cluster.pool.RayPool", Dangerous)
+    outcome, _ = run(make_plan(editors=["identity"]), store, count=1)
+    assert (outcome.done, outcome.failed) == (4, 0)
+    assert [type(event) for event in events] == [WorkerUp, WorkerLost, WorkerUp, *[TaskDone] * 4]
+    assert events[1].reason and {event.worker for event in events[2:]} == {1}
+
+
+def test_workers_that_cannot_see_the_store_end_the_campaign(make_plan, tmp_path):
+    store, elsewhere = Store.create(tmp_path / "store"), Store(tmp_path / "on another node")
+    outcome = run_campaign(make_plan(editors=["identity"]), store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)))
+    assert outcome.failed == 4
+    [failure, *_] = store.standing(store.campaigns()[0]).failures
+    assert "there is no store" in failure.reason
+
+
+def test_a_cluster_that_runs_already_is_used_and_left_running(write_campaign, tmp_path):
+    arguments = ["run", write_campaign(editors=["identity"]), "--out", tmp_path / "store", "--address"]
+    command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    address = ray.get_runtime_context().gcs_address
+    result = subprocess.run([*command, address], env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0 and "4 of 4 tasks done" in result.stdout, result.stdout + result.stderr
+    assert ray.get(ray.put("alive")) == "alive" and ray.nodes()[0]["Alive"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_cannot_be_reached_is_refused(tmp_path, monkeypatch, address):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(InputError, match=f"cannot connect to Ray at '{address}'"), \
+            ray_pool(Store.create(tmp_path / "store"), WorkerSpec(), address):
+        pass
+
+
+@pytest.mark.parametrize("spec", [{"cpus": 64}, {"gpus": 1}, {"gpus": 1, "count": 1}])
+def test_a_worker_that_fits_nowhere_is_refused(make_plan, tmp_path, spec):
+    store = Store.create(tmp_path / "store")
+    with pytest.raises(InputError, match="no node has room for a worker of"):
+        run(make_plan(editors=["identity"]), store, **spec)
+
+
+def test_as_many_workers_as_there_is_room_for(tmp_path):
+    store = Store.create(tmp_path / "store")
+    assert RayPool(store, WorkerSpec()).size == 2
+    assert RayPool(store, WorkerSpec(cpus=2)).size == 1
+    assert RayPool(store, WorkerSpec(count=5)).size == 5
