@@ -1,0 +1,24 @@
+"""The command `editfleet`. Each subcommand is a module of its own, and `python -m jobs.NAME` too."""
+
+from __future__ import annotations
+
+import typer
+
+from jobs.plan import plan
+from jobs.pretrain import pretrain
+from jobs.report import report
+from jobs.run import run
+from jobs.status import status
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
+                  help="Edit facts in language models, many ways at once, and measure what becomes of the models.")
+for command in (run, plan, status, report, pretrain):
+    app.command()(command)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What all commands share: exit codes, finding a campaign, and how counts, skips and failures are shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from cluster.store import CampaignRecord, Standing, Store
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+CAMPAIGNS = Path(__file__).parent / "campaigns"
+SHOWN = 10  # of a long list
+
+
+def console() -> Console:
+    """Standard output; wide enough for tables where it is no terminal."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Wrong input ends the command with its message and code 2, an interruption with 130."""
+    from editors.core.errors import InputError
+
+    try:
+        yield
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(WRONG_INPUT) from error
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def find_campaign(name: str) -> Path:
+    """A campaign's file: a path, or the name of one shipped here. Raises `InputError` where it is neither."""
+    from editors.core.errors import InputError, unknown
+
+    shipped = {path.stem: path for path in sorted(CAMPAIGNS.glob("*.yaml"))}
+    if Path(name).is_file():
+        return Path(name)
+    if name in shipped:
+        return shipped[name]
+    if Path(name).name != name or Path(name).suffix:
+        raise InputError(f"there is no campaign file '{name}'; shipped campaigns: {', '.join(shipped)}")
+    raise unknown("campaign", name, shipped)
+
+
+def tasks_table(record: CampaignRecord, standing: Standing | None) -> Table:
+    """Tasks by kind: how many there are and, of a campaign that has a store, are done and failed when last tried."""
+    table = Table("tasks", *(["done", "failed"] if standing else []), "planned", "edits")
+    for kind in dict.fromkeys(task.kind for task in record.tasks):
+        tasks = {task.id: task for task in record.tasks if task.kind == kind}
+        counts = [len(tasks), sum(task.edits for task in tasks.values())]
+        if standing:
+            counts = [len(tasks.keys() & standing.done), sum(f.task in tasks for f in standing.failures), *counts]
+        table.add_row(kind, *map(str, counts))
+    return table
+
+
+def list_skipped(record: CampaignRecord) -> Iterator[str]:
+    """Cases per data set, and which records of it are unusable and why."""
+    for data in record.datasets:
+        yield f"{data.name}: {count(data.cases, 'case')}" + (f", {len(data.skipped)} skipped:" if data.skipped else "")
+        yield from shorten(f"  {case.case_id}: {case.reason}" for case in data.skipped)
+
+
+def list_failed(record: CampaignRecord, standing: Standing, store: Store) -> Iterator[str]:
+    """Cases that could not be edited or scored, then tasks that were set aside."""
+    if cases := store.failed_cases(record.tasks):
+        yield f"{count(len(cases), 'case')} could not be edited or scored:"
+        yield from shorten(f"  {case.case_id}: {case.reason} ({count(tasks, 'task')})" for case, tasks in cases.items())
+    if standing.failures:
+        yield f"{count(len(standing.failures), 'task')} failed; running the campaign again tries again:"
+        yield from shorten(f"  {failure.title}: {failure.summary} ({store.failure_path(failure.task)})"
+                           for failure in standing.failures)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def shorten(lines: Iterable[str]) -> list[str]:
+    lines = list(lines)
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"  ... and {len(lines) - SHOWN} more"]

@@ -1,0 +1,39 @@
+"""`editfleet plan`: what a campaign would do, without doing it.
+
+    python -m jobs.plan quickstart --out results
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.console import console, exit_codes, find_campaign, list_skipped, tasks_table
+
+
+def plan(
+    campaign: Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")],
+    out: Annotated[Path | None, typer.Option(help="A store: tells what is done already.")] = None,
+) -> None:
+    """Check a campaign and list its tasks, and what is done of them already."""
+    with exit_codes():
+        from datetime import UTC, datetime
+
+        from cluster.campaign import load_campaign
+        from cluster.plan import plan as make_plan
+        from cluster.store import Standing, Store
+
+        record = make_plan(load_campaign(find_campaign(campaign))).record(datetime.now(UTC))
+        standing = None
+        if out is not None:
+            standing = Store.open(out).standing(record) if out.exists() else Standing(frozenset(), ())
+        screen = console()
+        screen.print(tasks_table(record, standing))
+        for line in list_skipped(record):
+            screen.print(line, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(plan)

@@ -1,0 +1,87 @@
+"""`editfleet pretrain`: train the built-in model on the built-in world and print what it knows.
+
+    python -m jobs.pretrain --out evaluators/testbed/models/gptj
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from jobs.console import console, exit_codes
+
+if TYPE_CHECKING:
+    from evaluators.testbed.pretraining import Pretraining, PretrainingConfig
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder for the model; a run cut short resumes from here.")],
+    seed: Annotated[int, typer.Option(help="Seeds the world, the text and the weights.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps instead of the shipped model's.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+) -> None:
+    """Train the built-in GPT-J (about half an hour on 2 cores) and examine it."""
+    from evaluators.testbed.pretraining import PretrainingConfig
+
+    config = PretrainingConfig(seed=seed) if steps is None else PretrainingConfig(seed=seed, steps=steps)
+    with exit_codes():
+        _pretrain(config, out, threads)
+
+
+def _pretrain(config: PretrainingConfig, out: Path, threads: int) -> None:
+    import torch
+
+    from evaluators.testbed.card import write_card
+    from evaluators.testbed.corpus import SentenceMaker
+    from evaluators.testbed.examination import causal_patching, examine
+    from evaluators.testbed.pretraining import Pretraining
+
+    screen = console()
+    torch.set_num_threads(threads)
+    run = Pretraining(config, out)
+    if run.resume():
+        screen.print(f"Resuming at step {run.step} of {config.all_steps}.")
+    _train(run, screen)
+    with screen.status("examining"):
+        maker = SentenceMaker(run.tokenizer)
+        exact = examine(run.model, run.world, maker)
+        patching = causal_patching(run.model, run.world, maker)
+    write_card(out, config, exact, patching, run.model.num_parameters())
+    for kind, share in exact.items():
+        screen.print(f"exact match, {kind}: {100 * share:.1f} %")
+    places = ["embedding", *(f"block {layer}" for layer in range(config.layers))]
+    for place, share in zip(places, patching, strict=True):
+        screen.print(f"restored by patching the subject's last token, {place}: {100 * share:.0f} %")
+    screen.print(f"Model: {out}")
+
+
+def _train(run: Pretraining, screen: Console) -> None:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task("pretraining", total=run.config.all_steps, completed=run.step)
+
+        def on_step(step: int, loss: float) -> None:
+            progress.update(bar, completed=step, description=f"pretraining, loss {loss:.3f}")
+            if not screen.is_terminal and step % 100 == 0:
+                screen.print(f"step {step} of {run.config.all_steps}, loss {loss:.3f}")
+
+        run.train(on_step)
+    run.save_model()
+
+
+if __name__ == "__main__":
+    typer.run(pretrain)

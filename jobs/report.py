@@ -1,0 +1,62 @@
+"""`editfleet report`: the results in a store, as a table or for programs.
+
+    python -m jobs.report results --format json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from jobs.console import console, exit_codes
+
+if TYPE_CHECKING:
+    from cluster.store import CampaignRecord
+
+
+def report(
+    store: Annotated[Path, typer.Argument(help="The folder given to `run` as --out.")],
+    format: Annotated[Literal["table", "json", "markdown"], typer.Option(
+        help="A table; JSON, one object a line with every metric; or Markdown.")] = "table",
+    every: Annotated[bool, typer.Option("--all", help="Show every metric, not only the main ones.")] = False,
+    campaign: Annotated[str | None, typer.Option(help="Which campaign, if not the one that was run last.")] = None,
+) -> None:
+    """Show the results of a campaign: means with 95 % confidence intervals."""
+    with exit_codes():
+        from cluster.store import Store
+        from evaluators.report import summarise, to_json_lines, to_markdown, to_rich_table
+
+        found = Store.open(store)
+        record = _choose(found.campaigns(), campaign)
+        standing = found.standing(record)
+        if missing := len(record.tasks) - len(standing.done):
+            typer.echo(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done", err=True)
+        summaries = summarise(found.rows(record.tasks))
+        match format:
+            case "json":
+                typer.echo(to_json_lines(summaries), nl=False)
+            case "markdown":
+                typer.echo(to_markdown(summaries, all_metrics=every), nl=False)
+            case "table":
+                console().print(to_rich_table(summaries, all_metrics=every))
+
+
+def _choose(records: list[CampaignRecord], name: str | None) -> CampaignRecord:
+    """The campaign of that name that was run last; without a name, the last of all."""
+    from editors.core.errors import InputError, unknown
+
+    if not records:
+        raise InputError("no campaign has been run into this store")
+    chosen = [record for record in records if name in (None, record.name)]
+    if not chosen:
+        raise unknown("campaign", name or "", {record.name for record in records})
+    others = {record.name for record in records} - {chosen[0].name}
+    if others and name is None:
+        typer.echo(f"showing '{chosen[0].name}'; with --campaign: {', '.join(sorted(others))}", err=True)
+    return chosen[0]
+
+
+if __name__ == "__main__":
+    typer.run(report)

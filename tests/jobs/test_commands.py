@@ -1,0 +1,193 @@
+"""The commands as people use them: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.console import CAMPAIGNS, find_campaign
+
+KEYS = ["editor", "model", "dataset", "protocol", "edits", "metric", "mean", "low", "high", "n"]
+
+
+@pytest.fixture
+def invoke(monkeypatch, local_pool):
+    """Runs a command with workers in this process instead of Ray's."""
+    monkeypatch.setattr("cluster.pool.ray_pool", lambda store, spec, address: local_pool(store, spec.count or 1)())
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def done(invoke, write_campaign, tmp_path):
+    """A store in which the small campaign is done."""
+    assert invoke("run", write_campaign(), "--out", tmp_path / "store").exit_code == 0
+    return tmp_path / "store"
+
+
+def test_run_ends_with_the_table_the_counts_and_the_place(invoke, write_campaign, tmp_path):
+    result = invoke("run", write_campaign(), "--out", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    for part in ("identity", "ft", "rome", "reliability", "testbed-cloze: 4 cases", "9 of 9 tasks done",
+                 "9/9 tasks, 12/12 edits", str(tmp_path / "store")):
+        assert part in result.stdout, part
+
+
+def test_run_again_starts_no_workers(invoke, done, write_campaign, local_pool):
+    result = invoke("run", write_campaign(), "--out", done)
+    assert result.exit_code == 0 and "9 of 9 tasks done" in result.stdout
+    assert len(local_pool.pools) == 1
+
+
+def test_the_command_line_can_set_the_number_of_workers(invoke, write_campaign, tmp_path, local_pool):
+    path = write_campaign(workers={"count": 5})
+    assert invoke("run", path, "--out", tmp_path / "store", "--workers", 3).exit_code == 0
+    assert local_pool.pools[0].size == 3
+
+
+def test_failed_tasks_end_the_run_with_1_and_are_named(invoke, write_campaign, tmp_path):
+    (tmp_path / "corpus.txt").write_text("a line\n")
+    path = write_campaign(statistics={"corpus": "corpus.txt", "tokens": 10}, editors=["identity", {
+        "name": "rome", "config": {"layer": 1, "steps": 2, "contexts": [[10_000, 1]]}}])
+    result = invoke("run", path, "--out", tmp_path / "store")
+    assert result.exit_code == 1, result.output
+    assert "2 tasks failed" in result.stdout and "rome on tiny: testbed-cloze, cases 1-2" in result.stdout
+    assert "5 of 7 tasks done" in result.stdout and "identity" in result.stdout
+    status = invoke("status", tmp_path / "store")
+    assert status.exit_code == 0 and "2 tasks failed" in status.stdout
+
+
+def test_unusable_cases_are_counted_and_named_and_the_exit_code_stays_0(invoke, write_campaign, tmp_path):
+    def record(number, subject, prompt):
+        return {"case_id": number, "requested_rewrite": {
+            "prompt": prompt, "relation_id": "P1", "subject": subject, "target_new": {"str": "Rome"},
+            "target_true": {"str": "Paris"}}, "paraphrase_prompts": [], "neighborhood_prompts": [],
+            "attribute_prompts": [], "generation_prompts": []}
+
+    (tmp_path / "cases.json").write_text(json.dumps([
+        record(1, "Art", "{} lives in"), record(2, "Bo", "{} lives in"), record(3, " ", "Nobody lives in {}"),
+        record(4, "Cy", "word " * 500 + "{} lives in")]))
+    path = write_campaign(datasets=[{"name": "mine", "path": "cases.json", "format": "counterfact"}],
+                          editors=["identity", {"name": "ft", "config": {"layers": [1], "steps": 1}}])
+    result = invoke("run", path, "--out", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    assert "mine: 3 cases, 1 skipped:" in result.stdout
+    assert "1 case could not be edited or scored:" in result.stdout
+    assert "at most 128" in result.stdout and "(2 tasks)" in result.stdout
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"chunks": 3}, "Did you mean 'chunk'?"), ({"models": ["testbed-gpt"]}, "Did you mean 'testbed-gptj'?"),
+    ({"editors": ["rom"]}, "Did you mean 'rome'?"), ({"datasets": [{"name": "d", "path": "no.json",
+                                                                   "format": "counterfact"}]}, "no.json")])
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_wrong_campaigns_end_with_2_before_anything_starts(invoke, write_campaign, tmp_path, command, change, message):
+    result = invoke(command, write_campaign(**change), "--out", tmp_path / "store")
+    assert result.exit_code == 2
+    assert message in result.stderr and "small.yaml, line" in result.stderr and "Traceback" not in result.output
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    ("run", "quickstat", "--out", "x"), ("run", "absent.yaml", "--out", "x"), ("run", "quickstart"), ("plan", "."),
+    ("status", "nowhere"), ("report", "nowhere"), ("run", "quickstart", "--out", "x", "--workers", "0"), ("nonsense",),
+    ("report", "nowhere", "--format", "pdf")])
+def test_wrong_arguments_end_with_2(invoke, arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 2 and "Traceback" not in result.output and result.stderr
+
+
+def test_a_place_that_cannot_be_written_ends_with_2(invoke, write_campaign, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = invoke("run", write_campaign(), "--out", tmp_path / "file" / "store")
+    assert result.exit_code == 2 and "cannot write to store" in result.stderr
+
+
+def test_plan_lists_tasks_and_what_is_done(invoke, write_campaign, tmp_path):
+    path = write_campaign()
+    result = invoke("plan", path)
+    assert result.exit_code == 0 and "testbed-cloze: 4 cases" in result.stdout and "done" not in result.stdout
+    invoke("run", write_campaign(editors=["identity"]), "--out", tmp_path / "store")
+    cells = {line.split()[1]: line.split()[3:-1:2] for line in
+             invoke("plan", write_campaign(), "--out", tmp_path / "store").stdout.splitlines() if line.startswith("│")}
+    assert cells == {"baseline": ["2", "0", "2", "0"], "statistics": ["0", "0", "1", "0"],
+                     "score": ["2", "0", "6", "12"]}
+
+
+def test_plan_makes_no_store(invoke, write_campaign, tmp_path):
+    assert invoke("plan", write_campaign(), "--out", tmp_path / "store").exit_code == 0
+    assert not (tmp_path / "store").exists()
+
+
+def test_status_of_a_finished_campaign(invoke, done):
+    result = invoke("status", done)
+    assert result.exit_code == 0 and "9 of 9 tasks done" in result.stdout and "small (" in result.stdout
+
+
+def test_report_as_json_has_one_object_a_line(invoke, done):
+    result = invoke("report", done, "--format", "json")
+    assert result.exit_code == 0 and result.stderr == ""
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert all(list(found) == KEYS for found in objects)
+    assert {found["editor"] for found in objects} == {"identity", "ft", "rome"}
+    assert {found["n"] for found in objects if found["metric"] == "reliability.token"} == {4}
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_report_for_people(invoke, done, form):
+    short, full = invoke("report", done, "--format", form), invoke("report", done, "--format", form, "--all")
+    assert short.exit_code == full.exit_code == 0
+    assert "rome" in short.stdout and "diverged" not in short.stdout and "diverged" in full.stdout
+
+
+def test_report_says_what_is_missing(invoke, done):
+    next((done / "rows").iterdir()).unlink()
+    result = invoke("report", done, "--format", "json")
+    assert result.exit_code == 0 and "1 of 9 tasks of 'small' are not done" in result.stderr
+
+
+def test_report_shows_one_campaign_at_a_time(invoke, done, write_campaign):
+    assert invoke("run", write_campaign(name="other", editors=["identity"], seed=9), "--out", done).exit_code == 0
+    last = invoke("report", done, "--format", "json")
+    assert "showing 'other'" in last.stderr and "small" in last.stderr
+    assert {json.loads(line)["editor"] for line in last.stdout.splitlines()} == {"identity"}
+    first = invoke("report", done, "--format", "json", "--campaign", "small")
+    assert {json.loads(line)["editor"] for line in first.stdout.splitlines()} == {"identity", "ft", "rome"}
+    wrong = invoke("report", done, "--campaign", "smal")
+    assert wrong.exit_code == 2 and "Did you mean 'small'?" in wrong.stderr
+
+
+def test_an_amended_campaign_is_not_mixed_with_its_former_self(invoke, done, write_campaign):
+    assert invoke("run", write_campaign(seed=5, editors=["identity"]), "--out", done).exit_code == 0
+    result = invoke("report", done, "--format", "json")
+    assert {json.loads(line)["n"] for line in result.stdout.splitlines()} <= {1, 2, 3, 4}
+    assert {json.loads(line)["editor"] for line in result.stdout.splitlines()} == {"identity"}
+
+
+def test_shipped_campaigns_are_found_by_name():
+    assert find_campaign("quickstart") == CAMPAIGNS / "quickstart.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(CAMPAIGNS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_campaigns_are_valid(path):
+    from cluster.campaign import load_campaign
+
+    assert load_campaign(path).name == path.stem
+
+
+@pytest.mark.parametrize("module", ["cli", "run", "plan", "status", "report"])
+def test_importing_a_command_loads_neither_torch_nor_ray(module):
+    program = f"import sys, jobs.{module}; print(sorted({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                            env={"PYTHONPATH": ":".join(sys.path)})
+    assert result.stdout.strip() == "[]"
+
+
+def test_each_command_is_a_module_too(tmp_path):
+    result = subprocess.run([sys.executable, "-m", "jobs.status", str(tmp_path)], capture_output=True, text=True,
+                            env={"PYTHONPATH": ":".join(sys.path)})
+    assert result.returncode == 2 and result.stderr.startswith("Error: there is no store")
