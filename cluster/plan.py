@@ -29,7 +29,7 @@ from cluster.store import CampaignRecord, DatasetRecord, Key, Output, TaskRecord
 from editors import get_editor, resolve_config
 from editors.core import statistics
 from editors.core.errors import unknown
-from editors.core.models import load_config, model_digest
+from editors.core.loading import load_config, model_digest
 from evaluators import metrics, protocols
 from evaluators.cases import Case
 from evaluators.datasets import TESTBED_CORPUS, Dataset, corpus, load_dataset

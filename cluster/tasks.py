@@ -18,7 +18,8 @@ from cluster.store import ROW_SCHEMA, Store
 from editors import get_editor
 from editors.base import Editor, Resources
 from editors.core.errors import InputError
-from editors.core.models import LanguageModel, load_model
+from editors.core.loading import load_model
+from editors.core.models import LanguageModel
 from editors.core.statistics import load_moments, save_moments, second_moments
 from evaluators.cases import Skipped
 from evaluators.datasets import corpus

@@ -58,7 +58,12 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
 
     Raises `InputError` naming each field that is unknown, missing or out of range.
     """
-    schema = get_editor(name).Config
+    editor = get_editor(name)
+    if editor.decoder_only and model_config.is_encoder_decoder:
+        raise InputError(f"editor '{name}' is for decoder-only models: it writes where a decoder recalls a subject's "
+                         f"facts, and a {model_config.model_type} reads the subject in its encoder. Leave it out for "
+                         "this model")
+    schema = editor.Config
     for field in overrides or {}:
         if field not in schema.model_fields:
             raise unknown(f"field of editor '{name}'", field, schema.model_fields)

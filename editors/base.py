@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
+from editors.core.examples import Example
 from editors.core.models import LanguageModel
 from editors.core.patch import Patch
 from editors.core.requests import EditRequest
@@ -29,32 +32,60 @@ class EditorConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Resources:
-    """What was prepared before editing, once per model: second moments of FFN keys, by module path."""
+    """What was prepared before editing, once per model: second moments of FFN keys by module path, and what a trained
+    method learned."""
 
     statistics: Mapping[str, SecondMoment] = field(default_factory=dict)
+    artefact: Artefact | None = None
 
 
 class Editor(ABC):
     """An editing method bound to one frozen model.
 
-    A subclass names itself, bumps `version` whenever its results change, and implements `edit_each`. Sequential
-    editing needs nothing: call the editor inside `overlay(model, patch_so_far)`.
+    A subclass names itself, bumps `version` whenever its results change, and implements `edit_each`; one that is
+    `trained` implements `train` too and is given the outcome. Sequential editing needs nothing: call the editor inside
+    `overlay(model, patch_so_far)`.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
     Config: ClassVar[type[EditorConfig]] = EditorConfig
     joint: ClassVar[bool] = False
+    decoder_only: ClassVar[bool] = False
+    trained: ClassVar[bool] = False
 
     def __init__(self, model: LanguageModel, config: EditorConfig, resources: Resources | None = None,
                  seed: int = 0) -> None:
         self.model, self.config, self.seed = model, config, seed
         self.resources = resources or Resources()
+        if self.trained and self.resources.artefact is None:
+            raise InputError(f"editor '{self.name}' has to be trained first; pass what `{type(self).__name__}.train` "
+                             "returns as `Resources(artefact=...)`")
+        if self.resources.artefact is not None:
+            self.resources.artefact.check(self.name, self.version, model.digest)
 
     @classmethod
     def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
         """Layers whose FFN keys' second moments the method needs in `resources`."""
         return ()
+
+    @classmethod
+    def training_settings(cls, config: EditorConfig) -> dict[str, Any]:
+        """The part of the configuration, as JSON, that decides what training yields."""
+        return config.model_dump(mode="json")
+
+    @classmethod
+    def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
+              checkpoint: Path | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
+        """Learns from facts what `edit_each` will need. `checkpoint` is a file that a run cut short resumes from, and
+        `on_step` is told the step and the loss."""
+        raise InputError(f"editor '{cls.name}' needs no training")
+
+    @property
+    def artefact(self) -> Artefact:
+        """What training yielded, for methods that are trained."""
+        assert self.resources.artefact is not None
+        return self.resources.artefact
 
     @abstractmethod
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
@@ -67,4 +98,5 @@ class Editor(ABC):
         if len(requests) == 1:
             return self.edit_each(requests)[0]
         raise InputError(f"editor '{self.name}' makes one edit at a time: it has no joint edit of {len(requests)}. "
-                         "Use the single or sequential protocol, or an editor that has (ft, memit, mend, serac)")
+                         "Use the single or sequential protocol, or an editor that has one (calinet, ft, ke, "
+                         "memit, mend, serac)")

@@ -11,8 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.base import Editor, EditorConfig
-from editors.core.capture import capture_inputs
-from editors.core.models import Batch, LanguageModel
+from editors.core.batches import Batch, Place
+from editors.core.models import LanguageModel
 from editors.core.overlay import overlay
 from editors.core.patch import Dense, Patch
 from editors.core.requests import EditRequest
@@ -88,6 +88,10 @@ class FineTuning(Editor):
     config: FineTuningConfig
     joint = True
 
+    @property
+    def _first(self) -> Place:
+        return Place("decoder", min(self.config.layers))
+
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         size = self.config.edits_at_once
         chunks = [requests[start: start + size] for start in range(0, len(requests), size)]
@@ -117,15 +121,14 @@ class FineTuning(Editor):
 
     @torch.no_grad()
     def _mini_batch(self, parts: Sequence[Sequence[EditRequest]]) -> _MiniBatch:
-        rows = [(number, self.model.encode(request.prompt, request.target))
+        end = self.config.objective == "target_new"
+        rows = [(number, self.model.encode(request.prompt, request.target, end=end))
                 for number, part in enumerate(parts) for request in part]
         batch = self.model.collate([encoded for _, encoded in rows])
         if self.config.objective == "prompt_last":
             batch = replace(batch, position=batch.first_position[batch.row])
-        block = self.model.block_path(min(self.config.layers))
-        with capture_inputs(self.model, [block]) as inputs:
-            self.model.run_below(batch, min(self.config.layers) + 1)
-        return _MiniBatch(batch, inputs[block], torch.tensor([number for number, _ in rows], device=batch.row.device))
+        batch = self.model.read(batch)
+        return _MiniBatch(batch, self.model.halt(batch, self._first), torch.tensor([number for number, _ in rows], device=batch.row.device))
 
     def _step(self, mini: _MiniBatch, deltas: Sequence[_Delta], optimizer: torch.optim.Optimizer) -> Tensor:
         """One update of every group with rows here; returns the loss of each group [groups], NaN where it has none."""
@@ -134,7 +137,7 @@ class FineTuning(Editor):
         if not len(groups):
             return losses
         with overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()):
-            states = self.model.run_blocks(mini.hidden, mini.batch, min(self.config.layers))
+            states = self.model.resume(mini.hidden, mini.batch, self._first)
         logits = self.model.head(states[mini.batch.row, mini.batch.position])
         nll = nn.functional.cross_entropy(logits, mini.batch.target, reduction="none")
         by_group = _mean_by(_mean_by(nll, mini.batch.row, len(mini.group)), mini.group, len(deltas))

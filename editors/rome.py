@@ -38,6 +38,7 @@ class ROME(Editor):
     version = 1
     Config = RomeConfig
     config: RomeConfig
+    decoder_only = True
 
     @classmethod
     def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:

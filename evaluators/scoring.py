@@ -12,8 +12,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from editors.core.batches import Encoded, Padding
 from editors.core.errors import CaseError
-from editors.core.models import Encoded, LanguageModel, Padding
+from editors.core.models import LanguageModel
 from editors.core.overlay import UNPATCHED, overlay
 from editors.core.patch import Patch
 from evaluators.cases import Case, Probe

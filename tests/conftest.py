@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GPTJConfig, GPTJForCausalLM
+from transformers import GPTJConfig, GPTJForCausalLM, T5Config, T5ForConditionalGeneration
 
-from editors.core.models import LanguageModel
-from evaluators.testbed.corpus import train_tokenizer
+from editors.core.models import EncoderDecoder, LanguageModel
+from evaluators.testbed.corpus import END, train_tokenizer
 from evaluators.testbed.world import build_world
 
 
@@ -21,3 +21,32 @@ def tiny_gptj() -> LanguageModel:
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False, use_cache=False))
     return LanguageModel(module, tokenizer, "tiny-gptj", "tiny")
+
+
+def _tiny_t5(ffn: str, *, tied: bool) -> EncoderDecoder:
+    tokenizer = train_tokenizer(build_world(), vocab_size=1024, end=END)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=3, num_heads=2, dropout_rate=0.0,
+        feed_forward_proj=ffn, tie_word_embeddings=tied, pad_token_id=0, decoder_start_token_id=0,
+        eos_token_id=tokenizer.eos_token_id, use_cache=False)
+    module = T5ForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "relative_attention_bias" in name:
+                parameter.normal_()  # initialised close to zero, where a bias that is lost would not show
+        if not tied:
+            module.lm_head.weight = torch.nn.Parameter(torch.randn_like(module.shared.weight) * 0.2)
+    return EncoderDecoder(module, tokenizer, "tiny-t5", f"tiny-t5-{ffn}")
+
+
+@pytest.fixture(scope="session")
+def tiny_t5() -> EncoderDecoder:
+    """A random T5 of 3 + 3 layers and width 32, with T5 v1.0's plain FFN and tied head."""
+    return _tiny_t5("relu", tied=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_gated_t5() -> EncoderDecoder:
+    """A random T5 of 3 + 3 layers and width 32, with T5 v1.1's gated FFN and a head of its own."""
+    return _tiny_t5("gated-gelu", tied=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from editors.core.models import LanguageModel
@@ -21,6 +23,32 @@ def capture_inputs(model: LanguageModel, paths: Sequence[str]) -> Iterator[dict[
 def capture_outputs(model: LanguageModel, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Yields a dict that each forward pass fills with the outputs of the modules at `paths` (of tuples, the first)."""
     with _capture(model, paths, outputs=True) as seen:
+        yield seen
+
+
+class Factor(NamedTuple):
+    """What a linear module's weight gradient is made of: its input x [..., in] and, by `torch.autograd.grad` with
+    respect to the zero `probe` [..., out] that was added to its output, the output's gradient."""
+
+    x: Tensor
+    probe: Tensor
+
+
+@contextmanager
+def capture_factors(model: LanguageModel, paths: Sequence[str]) -> Iterator[dict[str, Factor]]:
+    """Yields a dict that each forward pass fills with the `Factor` of the linear modules at `paths`.
+
+    `dL/dW = sum over rows and positions of (dL/dy) xᵀ`, without the weight ever needing a gradient.
+    """
+    seen: dict[str, Factor] = {}
+    with ExitStack() as stack:
+        for path in paths:
+            def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor, path: str = path) -> Tensor:
+                probe = torch.zeros_like(output, requires_grad=True)
+                seen[path] = Factor(args[0].detach(), probe)
+                return output + probe
+
+            stack.callback(model.submodule(path).register_forward_hook(hook).remove)
         yield seen
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+from editors.core.batches import Encoded
 from editors.core.errors import InputError
-from editors.core.models import Encoded, LanguageModel
+from editors.core.models import LanguageModel
 
 TOP_K = 5
 

@@ -1,105 +1,50 @@
 """A frozen language model as editors and evaluators see it: where its modules are, how text becomes tokens, and the
-logits of target tokens. One class serves every architecture in `LAYOUTS`."""
+logits of target tokens. `LanguageModel` is decoder-only; `EncoderDecoder` differs where an encoder reads the prompt."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
+from editors.core.batches import Batch, Encoded, Padding, Place, Source, Stack
 from editors.core.errors import CaseError, InputError
 from editors.core.requests import EditRequest
 
-Padding = Literal["right", "left"]
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an architecture keeps what editors touch; FFN paths are relative to a block."""
+    """Where one stack of blocks keeps what editors touch: `ffn` is relative to a block, `up` and `down` to its FFN.
+
+    `up` lists candidates, the first that exists counts; in a gated FFN it is the half that passes the activation.
+    """
 
     backbone: str
     blocks: str
+    norm: str
     ffn: str
+    up: tuple[str, ...]
     down: str
 
 
-LAYOUTS = {"gptj": Layout(backbone="transformer", blocks="h", ffn="mlp", down="mlp.fc_out")}
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A prompt and the target that should follow it, as token ids."""
-
-    prompt: tuple[int, ...]
-    target: tuple[int, ...]
-
-    def __len__(self) -> int:
-        """Tokens the model has to read; the last target token is only predicted."""
-        return len(self.prompt) + max(len(self.target) - 1, 0)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded model inputs, each [rows, length], and the flat list of places where target tokens are predicted.
-
-    `row[k]`, `position[k]` and `target[k]` say that the logits of row `row[k]` at `position[k]` predict the token
-    `target[k]`. In a `suffix` the attention mask also covers the cached tokens before it.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    position_ids: Tensor
-    row: Tensor
-    position: Tensor
-    target: Tensor
-
-    @property
-    def first_position(self) -> Tensor:
-        """Where each row's first target token is predicted [rows]: the prompt's last position."""
-        return self.row.new_zeros(len(self.input_ids)).scatter_reduce(0, self.row, self.position, "amin",
-                                                                      include_self=False)
-
-    def select(self, rows: Tensor) -> Batch:
-        """The batch of these rows alone, padded as before."""
-        place = torch.full((len(self.input_ids),), -1, device=rows.device)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        kept = place[self.row] >= 0
-        return Batch(self.input_ids[rows], self.attention_mask[rows], self.position_ids[rows],
-                     place[self.row][kept], self.position[kept], self.target[kept])
-
-    def suffix(self, start: Tensor) -> tuple[Batch, Tensor]:
-        """Each row from position `start[row]` on (right padding only), behind `max(start)` cached positions.
-
-        Also returns the positions taken [rows, suffix length], to gather states of the whole batch with.
-        """
-        lengths = self.attention_mask.sum(1)
-        steps = torch.arange(int((lengths - start).max()), device=start.device)
-        taken = (start[:, None] + steps).clamp(max=self.input_ids.shape[1] - 1)
-        cached = torch.arange(int(start.max()), device=start.device)[None] < start[:, None]
-        real = steps[None] < (lengths - start)[:, None]
-        return Batch(self.input_ids.gather(1, taken), torch.cat([cached, real], 1).to(self.attention_mask.dtype),
-                     self.position_ids.gather(1, taken), self.row, self.position - start[self.row],
-                     self.target), taken
+LAYOUTS: dict[str, dict[Stack, Layout]] = {
+    "gptj": {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("fc_in",), "fc_out")},
+    "t5": {"decoder": Layout("decoder", "block", "final_layer_norm", "layer.2.DenseReluDense", ("wi", "wi_0"), "wo"),
+           "encoder": Layout("encoder", "block", "final_layer_norm", "layer.1.DenseReluDense", ("wi", "wi_0"), "wo")},
+}
 
 
 class LanguageModel:
     """A frozen Hugging Face model, its tokenizer and its layout. `digest` identifies the weights' content."""
+
+    has_encoder = False
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str,
                  digest: str = "") -> None:
@@ -108,7 +53,7 @@ class LanguageModel:
             raise InputError(f"model '{name}' is of type '{kind}'; supported types: {', '.join(LAYOUTS)}")
         self.module = module.eval().requires_grad_(False)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
-        self.layout = LAYOUTS[kind]
+        self.layouts = LAYOUTS[kind]
 
     @property
     def device(self) -> torch.device:
@@ -117,7 +62,7 @@ class LanguageModel:
 
     @property
     def depth(self) -> int:
-        """Number of blocks."""
+        """Number of blocks, of each stack."""
         return int(self.module.config.num_hidden_layers)
 
     @property
@@ -125,42 +70,70 @@ class LanguageModel:
         return int(self.module.config.hidden_size)
 
     @property
+    def activation(self) -> str:
+        """The FFN's activation function, by its name in `transformers.activations.ACT2FN`."""
+        return str(self.module.config.activation_function)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the FFN multiplies its activations with a second, linear projection."""
+        return bool(getattr(self.module.config, "is_gated_act", False))
+
+    @property
     def max_length(self) -> int | None:
         """Most tokens the model can read at once; None where there is no limit."""
         return getattr(self.module.config, "max_position_embeddings", None)
+
+    # --- where modules are
 
     def submodule(self, path: str) -> nn.Module:
         found: nn.Module = self.module.get_submodule(path)
         return found
 
-    def block_path(self, layer: int) -> str:
+    def layout(self, stack: Stack) -> Layout:
+        if stack not in self.layouts:
+            raise InputError(f"'{self.name}' has no {stack}; it is decoder-only")
+        return self.layouts[stack]
+
+    def block_path(self, layer: int, stack: Stack = "decoder") -> str:
+        layout = self.layout(stack)
         if not 0 <= layer < self.depth:
             raise InputError(f"layer {layer} does not exist: '{self.name}' has layers 0 to {self.depth - 1}")
-        return f"{self.layout.backbone}.{self.layout.blocks}.{layer}"
+        return f"{layout.backbone}.{layout.blocks}.{layer}"
 
-    def ffn_path(self, layer: int) -> str:
-        return f"{self.block_path(layer)}.{self.layout.ffn}"
+    def ffn_path(self, layer: int, stack: Stack = "decoder") -> str:
+        return f"{self.block_path(layer, stack)}.{self.layout(stack).ffn}"
 
-    def down_path(self, layer: int) -> str:
-        return f"{self.block_path(layer)}.{self.layout.down}"
+    def up_path(self, layer: int, stack: Stack = "decoder") -> str:
+        path = self.ffn_path(layer, stack)
+        ffn = self.submodule(path)
+        return next(f"{path}.{name}" for name in self.layout(stack).up if hasattr(ffn, name))
+
+    def down_path(self, layer: int, stack: Stack = "decoder") -> str:
+        return f"{self.ffn_path(layer, stack)}.{self.layout(stack).down}"
 
     # --- text to tokens
 
-    def encode(self, prompt: str, target: str = "") -> Encoded:
+    def encode(self, prompt: str, target: str = "", *, end: bool = False) -> Encoded:
         """Tokenises prompt and `" " + target` separately, so that no token straddles the boundary.
 
+        `end` closes the target with the end token where the architecture has one: to train on, not to score.
         Raises `CaseError` for an empty prompt and for a text longer than the model's positions.
         """
-        prompt_ids = tuple(self.tokenizer.encode(prompt.rstrip(), add_special_tokens=False))
-        target = target.strip()
-        target_ids = tuple(self.tokenizer.encode(f" {target}", add_special_tokens=False)) if target else ()
+        prompt_ids = self.tokenise(prompt.rstrip())
         if not prompt_ids:
             raise CaseError("the prompt is empty")
-        encoded = Encoded(prompt_ids, target_ids)
+        encoded = self._close(prompt_ids, self.tokenise(f" {target.strip()}") if target.strip() else (), end)
         if self.max_length is not None and len(encoded) > self.max_length:
             raise CaseError(f"{len(encoded)} tokens, but '{self.name}' reads at most {self.max_length}: "
                             f"'{prompt[:60]}...'")
         return encoded
+
+    def tokenise(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
+        return Encoded(prompt, target)
 
     def subject_index(self, request: EditRequest) -> int:
         """Position of the subject's last token among the prompt's tokens."""
@@ -170,20 +143,34 @@ class LanguageModel:
 
     def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
         """Pads rows to one length. Positions count from each row's first real token, whatever the side."""
-        length = max(len(row) for row in rows)
+        ids, mask, offsets = self._pad([(row.prompt + row.target)[: len(row)] for row in rows], padding)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        first = [start + len(row.prompt) - 1 for row, start in zip(rows, offsets, strict=True)]
+        return Batch(ids, mask, positions, *self._places(rows, first))
+
+    def _pad(self, rows: Sequence[Sequence[int]], padding: Padding) -> tuple[Tensor, Tensor, list[int]]:
+        """Ids and mask [rows, length], and where each row starts."""
+        length = max(map(len, rows))
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        offset = [length - len(row) if padding == "left" else 0 for row in rows]
-        places: list[tuple[int, int, int]] = []
-        for i, (row, start) in enumerate(zip(rows, offset, strict=True)):
-            ids[i, start: start + len(row)] = torch.tensor((row.prompt + row.target)[: len(row)])
+        offsets = [length - len(row) if padding == "left" else 0 for row in rows]
+        for i, (row, start) in enumerate(zip(rows, offsets, strict=True)):
+            ids[i, start: start + len(row)] = torch.tensor(row, dtype=torch.long)
             mask[i, start: start + len(row)] = 1
-            places += [(i, start + len(row.prompt) - 1 + k, token) for k, token in enumerate(row.target)]
-        flat = torch.tensor(places, dtype=torch.long).reshape(-1, 3).to(self.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        return Batch(ids.to(self.device), mask.to(self.device), positions.to(self.device), *flat.unbind(1))
+        return ids.to(self.device), mask.to(self.device), offsets
+
+    def _places(self, rows: Sequence[Encoded], first: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, position and target of every target token, when row i's first is predicted at `first[i]`."""
+        places = [(i, start + k, token) for i, (row, start) in enumerate(zip(rows, first, strict=True))
+                  for k, token in enumerate(row.target)]
+        row, position, target = torch.tensor(places, dtype=torch.long).reshape(-1, 3).to(self.device).unbind(1)
+        return row, position, target
 
     # --- forward passes
+
+    def read(self, batch: Batch) -> Batch:
+        """The batch with what an encoder makes of its prompts, so that it is not run again; nothing to do without."""
+        return batch
 
     def states(self, batch: Batch) -> Tensor:
         """Final hidden states [rows, length, width], after the last norm."""
@@ -196,6 +183,12 @@ class LanguageModel:
         layers: list[Any] = cache.layers
         return states, [(layer.keys, layer.values) for layer in layers]
 
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Final states from what leaves the last block: the last norm alone."""
+        layout = self.layout("decoder")
+        states: Tensor = self.submodule(f"{layout.backbone}.{layout.norm}")(hidden)
+        return states
+
     def head(self, states: Tensor) -> Tensor:
         """Logits [..., vocabulary] in fp32."""
         logits: Tensor = self.module.get_output_embeddings()(states)
@@ -205,12 +198,12 @@ class LanguageModel:
         """Logits [targets, vocabulary] in fp32 that predict `batch.target`; no other row of the head is computed."""
         return self.head(self.states(batch)[batch.row, batch.position])
 
-    def run_below(self, batch: Batch, stop: int) -> None:
-        """Runs only the blocks below `stop`, for what hooks see on the way."""
-        self._run(self._blocks(0, stop), batch, input_ids=batch.input_ids)
+    def halt(self, batch: Batch, at: Place) -> Tensor:
+        """The hidden states [rows, length, width] that enter block `at`; neither it nor those above are run."""
+        return self._run(self._blocks(0, at.layer, norm=False), batch, input_ids=batch.input_ids)
 
-    def run_blocks(self, hidden: Tensor, batch: Batch, start: int, past: KeysValues | None = None) -> Tensor:
-        """Final hidden states when `hidden` [rows, length, width] enters block `start`: blocks below are not run.
+    def resume(self, hidden: Tensor, batch: Batch, at: Place, past: KeysValues | None = None) -> Tensor:
+        """Final hidden states when `hidden` [rows, length, width] enters block `at`: blocks below are not run.
 
         `past` are the cached keys and values of the tokens before a `Batch.suffix`.
         """
@@ -218,62 +211,124 @@ class LanguageModel:
         for layer, (keys, values) in enumerate(past or ()):
             assert cache is not None
             cache.update(keys, values, layer)
-        return self._run(self._blocks(start, self.depth), batch, cache, inputs_embeds=hidden)
+        return self._run(self._blocks(at.layer, self.depth), batch, cache, inputs_embeds=hidden)
 
     @property
     def _backbone(self) -> nn.Module:
-        return self.submodule(self.layout.backbone)
+        return self.submodule(self.layout("decoder").backbone)
 
-    def _blocks(self, start: int, stop: int) -> nn.Module:
-        """The backbone with only some of its blocks. It shares every submodule, so hooks on them work."""
-        part = copy.copy(self._backbone)
-        part._modules = dict(self._backbone._modules)  # not the table that names them, though
-        blocks = self._backbone.get_submodule(self.layout.blocks)
+    def _blocks(self, start: int, stop: int, stack: Stack = "decoder", *, norm: bool = True) -> nn.Module:
+        """A stack with only some of its blocks, with or without its last norm. It shares every submodule, so hooks
+        on them work."""
+        layout = self.layout(stack)
+        part = _shallow(self.submodule(layout.backbone))
+        blocks = part._modules[layout.blocks]
         assert isinstance(blocks, nn.ModuleList)
-        part._modules[self.layout.blocks] = blocks[start:stop]
+        part._modules[layout.blocks] = blocks[start:stop]
+        if not norm:
+            part._modules[layout.norm] = nn.Identity()
         return part
 
-    @staticmethod
-    def _run(backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
+    def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
         hidden: Tensor = backbone(attention_mask=batch.attention_mask, position_ids=batch.position_ids,
                                   past_key_values=cache, use_cache=cache is not None, **start).last_hidden_state
         return hidden
 
 
-def load_config(path: str | Path) -> PretrainedConfig:
-    """A model's configuration alone. Raises `InputError` where it is not found or its type is not supported."""
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load model '{path}': {error}") from error
-    if config.model_type not in LAYOUTS:
-        raise InputError(f"model '{path}' is of type '{config.model_type}'; supported types: {', '.join(LAYOUTS)}")
-    return config
+class EncoderDecoder(LanguageModel):
+    """A T5: the encoder reads the prompt, the decoder the target shifted right by one (its start token first)."""
+
+    has_encoder = True
+
+    @property
+    def activation(self) -> str:
+        return str(self.module.config.dense_act_fn)
+
+    def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
+        closing = (int(self.module.config.eos_token_id),)
+        return Encoded(prompt + closing, target + closing if end and target else target)
+
+    def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
+        """`padding` is the encoder's; the decoder's rows all start at position 0."""
+        ids, mask, _ = self._pad([row.prompt for row in rows], padding)
+        start = int(self.module.config.decoder_start_token_id)
+        inputs, seen, _ = self._pad([(start, *row.target[:-1]) for row in rows], "right")
+        positions = (seen.cumsum(1) - 1).clamp(min=0)
+        return Batch(inputs, seen, positions, *self._places(rows, [0] * len(rows)), Source(ids, mask))
+
+    def read(self, batch: Batch) -> Batch:
+        source = self._source(batch)
+        if source.states is not None:
+            return batch
+        states = self._encode(self._part("encoder", 0, self.depth), source, input_ids=source.input_ids)
+        return replace(batch, source=replace(source, states=states))
+
+    def halt(self, batch: Batch, at: Place) -> Tensor:
+        if at.stack == "encoder":
+            source = self._source(batch)
+            return self._encode(self._part("encoder", 0, at.layer, norm=False), source, input_ids=source.input_ids)
+        return self._run(self._part("decoder", 0, at.layer, norm=False), self.read(batch), input_ids=batch.input_ids)
+
+    def resume(self, hidden: Tensor, batch: Batch, at: Place, past: KeysValues | None = None) -> Tensor:
+        if past is not None:
+            raise ValueError("a decoder behind an encoder has no cached prompt")
+        if at.stack == "encoder":
+            source = self._source(batch)
+            states = self._encode(self._part("encoder", at.layer, self.depth), source, inputs_embeds=hidden)
+            return self.states(replace(batch, source=replace(source, states=states)))
+        return self._run(self._part("decoder", at.layer, self.depth), self.read(batch), inputs_embeds=hidden)
+
+    def states(self, batch: Batch) -> Tensor:
+        return self._run(self._backbone, self.read(batch), input_ids=batch.input_ids)
+
+    def states_and_cache(self, batch: Batch) -> tuple[Tensor, KeysValues]:
+        raise InputError(f"'{self.name}' is an encoder-decoder; cached suffixes are for decoder-only models")
+
+    def head(self, states: Tensor) -> Tensor:
+        scale = self.width**-0.5 if self.module.config.scale_decoder_outputs else 1.0
+        return super().head(states * scale)
+
+    @staticmethod
+    def _source(batch: Batch) -> Source:
+        assert batch.source is not None
+        return batch.source
+
+    def _part(self, stack: Stack, start: int, stop: int, *, norm: bool = True) -> nn.Module:
+        """Blocks `start` to `stop`, the first of which makes the relative position bias that all of them use."""
+        part = self._blocks(start, stop, stack, norm=norm)
+        blocks = part._modules[self.layout(stack).blocks]
+        assert isinstance(blocks, nn.ModuleList)
+        if 0 < start < stop:
+            bias = self.submodule(f"{self.block_path(0, stack)}.layer.0.SelfAttention.relative_attention_bias")
+            blocks[0] = _with_position_bias(blocks[0], bias)
+        return part
+
+    @staticmethod
+    def _encode(encoder: nn.Module, source: Source, **start: Tensor) -> Tensor:
+        states: Tensor = encoder(attention_mask=source.attention_mask, **start).last_hidden_state
+        return states
+
+    def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
+        source = self._source(batch)
+        hidden: Tensor = backbone(
+            attention_mask=batch.attention_mask, encoder_hidden_states=source.states,
+            encoder_attention_mask=source.attention_mask, use_cache=False, **start).last_hidden_state
+        return hidden
 
 
-def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu",
-               dtype: str = "float32") -> LanguageModel:
-    """Loads a model from a local folder or by hub name. Raises `InputError` where it is not found or unsupported."""
-    load_config(path)  # before any weight is read
-    try:
-        module: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
-        tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load model '{path}': {error}") from error
-    return LanguageModel(module.to(device), tokenizer, name or str(path), model_digest(path))
+def _shallow(module: nn.Module) -> nn.Module:
+    """A copy with the same submodules and hooks, whose table of submodules can be changed without harm."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
 
 
-def model_digest(path: str | Path) -> str:
-    """A digest of a model folder's content, or of hub name and commit where there is no folder."""
-    digest = hashlib.sha256()
-    folder = Path(path)
-    if not folder.is_dir():
-        commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
-        return hashlib.sha256(f"{path}@{commit}".encode()).hexdigest()[:16]
-    for file in sorted(folder.iterdir()):
-        if file.is_file():
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    digest.update(block)
-    return digest.hexdigest()[:16]
+def _with_position_bias(block: nn.Module, bias: nn.Module) -> nn.Module:
+    """A T5 block that computes the relative position bias, as the first block of a stack does for all."""
+    block = twin = _shallow(block)
+    for name in ("layer", "0", "SelfAttention"):
+        twin._modules[name] = inner = _shallow(twin.get_submodule(name))
+        twin = inner
+    twin._modules["relative_attention_bias"] = bias
+    vars(twin)["has_relative_attention_bias"] = True
+    return block

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.activations import ACT2FN
 
 from editors.core.errors import InputError
 
@@ -88,7 +89,49 @@ class Dense(Term):
         return torch.nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
-TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense)}
+@dataclass(frozen=True, eq=False)
+class Neurons(Term):
+    """`y += (act(x keysᵀ + bias) * (x gateᵀ)) valuesᵀ` on a whole FFN, x its input: n more neurons of its kind.
+
+    keys and gate are [n, in], bias [n], values [out, n]; without `gate` or `bias` those factors are left out.
+    `activation` is a name in `transformers.activations.ACT2FN`.
+    """
+
+    kind: ClassVar[str] = "neurons"
+    keys: Tensor
+    values: Tensor
+    activation: str
+    bias: Tensor | None = None
+    gate: Tensor | None = None
+
+    def delta(self, x: Tensor) -> Tensor:
+        x = x.to(self.keys.dtype)
+        active: Tensor = ACT2FN[self.activation](torch.nn.functional.linear(x, self.keys, self.bias))
+        if self.gate is not None:
+            active = active * (x @ self.gate.T)
+        return active @ self.values.T
+
+    @classmethod
+    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+        count = max(len(term.keys) for term in terms)
+        if count > GATHER_RANK or len({(term.activation, term.gate is None) for term in terms}) > 1:
+            return super().delta_by_row(terms, index, x)
+        flat = x.to(terms[0].keys.dtype).reshape(x.shape[0], -1, x.shape[-1])
+        keys = torch.stack([_pad_columns(term.keys.T, count) for term in terms])[index]
+        values = torch.stack([_pad_columns(term.values, count) for term in terms])[index]
+        bias = torch.stack([_pad_columns(term._bias[None], count) for term in terms])[index]
+        active = ACT2FN[terms[0].activation](torch.baddbmm(bias, flat, keys))
+        if terms[0].gate is not None:
+            gates = [term.gate for term in terms if term.gate is not None]
+            active = active * torch.bmm(flat, torch.stack([_pad_columns(gate.T, count) for gate in gates])[index])
+        return torch.bmm(active, values.transpose(1, 2)).reshape(*x.shape[:-1], values.shape[1])
+
+    @property
+    def _bias(self) -> Tensor:
+        return self.keys.new_zeros(len(self.keys)) if self.bias is None else self.bias
+
+
+TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense, Neurons)}
 
 
 def _pad_columns(matrix: Tensor, columns: int) -> Tensor:

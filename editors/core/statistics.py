@@ -12,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from editors.core.batches import Encoded, Place
 from editors.core.capture import capture_inputs
 from editors.core.errors import InputError
-from editors.core.models import Encoded, LanguageModel
+from editors.core.models import LanguageModel
 
 VERSION = 1  # grows when moments of the same text change
 BATCH_TOKENS = 2048
@@ -53,7 +54,7 @@ def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[
         batch = model.collate(rows)
         real = batch.attention_mask.bool()
         with torch.no_grad(), capture_inputs(model, paths) as inputs:
-            model.run_below(batch, max(layers) + 1)
+            model.halt(batch, Place("decoder", max(layers) + 1))
         for path in paths:
             keys = inputs[path][real].float()
             update = (keys.T @ keys).double()

@@ -16,8 +16,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.base import EditorConfig
+from editors.core.batches import Batch, Encoded, Place
 from editors.core.capture import capture_inputs, capture_outputs
-from editors.core.models import Batch, Encoded, KeysValues, LanguageModel
+from editors.core.models import KeysValues, LanguageModel
 from editors.core.requests import EditRequest
 
 
@@ -176,7 +177,7 @@ class _Optimisation:
         """The objective of every edit [edits]; only that of edits with rows here means anything."""
         hidden = rows.hidden.float()
         moved = torch.cat([hidden[:, :1] + delta[rows.edit][:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
-        states = self.model.run_blocks(moved, rows.batch, self.layer + 1, rows.past)
+        states = self.model.resume(moved, rows.batch, Place("decoder", self.layer + 1), rows.past)
         likelihood = self._negative_log_likelihood(states, rows)
         essence = rows.is_essence.nonzero().flatten()
         drift = delta.new_zeros(self.edits).index_add(

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from editors.core.batches import Place
 from editors.core.capture import capture_inputs
 from editors.core.errors import CaseError, InputError
-from editors.core.models import LanguageModel, load_model
+from editors.core.loading import load_model
+from editors.core.models import LanguageModel
 
 TEXTS = [("The birthplace of Budrer is", "Vadolm"), ("X", "a long answer of many words"), ("It was", "so")]
 
@@ -47,7 +49,7 @@ def test_run_blocks_continues_from_any_block(tiny_gptj):
         states = tiny_gptj.states(batch)
     real = batch.attention_mask.bool()
     for layer, path in enumerate(paths):
-        assert torch.equal(tiny_gptj.run_blocks(inputs[path], batch, layer)[real], states[real])
+        assert torch.equal(tiny_gptj.resume(inputs[path], batch, Place("decoder", layer))[real], states[real])
     assert len(tiny_gptj.module.transformer.h) == tiny_gptj.depth  # the model itself was not cut
 
 

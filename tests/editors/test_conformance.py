@@ -1,0 +1,215 @@
+"""What every editor owes, on every architecture. A registered editor is tested here without a line of test code.
+
+Configuration fields without a default are filled by name (`FILL`), and budgets are made small; an editor whose fields
+have other names gets an entry there.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from editors import EDITORS, get_editor, resolve_config
+from editors.base import Resources
+from editors.core.errors import InputError
+from editors.core.examples import Example, Question
+from editors.core.overlay import overlay
+from editors.core.patch import Dense, LowRank, Patch
+from editors.core.requests import EditRequest
+from editors.core.statistics import second_moments
+
+FILL = {"layers": [1, 2], "layer": 1, "encoder_layers": [1, 2]}
+SMALL = {"steps": 4, "max_steps": 4, "batch_size": 2, "accumulate": 1, "validate_every": 2, "validation_examples": 2,
+         "patience": 2}
+REQUESTS = [
+    EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words", "Vadolm"),
+    EditRequest("X lives in", "X", "so", "Paris"),  # a subject of one token, and at the start
+    EditRequest("In which of all the many cities of that long and winding country would one have to look for the house "
+                "that belongs to Ann Lee", "Ann Lee", "Omerga", "Tusk"),  # at the end of the prompt
+    EditRequest("The employer of Zed Corman is", "Zed Corman", "Vard and Sons", "Omerga"),
+]
+PROBES = [("What is the birthplace of Budrer Vadolm?", "a long answer"), ("X lives in", "so"), ("It was", "not so"),
+          ("Where does Ann Lee live?", "Omerga")]
+CELLS = [(name, kind) for name in EDITORS for kind in ("tiny_gptj", "tiny_t5", "tiny_gated_t5")
+         if not (get_editor(name).decoder_only and kind != "tiny_gptj")]
+
+
+def settings(name, model):
+    fields = get_editor(name).Config.model_fields
+    wanted = {**{field: FILL[field] for field in fields if field in FILL},
+              **{field: SMALL[field] for field in fields if field in SMALL}}
+    if not model.has_encoder:
+        wanted.pop("encoder_layers", None)
+    return resolve_config(name, model.module.config, wanted)
+
+
+_made = {}
+
+
+def make(name, model, seed=0):
+    """The editor on a model, trained on a few facts where it has to be; each is trained once."""
+    editor, config = get_editor(name), settings(name, model)
+    layers = editor.statistics_layers(config)
+    moments = second_moments(model, layers, [f"The {w} of {w}s is {w}." for w in ("cat", "dog", "sun", "sea")] * 30,
+                             2000) if layers else {}
+    artefact = None
+    if editor.trained:
+        if (name, model.digest) not in _made:
+            examples = [Example(replace(request, target=f"t{n}", subject=f"{request.subject}"), (request.prompt,),
+                                (Question("It was", "so"), Question("Who was it?", "Ann")))
+                        for n, request in enumerate(REQUESTS * 2)]
+            _made[name, model.digest] = editor.train(model, config, examples, seed=0)
+        artefact = _made[name, model.digest]
+    return editor(model, config, Resources(moments, artefact), seed=seed)
+
+
+def logits(model):
+    return model.target_logits(model.collate([model.encode(*probe) for probe in PROBES]))
+
+
+def answers(model, patches):
+    """Every patch's logits on every probe."""
+    found = []
+    for patch in patches:
+        with overlay(model, patch):
+            found.append(logits(model))
+    return torch.stack(found)
+
+
+def close(left, right, tolerance=1e-4):
+    torch.testing.assert_close(left, right, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture(params=CELLS, ids=["-".join(cell) for cell in CELLS])
+def cell(request):
+    name, kind = request.param
+    return name, request.getfixturevalue(kind)
+
+
+@pytest.fixture
+def editor(cell):
+    return make(*cell)
+
+
+def test_no_editor_is_without_a_cell():
+    assert {name for name, _ in CELLS} == set(EDITORS)
+
+
+def test_a_patch_is_weights_changed_by_hand(editor):
+    model = editor.model
+    for patch in editor.edit_each(REQUESTS):
+        if any(not term.module for term in patch.terms):
+            pytest.skip("a patch that routes to another model changes no weight")
+        edited = copy.copy(model)
+        edited.module = copy.deepcopy(model.module)
+        for term in patch.terms:
+            module = edited.submodule(term.module)
+            if isinstance(term, LowRank):
+                module.weight += term.a @ term.b.T
+            elif isinstance(term, Dense):
+                module.weight += term.weight
+                if term.bias is not None:
+                    module.bias += term.bias
+            else:
+                module.register_forward_hook(lambda _, args, output, term=term: output + term.delta(args[0]))
+        with overlay(model, patch):
+            close(logits(model), logits(edited))
+
+
+def test_many_edits_at_once_are_each_edit_alone(editor):
+    model = editor.model
+    together = answers(model, editor.edit_each(REQUESTS))
+    alone = answers(model, [editor.edit_each([request])[0] for request in REQUESTS])
+    close(together, alone)
+    reverse = editor.edit_each(REQUESTS[::-1])[::-1]
+    close(together, answers(model, reverse))
+
+
+def test_rows_may_carry_different_patches(editor):
+    model = editor.model
+    patches = editor.edit_each(REQUESTS)
+    batch = model.collate([model.encode(*probe) for probe in PROBES])
+    with overlay(model, patches, [2, -1, 0, 3]):
+        mixed = model.target_logits(batch)
+    apart = answers(model, [patches[2], Patch(), patches[0], patches[3]])
+    for row, patch in enumerate(range(4)):
+        close(mixed[batch.row == row], apart[patch][batch.row == row])
+
+
+def test_the_model_stays_as_it_was(editor):
+    model = editor.model
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.module.modules())
+    plain = logits(model)
+    patches = editor.edit_each(REQUESTS)
+    answers(model, patches)
+    after = model.module.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert hooks == sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules())
+    assert torch.equal(logits(model), plain)
+    assert not any(parameter.requires_grad for parameter in model.module.parameters())
+
+
+def test_a_patch_saved_and_loaded_acts_the_same(editor, tmp_path):
+    patches = editor.edit_each(REQUESTS[:2])
+    for number, patch in enumerate(patches):
+        patch.save(tmp_path / f"{number}.safetensors")
+    loaded = [Patch.load(tmp_path / f"{number}.safetensors") for number in range(2)]
+    assert torch.equal(answers(editor.model, loaded), answers(editor.model, patches))
+    assert [dict(patch.info) for patch in loaded] == [dict(patch.info) for patch in patches]
+
+
+def test_no_request_is_no_edit(editor):
+    assert editor.edit_each([]) == []
+    assert not editor.edit([])
+
+
+def test_the_same_seed_makes_the_same_patch(cell):
+    first, second = make(*cell, seed=3).edit_each(REQUESTS[:2]), make(*cell, seed=3).edit_each(REQUESTS[:2])
+    assert torch.equal(answers(cell[1], first), answers(cell[1], second))
+
+
+def test_patches_add_up(editor):
+    model = editor.model
+    first, second = editor.edit_each(REQUESTS[:2])
+    with overlay(model, first), overlay(model, second):
+        nested = logits(model)
+    with overlay(model, first + second):
+        close(logits(model), nested)
+
+
+def test_an_edit_follows_another(editor):
+    model = editor.model
+    patch = Patch()
+    for request in REQUESTS:
+        with overlay(model, patch):
+            patch = patch + editor.edit_each([request])[0]
+    with overlay(model, patch):
+        assert logits(model).isfinite().all()
+
+
+def test_joint_edits_are_made_or_refused(editor):
+    if editor.joint:
+        with overlay(editor.model, editor.edit(REQUESTS)):
+            assert logits(editor.model).isfinite().all()
+        close(answers(editor.model, [editor.edit(REQUESTS[:1])]), answers(editor.model, editor.edit_each(REQUESTS[:1])))
+    else:
+        with pytest.raises(InputError, match="one edit at a time"):
+            editor.edit(REQUESTS)
+
+
+def test_an_untrained_editor_says_so(cell):
+    name, model = cell
+    if not get_editor(name).trained:
+        pytest.skip("needs no training")
+    with pytest.raises(InputError, match="trained first"):
+        get_editor(name)(model, settings(name, model))
+
+
+@pytest.mark.parametrize("name", [name for name in EDITORS if get_editor(name).decoder_only])
+def test_methods_for_decoders_refuse_a_t5(name, tiny_t5):
+    with pytest.raises(InputError, match="decoder-only"):
+        settings(name, tiny_t5)
