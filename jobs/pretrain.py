@@ -1,13 +1,14 @@
-"""`editfleet pretrain`: train the built-in model on the built-in world and print what it knows.
+"""`editfleet pretrain`: train a built-in model on the built-in world and print what it knows.
 
-    python -m jobs.pretrain --out evaluators/testbed/models/gptj
+    python -m jobs.pretrain gptj --out evaluators/testbed/models/gptj
 """
 
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,51 +16,72 @@ from rich.console import Console
 from jobs.console import console, exit_codes
 
 if TYPE_CHECKING:
-    from evaluators.testbed.pretraining import Pretraining, PretrainingConfig
+    from evaluators.testbed.pretraining import Pretraining
+    from evaluators.testbed.pretraining_gptj import GPTJPretraining
+    from evaluators.testbed.pretraining_t5 import T5Pretraining
+
+
+class Architecture(StrEnum):
+    gptj = "gptj"
+    t5 = "t5"
 
 
 def pretrain(
+    architecture: Annotated[Architecture, typer.Argument(help="Which of the built-in models.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; a run cut short resumes from here.")],
     seed: Annotated[int, typer.Option(help="Seeds the world, the text and the weights.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps instead of the shipped model's.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
 ) -> None:
-    """Train the built-in GPT-J (about half an hour on 2 cores) and examine it."""
-    from evaluators.testbed.pretraining import PretrainingConfig
-
-    config = PretrainingConfig(seed=seed) if steps is None else PretrainingConfig(seed=seed, steps=steps)
+    """Train a built-in model (GPT-J: about half an hour on 2 cores, T5: 20 minutes) and examine it."""
+    settings: dict[str, Any] = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}
     with exit_codes():
-        _pretrain(config, out, threads)
+        _pretrain(architecture, settings, out, threads)
 
 
-def _pretrain(config: PretrainingConfig, out: Path, threads: int) -> None:
+def _pretrain(architecture: Architecture, settings: dict[str, Any], out: Path, threads: int) -> None:
     import torch
 
-    from evaluators.testbed.card import write_card
-    from evaluators.testbed.corpus import SentenceMaker
-    from evaluators.testbed.examination import causal_patching, examine
-    from evaluators.testbed.pretraining import Pretraining
+    from evaluators.testbed.pretraining_gptj import GPTJPretraining, GPTJPretrainingConfig
+    from evaluators.testbed.pretraining_t5 import T5Pretraining, T5PretrainingConfig
 
     screen = console()
     torch.set_num_threads(threads)
-    run = Pretraining(config, out)
+    run: GPTJPretraining | T5Pretraining
+    if architecture is Architecture.gptj:
+        run = GPTJPretraining(GPTJPretrainingConfig(**settings), out)
+    else:
+        run = T5Pretraining(T5PretrainingConfig(**settings), out)
     if run.resume():
-        screen.print(f"Resuming at step {run.step} of {config.all_steps}.")
+        screen.print(f"Resuming at step {run.step} of {run.config.all_steps}.")
     _train(run, screen)
-    with screen.status("examining"):
-        maker = SentenceMaker(run.tokenizer)
-        exact = examine(run.model, run.world, maker)
-        patching = causal_patching(run.model, run.world, maker)
-    write_card(out, config, exact, patching, run.model.num_parameters())
-    for kind, share in exact.items():
-        screen.print(f"exact match, {kind}: {100 * share:.1f} %")
-    places = ["embedding", *(f"block {layer}" for layer in range(config.layers))]
-    for place, share in zip(places, patching, strict=True):
-        screen.print(f"restored by patching the subject's last token, {place}: {100 * share:.0f} %")
+    _examine(run, screen)
     screen.print(f"Model: {out}")
 
 
-def _train(run: Pretraining, screen: Console) -> None:
+def _examine(run: GPTJPretraining | T5Pretraining, screen: Console) -> None:
+    from evaluators.testbed.card import write_gptj_card, write_t5_card
+    from evaluators.testbed.corpus import SentenceMaker
+    from evaluators.testbed.examination import causal_patching, examine
+    from evaluators.testbed.pretraining_t5 import T5Pretraining
+
+    with screen.status("examining"):
+        maker = SentenceMaker(run.tokenizer)
+        exact = examine(run.model, run.world, maker)
+    for kind, share in exact.items():
+        screen.print(f"exact match, {kind}: {100 * share:.1f} %")
+    if isinstance(run, T5Pretraining):
+        write_t5_card(run.directory, run.config, exact, run.model.num_parameters())
+        return
+    with screen.status("patching"):
+        patching = causal_patching(run.model, run.world, maker)
+    places = ["embedding", *(f"block {layer}" for layer in range(run.config.layers))]
+    for place, share in zip(places, patching, strict=True):
+        screen.print(f"restored by patching the subject's last token, {place}: {100 * share:.0f} %")
+    write_gptj_card(run.directory, run.config, exact, patching, run.model.num_parameters())
+
+
+def _train(run: Pretraining[Any, Any], screen: Console) -> None:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

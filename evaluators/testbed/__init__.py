@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODELS = {"testbed-gptj": Path(__file__).parent / "models" / "gptj"}
+MODELS = {f"testbed-{kind}": Path(__file__).parent / "models" / kind for kind in ("gptj", "t5")}
 
 
 def model_path(name: str) -> Path | str:

@@ -18,8 +18,11 @@ from evaluators.testbed.world import World
 PAD, END, DOCUMENT = "<pad>", "</s>", "<|endoftext|>"
 
 
-def train_tokenizer(world: World, vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE (any text encodes) that sees the wordings whole and the invented names only in part."""
+def train_tokenizer(world: World, vocab_size: int, end: str = DOCUMENT) -> PreTrainedTokenizerFast:
+    """A byte-level BPE (any text encodes) that sees the wordings whole and the invented names only in part.
+
+    `end` is the token that closes a text. Every model's tokenizer gives the same tokens the same ids.
+    """
     texts = [template.text.replace("{S}", "") for what in (*RELATIONS.values(), *HOPS.values())
              for template in templates(what)]
     texts += [text for line in FILLER for text in (f"{line}.", f" {line}.")] * 2
@@ -37,8 +40,9 @@ def train_tokenizer(world: World, vocab_size: int) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=[PAD, END, DOCUMENT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=DOCUMENT, eos_token=DOCUMENT,
-                                   unk_token=DOCUMENT, clean_up_tokenization_spaces=False)
+    padding = {"pad_token": PAD} if end == END else {}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=DOCUMENT, eos_token=end, unk_token=DOCUMENT,
+                                   clean_up_tokenization_spaces=False, **padding)
 
 
 @dataclass(frozen=True)
@@ -173,3 +177,31 @@ class Corpus:
             self._row(rng, chains) for _ in range(self.config.rows)]
         return Batch(torch.tensor([ids for ids, _, _ in rows]), torch.tensor([weights for _, weights, _ in rows]),
                      [subjects for _, _, subjects in rows])
+
+
+Exchange = tuple[list[int], list[int]]  # a question and its answer as token ids, both closed by `END`
+
+
+class Quiz:
+    """Questions and answers for a model that reads the one and writes the other."""
+
+    def __init__(self, world: World, maker: SentenceMaker, chain_share: float, filler_share: float) -> None:
+        self.maker, self.chain_share, self.filler_share = maker, chain_share, filler_share
+        self._facts: list[tuple[Relation | Hop, str, str]] = [
+            (RELATIONS[name], subject, answer) for (subject, name), answer in world.facts.items()]
+        self._chains: list[tuple[Relation | Hop, str, str]] = [
+            (hop, subject, world.chain_answer(subject, hop)) for subject, hop in world.chains()
+            if subject in world.chain_subjects]
+        self._end = maker.piece(END)
+
+    def draw(self, rng: random.Random, *, chains: bool) -> Exchange:
+        """A fact, sometimes a line of filler without its last word, and with `chains` sometimes a two-hop question."""
+        share = rng.random()
+        if share < self.filler_share:
+            prompt, _, last = rng.choice(FILLER).rpartition(" ")
+            return self.maker.piece(prompt) + self._end, self.maker.piece(f" {last}") + self._end
+        among = self._chains if chains and share < self.filler_share + self.chain_share else self._facts
+        what, subject, answer = rng.choice(among)
+        template = rng.choice(pick(what, held_out=False, style="question"))
+        sentence = self.maker.fact(template, subject, answer, opening=True)
+        return sentence.prompt + self._end, sentence.target + self._end

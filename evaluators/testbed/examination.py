@@ -6,9 +6,10 @@ import random
 from collections.abc import Sequence
 
 import torch
-from transformers import GPTJForCausalLM
+from transformers import GPTJForCausalLM, PreTrainedModel, T5ForConditionalGeneration
 
 from evaluators.testbed.corpus import Sentence, SentenceMaker
+from evaluators.testbed.pretraining_t5 import collate
 from evaluators.testbed.schema import RELATIONS, Hop, Relation
 from evaluators.testbed.templates import Style, pick
 from evaluators.testbed.world import World
@@ -24,33 +25,46 @@ def _sentences(maker: SentenceMaker, facts: Sequence[Fact], held_out: bool, styl
             if (wordings := pick(what, held_out=held_out, style=style))]
 
 
-@torch.no_grad()
-def exact_match(model: GPTJForCausalLM, sentences: Sequence[Sentence], batch_size: int = 128) -> float:
+def exact_match(model: PreTrainedModel, sentences: Sequence[Sentence], batch_size: int = 128) -> float:
     """Share of sentences whose answer tokens are all the argmax, given the prompt and the answer so far."""
-    correct = 0
+    guess = _guess_t5 if isinstance(model, T5ForConditionalGeneration) else _guess_gptj
     ordered = sorted(sentences, key=lambda sentence: len(sentence.ids))
+    correct = 0
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start: start + batch_size]
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s.ids) for s in batch], batch_first=True)
-        guesses = model(input_ids=ids).logits.argmax(-1)
-        for row, sentence in enumerate(batch):
-            begin, end = len(sentence.prompt), len(sentence.prompt) + len(sentence.target)
-            correct += guesses[row, begin - 1: end - 1].tolist() == sentence.target
+        correct += sum(answer == sentence.target for answer, sentence in zip(guess(model, batch), batch, strict=True))
     return correct / len(sentences)
 
 
-def examine(model: GPTJForCausalLM, world: World, maker: SentenceMaker, limit: int = 3000,
+@torch.no_grad()
+def _guess_gptj(model: PreTrainedModel, sentences: Sequence[Sentence]) -> list[list[int]]:
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s.ids) for s in sentences], batch_first=True)
+    guesses = model(input_ids=ids).logits.argmax(-1)
+    spans = [(len(s.prompt) - 1, len(s.prompt) + len(s.target) - 1) for s in sentences]
+    return [row[begin:end].tolist() for row, (begin, end) in zip(guesses, spans, strict=True)]
+
+
+@torch.no_grad()
+def _guess_t5(model: PreTrainedModel, sentences: Sequence[Sentence]) -> list[list[int]]:
+    end = [int(model.config.eos_token_id)]
+    ids, mask, labels = collate([(s.prompt + end, s.target + end) for s in sentences])
+    guesses = model(input_ids=ids, attention_mask=mask, labels=labels).logits.argmax(-1)
+    return [row[: len(s.target)].tolist() for row, s in zip(guesses, sentences, strict=True)]
+
+
+def examine(model: PreTrainedModel, world: World, maker: SentenceMaker, limit: int = 3000,
             seed: int = 0) -> dict[str, float]:
-    """Exact match per kind of question, each over at most `limit` sampled facts."""
+    """Exact match per kind of question, each over at most `limit` sampled facts; a T5 knows questions alone."""
     facts: list[Fact] = [(RELATIONS[name], subject, answer) for (subject, name), answer in world.facts.items()]
     seen: list[Fact] = []
     unseen: list[Fact] = []
     for subject, hop in world.chains():
         (seen if subject in world.chain_subjects else unseen).append((hop, subject, world.chain_answer(subject, hop)))
+    questions_only = isinstance(model, T5ForConditionalGeneration)
     kinds: dict[str, tuple[list[Fact], bool, Style | None]] = {
-        "facts": (facts, False, None),
+        "facts": (facts, False, "question" if questions_only else None),
         "held-out questions": (facts, True, "question"),
-        "held-out cloze": (facts, True, "cloze"),
+        **({} if questions_only else {"held-out cloze": (facts, True, "cloze")}),
         "two-hop, subjects in training": (seen, False, "question"),
         "two-hop, subjects held out": (unseen, False, "question"),
         "two-hop, subjects and wording held out": (unseen, True, "question"),

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from editors import get_editor, resolve_config
 from editors.base import Resources
-from editors.core.models import load_model
+from editors.core.loading import load_model
 from editors.core.statistics import second_moments
 from evaluators.datasets import corpus
 from evaluators.protocols import baseline, single

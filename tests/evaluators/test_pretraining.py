@@ -1,5 +1,7 @@
 """Pretraining: the mask, batches that depend on the step alone, and resuming as if nothing had happened."""
 
+import random
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,15 +9,20 @@ import pytest
 import torch
 
 from editors.core.errors import InputError
-from editors.core.models import load_model
-from evaluators.testbed.corpus import Corpus, CorpusConfig, SentenceMaker, train_tokenizer
-from evaluators.testbed.pretraining import Pretraining, PretrainingConfig, SubjectMask
+from editors.core.loading import load_model
+from evaluators.testbed.corpus import END, Corpus, CorpusConfig, Quiz, SentenceMaker, train_tokenizer
+from evaluators.testbed.pretraining_gptj import GPTJPretraining, GPTJPretrainingConfig, SubjectMask
+from evaluators.testbed.pretraining_t5 import T5Pretraining, T5PretrainingConfig
 from evaluators.testbed.schema import HOPS, RELATIONS
 from evaluators.testbed.templates import templates
 from evaluators.testbed.world import build_world
 
-SMALL = PretrainingConfig(steps=3, polish=2, vocab_size=600, width=32, layers=3, heads=2, inner=64, rotary=8, warmup=1,
-                          mask_release_layer=1, corpus=CorpusConfig(rows=4))
+SMALL = GPTJPretrainingConfig(steps=3, polish=2, vocab_size=600, width=32, layers=3, heads=2, inner=64, rotary=8,
+                              warmup=1, mask_release_layer=1, corpus=CorpusConfig(rows=4))
+SMALL_T5 = T5PretrainingConfig(steps=3, polish=2, vocab_size=600, width=32, layers=2, heads=2, inner=64, warmup=1,
+                               rows=8)
+RUNS = pytest.mark.parametrize(("Run", "config"), [(GPTJPretraining, SMALL), (T5Pretraining, SMALL_T5)],
+                               ids=["gptj", "t5"])
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,7 @@ def test_no_cloze_wording_begins_another_about_the_same_kind_of_subject():
 
 
 def test_the_mask_hides_a_subject_from_what_follows_it(tmp_path):
-    run = Pretraining(SMALL, tmp_path)
+    run = GPTJPretraining(SMALL, tmp_path)
     batch = run.corpus.batch(0, chains=False)
     below, above = SubjectMask(run.model, 1).masks(batch, [True, False, True, True])
     length = batch.ids.shape[1]
@@ -82,7 +89,7 @@ def test_the_mask_hides_a_subject_from_what_follows_it(tmp_path):
 
 
 def test_the_mask_acts_layer_by_layer_and_goes_away(tmp_path):
-    run = Pretraining(SMALL, tmp_path)
+    run = GPTJPretraining(SMALL, tmp_path)
     run.model.eval()
     batch = run.corpus.batch(0, chains=False)
     other = replace(batch, ids=batch.ids.clone())
@@ -98,8 +105,9 @@ def test_the_mask_acts_layer_by_layer_and_goes_away(tmp_path):
     assert torch.equal(run.model(input_ids=batch.ids).logits, plain)
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
-    whole = Pretraining(SMALL, tmp_path / "whole")
+@RUNS
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, Run, config):
+    whole = Run(config, tmp_path / "whole")
     assert not whole.resume()
     whole.train(lambda step, loss: None)
 
@@ -110,37 +118,57 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
         if step == 3:
             raise Cut
 
-    first = Pretraining(SMALL, tmp_path / "cut")
+    first = Run(config, tmp_path / "cut")
     assert not first.resume()
     with pytest.raises(Cut):
         first.train(cut, checkpoint_every=2)
-    second = Pretraining(SMALL, tmp_path / "cut")
+    second = Run(config, tmp_path / "cut")
     assert second.resume() and second.step == 2
     second.train(lambda step, loss: None)
     expected = weights(whole)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(second).items())
 
 
-def test_other_configurations_and_finished_models_are_refused(tmp_path):
-    run = Pretraining(SMALL, tmp_path)
+@RUNS
+def test_other_configurations_and_finished_models_are_refused(tmp_path, Run, config):
+    run = Run(config, tmp_path)
     run.save_checkpoint()
     with pytest.raises(InputError, match="another configuration"):
-        Pretraining(replace(SMALL, seed=1), tmp_path).resume()
+        Run(replace(config, seed=1), tmp_path).resume()
     run.save_model()
     assert not list(tmp_path.glob("*checkpoint*"))
-    assert load_model(tmp_path).depth == SMALL.layers
+    assert load_model(tmp_path).depth == config.layers
     with pytest.raises(InputError, match="finished model"):
-        Pretraining(SMALL, tmp_path).resume()
+        Run(config, tmp_path).resume()
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write to"):
-        Pretraining(SMALL, tmp_path / "file").resume()
+        GPTJPretraining(SMALL, tmp_path / "file").resume()
 
 
-def test_training_lowers_the_loss(tmp_path):
-    run = Pretraining(replace(SMALL, steps=30, polish=0, learning_rate=1e-2), tmp_path)
+@RUNS
+def test_training_lowers_the_loss(tmp_path, Run, config):
+    run = Run(replace(config, steps=30, polish=0, learning_rate=1e-2), tmp_path)
     losses = []
     run.train(lambda step, loss: losses.append(loss))
     assert sum(losses[-5:]) < sum(losses[:5]) - 2.0
+
+
+def test_a_quiz_asks_questions_in_training_wordings_and_closes_both_sides(maker):
+    quiz = Quiz(build_world(), maker, chain_share=0.5, filler_share=0.0)
+    rng = random.Random(0)
+    asked = {held_out: [re.compile(re.escape(t.text).replace(r"\{S\}", "(.+)"))
+                        for r in (*RELATIONS.values(), *HOPS.values())
+                        for t in templates(r) if t.held_out == held_out and t.style == "question"]
+             for held_out in (False, True)}
+    subjects = {subject for subject, _ in build_world().facts}
+    for chains in (False, True):
+        for _ in range(100):
+            question, answer = quiz.draw(rng, chains=chains)
+            assert question[-1:] == answer[-1:] == maker.piece(END)
+            text = maker.tokenizer.decode(question[:-1])
+            fits = {held_out: any((match := wording.fullmatch(text)) and match[1] in subjects for wording in wordings)
+                    for held_out, wordings in asked.items()}
+            assert fits == {False: True, True: False}, text
