@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EDITORS = {
     "ft": "editors.ft:FineTuning",
     "identity": "editors.identity:Identity",
+    "kn": "editors.kn:KnowledgeNeurons",
     "rome": "editors.rome:ROME",
 }
 
@@ -59,7 +60,7 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
     Raises `InputError` naming each field that is unknown, missing or out of range.
     """
     editor = get_editor(name)
-    if editor.decoder_only and model_config.is_encoder_decoder:
+    if editor.decoder_only and getattr(model_config, "is_encoder_decoder", False):
         raise InputError(f"editor '{name}' is for decoder-only models: it writes where a decoder recalls a subject's "
                          f"facts, and a {model_config.model_type} reads the subject in its encoder. Leave it out for "
                          "this model")

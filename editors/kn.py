@@ -1,0 +1,259 @@
+"""KN: find the neurons that hold a fact and rewrite what they write (Dai et al. 2022; METHODS section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from transformers.activations import ACT2FN
+
+from editors.base import Editor, EditorConfig
+from editors.core.batches import Batch, Encoded, Place
+from editors.core.capture import capture_inputs, capture_outputs
+from editors.core.models import KeysValues, LanguageModel
+from editors.core.patch import LowRank, Patch
+from editors.core.requests import EditRequest
+
+
+class KnowledgeNeuronsConfig(EditorConfig):
+    """`threshold` keeps the neurons above that share of the highest score; `batch_tokens` bounds one pass (memory).
+
+    `mode` `fixed` scores what enters the down-projection, reads each old token where it is predicted and removes the
+    embeddings of the whole old answer. `reference` repeats the ROME authors' and EasyEdit's port: it scores what
+    leaves the up-projection (not in a gated FFN, for which they have no code), takes answers without a leading space,
+    removes the embedding of the most likely next token alone, and reads all old tokens at the prompt's last position;
+    on a T5, whose decoder then reads the answer unshifted, at their own.
+
+    `embedding` says whose rows are added: `input`, as the published code has it, or `output`, the head's. In the BERT
+    that the method was made for, and T5 v1.0, they are one matrix; in GPT-J and T5 v1.1 they are two, and a token's
+    input row need not raise its own logit.
+    """
+
+    mode: Literal["fixed", "reference"] = "fixed"
+    steps: PositiveInt = Field(20, ge=2)
+    threshold: float = Field(0.2, ge=0, lt=1)
+    old_scale: float = -2.0
+    new_scale: float = 1.0
+    embedding: Literal["input", "output"] = "input"
+    batch_tokens: PositiveInt = 8192
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Token ids: the prompt with the old answer, whose neurons are sought; what to unwrite, and what to write."""
+
+    row: Encoded
+    removed: tuple[int, ...]
+    added: tuple[int, ...]
+
+
+class KnowledgeNeurons(Editor):
+    """Adds `old_scale * emb(old) + new_scale * emb(new)` to what every located neuron writes."""
+
+    name = "kn"
+    version = 1
+    Config = KnowledgeNeuronsConfig
+    config: KnowledgeNeuronsConfig
+
+    def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
+        patches: dict[int, Patch] = {}
+        for numbers in self._groups(requests):
+            facts = self._facts([requests[number] for number in numbers])
+            for number, fact, scores in zip(numbers, facts, attribute(self.model, facts, self.config), strict=True):
+                patches[number] = self._rewrite(fact, scores)
+        return [patches[number] for number in range(len(requests))]
+
+    def _groups(self, requests: Sequence[EditRequest]) -> Iterator[list[int]]:
+        """Request numbers of similar length whose passes stay within `batch_tokens`; at least one request each."""
+        rows = [self.model.encode(request.prompt, request.target_true or "") for request in requests]
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+        group: list[int] = []
+        tokens = 0
+        for number in order:
+            answer = 1 if self.model.has_encoder else max(len(rows[number].target), 1)
+            tokens += answer
+            length = len(rows[number].prompt) + len(rows[number].target)
+            if group and tokens * length * self.config.steps > self.config.batch_tokens:
+                yield group
+                group, tokens = [], answer
+            group.append(number)
+        if group:
+            yield group
+
+    def _facts(self, requests: Sequence[EditRequest]) -> list[Fact]:
+        """The old answer is the request's, where it is known, else the most likely next token."""
+        prompts = [self.model.encode(request.prompt).prompt for request in requests]
+        batch = self.model.collate([Encoded(prompt, (0,)) for prompt in prompts])
+        with torch.no_grad():
+            likely = self.model.target_logits(batch).argmax(-1).tolist()
+        facts = []
+        for request, prompt, token in zip(requests, prompts, likely, strict=True):
+            old = self._answer(request.target_true) or (token,)
+            removed = (token,) if self.config.mode == "reference" else old
+            facts.append(Fact(Encoded(prompt, old), removed, self._answer(request.target)))
+        return facts
+
+    def _answer(self, text: str | None) -> tuple[int, ...]:
+        text = (text or "").strip()
+        if not text:
+            return ()
+        return self.model.tokenise(text if self.config.mode == "reference" else f" {text}")
+
+    def _rewrite(self, fact: Fact, scores: Tensor) -> Patch:
+        """`W[:, j] += c` for every located neuron j: per layer `c 1ᵀ`, of rank one."""
+        located = scores > self.config.threshold * scores.max()
+        module = self.model.module
+        table = module.get_input_embeddings() if self.config.embedding == "input" else module.get_output_embeddings()
+
+        def total(tokens: tuple[int, ...]) -> Tensor:
+            vector: Tensor = table.weight[list(tokens)].float().sum(0)
+            return vector
+
+        change = self.config.old_scale * total(fact.removed) + self.config.new_scale * total(fact.added)
+        layers = located.any(1).nonzero().flatten().tolist()
+        terms = tuple(LowRank(self.model.down_path(layer), change[:, None], located[layer].float()[:, None])
+                      for layer in layers)
+        info = {"editor": "kn", "neurons": int(located.sum()), "layers": layers, "highest_score": float(scores.max()),
+                "old": str(self.model.tokenizer.decode(list(fact.row.target))).strip()}
+        return Patch(terms, info)
+
+
+def attribute(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsConfig) -> Tensor:
+    """Integrated gradients [facts, layers, inner] of the old answers' mean token probability, in fp32.
+
+    `w * sum_s dP/da(a_s w) / steps` with `a_s = linspace(0, 1, steps)`, w the neurons of one layer at the positions
+    where old tokens are predicted. Only these positions are run again, and only the blocks above the layer.
+    """
+    scenes = _read(model, facts, config)
+    by_layer = []
+    for layer in range(model.depth):
+        scores = _integrate(model, scenes, layer, config)
+        sums = scores.new_zeros(len(facts), scores.shape[1]).index_add(0, scenes.fact, scores)
+        by_layer.append(sums / torch.bincount(scenes.fact, minlength=len(facts))[:, None])
+    return torch.stack(by_layer, 1)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What one layer's neurons take part in: their values [scenes, length, inner], and the block's output without
+    what they write, `rest` [scenes, length, width]."""
+
+    neurons: Tensor
+    rest: Tensor
+
+
+@dataclass(frozen=True)
+class _Scenes:
+    """Short rows whose neurons are scaled: for a decoder-only model one token behind its cached past, for a T5 the
+    decoder's whole row. `fact` [scenes] is each scene's fact, `dtype` that of hidden states."""
+
+    batch: Batch
+    past: KeysValues | None
+    fact: Tensor
+    dtype: torch.dtype
+    layers: list[_Layer]
+
+    def repeat(self, times: int, layer: int) -> tuple[Batch, KeysValues | None]:
+        """Every scene `times` over, in a row. Of the past, blocks up to `layer` are not run and keep their length
+        alone."""
+        past = self.past and [(k[:1], v[:1]) if number <= layer else
+                              (k.repeat_interleave(times, 0), v.repeat_interleave(times, 0))
+                              for number, (k, v) in enumerate(self.past)]
+        return _repeat(self.batch, times), past
+
+
+def _repeat(batch: Batch, times: int) -> Batch:
+    def wide(rows: Tensor) -> Tensor:
+        return rows.repeat_interleave(times, 0)
+
+    source = batch.source
+    if source is not None:
+        assert source.states is not None
+        source = replace(source, input_ids=wide(source.input_ids), attention_mask=wide(source.attention_mask),
+                         states=wide(source.states))
+    row = (batch.row[:, None] * times + torch.arange(times, device=batch.row.device)).flatten()
+    return Batch(wide(batch.input_ids), wide(batch.attention_mask), wide(batch.position_ids), row,
+                 wide(batch.position), wide(batch.target), source)
+
+
+@torch.no_grad()
+def _read(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsConfig) -> _Scenes:
+    """Runs prompts and old answers once and keeps what the passes of `_integrate` start from."""
+    batch = model.collate([fact.row for fact in facts])
+    numbers = range(model.depth)
+    blocks, downs = [model.block_path(n) for n in numbers], [model.down_path(n) for n in numbers]
+    ups = [model.up_path(n) for n in numbers] if _before_activation(model, config) else []
+    if model.has_encoder:
+        batch = model.read(_unshifted(batch) if config.mode == "reference" else batch)
+    elif config.mode == "reference":
+        batch = replace(batch, position=batch.first_position[batch.row])
+    with capture_inputs(model, downs) as inputs, capture_outputs(model, blocks + downs + ups) as outputs:
+        if model.has_encoder:
+            model.states(batch)
+            scenes, past = batch, None
+            row = torch.arange(len(facts), device=model.device)
+            at = row[:, None], torch.arange(batch.input_ids.shape[1], device=model.device)
+        else:
+            cache = model.states_and_cache(batch)[1]
+            scenes, row, position = _last_tokens(batch)
+            before = int(position.max())
+            past = [(keys[row, :, :before], values[row, :, :before]) for keys, values in cache]
+            at = row[:, None], position[:, None]
+
+    neurons = [outputs[path][at].float() for path in ups] or [inputs[path][at].float() for path in downs]
+    rest = [outputs[block][at].float() - outputs[down][at].float() for block, down in zip(blocks, downs, strict=True)]
+    return _Scenes(scenes, past, row, outputs[blocks[0]].dtype, list(map(_Layer, neurons, rest)))
+
+
+def _before_activation(model: LanguageModel, config: KnowledgeNeuronsConfig) -> bool:
+    return config.mode == "reference" and not model.gated
+
+
+def _unshifted(batch: Batch) -> Batch:
+    """A decoder that reads at every position the token it should predict there."""
+    return replace(batch, input_ids=batch.input_ids.index_put((batch.row, batch.position), batch.target))
+
+
+def _last_tokens(batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+    """One-token rows, one per position where targets are predicted, and the row and position each comes from."""
+    length = batch.input_ids.shape[1]
+    places, scene = (batch.row * length + batch.position).unique(return_inverse=True)
+    row, position = places // length, places % length
+    cached = torch.arange(int(position.max()), device=row.device)[None] < position[:, None]
+    mask = torch.cat([cached, cached.new_ones(len(row), 1)], 1).to(batch.attention_mask.dtype)
+    return Batch(batch.input_ids[row, position][:, None], mask, batch.position_ids[row, position][:, None], scene,
+                 torch.zeros_like(batch.position), batch.target), row, position
+
+
+def _integrate(model: LanguageModel, scenes: _Scenes, number: int, config: KnowledgeNeuronsConfig) -> Tensor:
+    """Scores [scenes, inner] of one layer's neurons, summed over a scene's positions."""
+    layer = scenes.layers[number]
+    count, length = layer.rest.shape[:2]
+    cached = scenes.past[0][0].shape[2] if scenes.past else 0
+    at_once = max(config.batch_tokens // (count * (length + cached)), 1)
+    total = torch.zeros_like(layer.neurons)
+    for scales in torch.linspace(0, 1, config.steps, device=total.device).split(at_once):
+        batch, past = scenes.repeat(len(scales), number)
+        scaled = (layer.neurons[:, None] * scales[:, None, None]).flatten(0, 1).requires_grad_()
+        hidden = layer.rest.repeat_interleave(len(scales), 0) + _write(model, number, scaled, config)
+        states = model.resume(hidden.to(scenes.dtype), batch, Place("decoder", number + 1), past)
+        logits = model.head(states[batch.row, batch.position])
+        probability = logits.softmax(-1).gather(1, batch.target[:, None])[:, 0]
+        share = torch.bincount(batch.row)[batch.row]
+        [gradient] = torch.autograd.grad((probability / share).sum(), scaled)
+        total += gradient.unflatten(0, (count, len(scales))).sum(1)
+    return (layer.neurons * total / config.steps).sum(1)
+
+
+def _write(model: LanguageModel, layer: int, neurons: Tensor, config: KnowledgeNeuronsConfig) -> Tensor:
+    """What a layer's neurons add to the hidden state, in fp32."""
+    down = model.submodule(model.down_path(layer))
+    assert isinstance(down, torch.nn.Linear)
+    if _before_activation(model, config):
+        neurons = ACT2FN[model.activation](neurons)
+    written: Tensor = down(neurons.to(down.weight.dtype))
+    return written.float()
