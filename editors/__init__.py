@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from editors.base import Editor, EditorConfig
 
 EDITORS = {
+    "calinet": "editors.calinet:CaliNET",
     "ft": "editors.ft:FineTuning",
     "identity": "editors.identity:Identity",
     "kn": "editors.kn:KnowledgeNeurons",
+    "memit": "editors.memit:MEMIT",
     "rome": "editors.rome:ROME",
 }
 

@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from pydantic import PositiveFloat
+from torch import nn
 
-from editors.base import Editor, EditorConfig
-from editors.core.batches import Batch, Place
 from editors.core.models import LanguageModel
-from editors.core.overlay import overlay
 from editors.core.patch import Dense, Patch
 from editors.core.requests import EditRequest
+from editors.core.tuning import Delta, Tuner, TuningConfig
 
 
-class FineTuningConfig(EditorConfig):
-    """`objective` says where target tokens are read: `prompt_last` reads all of them at the prompt's last position, as
-    the ROME authors' code does; `target_new` is teacher-forced cross-entropy (often called FT-M). `norm_constraint`
-    bounds every weight's change (often called FT+L)."""
+class FineTuningConfig(TuningConfig):
+    """`norm_constraint` bounds every weight's change (often called FT+L)."""
 
-    layers: tuple[int, ...] = Field(min_length=1)
     bias: bool = True
-    steps: PositiveInt = 25
-    lr: PositiveFloat = 5e-4
     norm_constraint: PositiveFloat | None = None
-    stop_loss: float = Field(1e-2, ge=0)
-    objective: Literal["prompt_last", "target_new"] = "prompt_last"
-    batch_size: PositiveInt = 128
-    edits_at_once: PositiveInt = 25
-
-    @property
-    def edited_layers(self) -> tuple[int, ...]:
-        return self.layers
 
 
-class _Delta:
-    """The change being trained for one group of requests: a weight and a bias per edited layer."""
+class _Weights(Delta):
+    """A change of the weight, and of the bias where there is one, of every edited layer."""
 
     def __init__(self, model: LanguageModel, config: FineTuningConfig) -> None:
+        self.limit = config.norm_constraint
         self.weights: dict[str, nn.Parameter] = {}
         self.biases: dict[str, nn.Parameter] = {}
         for path in map(model.down_path, config.layers):
@@ -50,118 +34,27 @@ class _Delta:
             self.weights[path] = nn.Parameter(torch.zeros_like(module.weight, dtype=torch.float32))
             if config.bias and module.bias is not None:
                 self.biases[path] = nn.Parameter(torch.zeros_like(module.bias, dtype=torch.float32))
-        self.loss, self.steps = float("inf"), 0
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         return [*self.weights.values(), *self.biases.values()]
 
     def patch(self) -> Patch:
-        """The delta as a patch whose tensors are the live parameters."""
         return Patch(tuple(Dense(path, weight, self.biases.get(path)) for path, weight in self.weights.items()))
 
-    def finished(self) -> Patch:
-        terms = tuple(Dense(term.module, *(tensor.detach() for tensor in term.tensors().values()))
-                      for term in self.patch().terms)
-        return Patch(terms, {"editor": "ft", "loss": self.loss, "steps": self.steps})
+    def constrain(self) -> None:
+        if self.limit is not None:
+            for parameter in self.parameters:
+                parameter.clamp_(-self.limit, self.limit)
 
 
-@dataclass(frozen=True)
-class _MiniBatch:
-    """Rows of several groups with the hidden states [rows, length, width] that enter the first edited block."""
-
-    batch: Batch
-    hidden: Tensor
-    group: Tensor
-
-    def of_groups(self, active: Sequence[int]) -> _MiniBatch:
-        rows = torch.isin(self.group, torch.tensor(active, device=self.group.device)).nonzero().flatten()
-        return _MiniBatch(self.batch.select(rows), self.hidden[rows], self.group[rows])
-
-
-class FineTuning(Editor):
+class FineTuning(Tuner):
     """Trains a dense change of the down-projections with Adam. Independent edits train side by side."""
 
     name = "ft"
     version = 1
     Config = FineTuningConfig
     config: FineTuningConfig
-    joint = True
 
-    @property
-    def _first(self) -> Place:
-        return Place("decoder", min(self.config.layers))
-
-    def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
-        size = self.config.edits_at_once
-        chunks = [requests[start: start + size] for start in range(0, len(requests), size)]
-        return [patch for chunk in chunks for patch in self._train([[request] for request in chunk])]
-
-    def edit(self, requests: Sequence[EditRequest]) -> Patch:
-        return self._train([list(requests)])[0] if requests else Patch()
-
-    def _train(self, groups: Sequence[Sequence[EditRequest]]) -> list[Patch]:
-        """One delta per group of requests, each trained in mini-batches of its own requests."""
-        deltas = [_Delta(self.model, self.config) for _ in groups]
-        optimizer = torch.optim.Adam([p for delta in deltas for p in delta.parameters], lr=self.config.lr)
-        size = self.config.batch_size
-        mini_batches = [self._mini_batch([group[start: start + size] for group in groups])
-                        for start in range(0, max(map(len, groups)), size)]
-        active = list(range(len(groups)))
-        for _ in range(self.config.steps):
-            losses = torch.stack([self._step(mini.of_groups(active), deltas, optimizer) for mini in mini_batches])
-            means = losses.nanmean(0)
-            for group in active:
-                deltas[group].loss = float(means[group])
-                deltas[group].steps += 1
-            active = [group for group in active if not means[group] < self.config.stop_loss]
-            if not active:
-                break
-        return [delta.finished() for delta in deltas]
-
-    @torch.no_grad()
-    def _mini_batch(self, parts: Sequence[Sequence[EditRequest]]) -> _MiniBatch:
-        end = self.config.objective == "target_new"
-        rows = [(number, self.model.encode(request.prompt, request.target, end=end))
-                for number, part in enumerate(parts) for request in part]
-        batch = self.model.collate([encoded for _, encoded in rows])
-        if self.config.objective == "prompt_last":
-            batch = replace(batch, position=batch.first_position[batch.row])
-        batch = self.model.read(batch)
-        return _MiniBatch(batch, self.model.halt(batch, self._first), torch.tensor([number for number, _ in rows], device=batch.row.device))
-
-    def _step(self, mini: _MiniBatch, deltas: Sequence[_Delta], optimizer: torch.optim.Optimizer) -> Tensor:
-        """One update of every group with rows here; returns the loss of each group [groups], NaN where it has none."""
-        losses = torch.full((len(deltas),), torch.nan)
-        groups = mini.group.unique()
-        if not len(groups):
-            return losses
-        with overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()):
-            states = self.model.resume(mini.hidden, mini.batch, self._first)
-        logits = self.model.head(states[mini.batch.row, mini.batch.position])
-        nll = nn.functional.cross_entropy(logits, mini.batch.target, reduction="none")
-        by_group = _mean_by(_mean_by(nll, mini.batch.row, len(mini.group)), mini.group, len(deltas))
-        learning = groups[by_group.detach()[groups] >= self.config.stop_loss]
-        losses[groups.cpu()] = by_group.detach()[groups].cpu()
-        if len(learning):
-            optimizer.zero_grad(set_to_none=True)
-            by_group[learning].sum().backward()
-            # A group left out of the sum still gets a zero gradient, which Adam's momentum would turn into a step.
-            for number in set(range(len(deltas))) - set(learning.tolist()):
-                for parameter in deltas[number].parameters:
-                    parameter.grad = None
-            optimizer.step()
-            self._constrain([deltas[number] for number in learning.tolist()])
-        return losses
-
-    @torch.no_grad()
-    def _constrain(self, deltas: Sequence[_Delta]) -> None:
-        if self.config.norm_constraint is not None:
-            for parameter in (p for delta in deltas for p in delta.parameters):
-                parameter.clamp_(-self.config.norm_constraint, self.config.norm_constraint)
-
-
-def _mean_by(values: Tensor, index: Tensor, groups: int) -> Tensor:
-    """Mean of `values` [n] per group number in `index` [n]; 0 for an empty group."""
-    sums = values.new_zeros(groups).index_add(0, index, values)
-    return sums / torch.bincount(index, minlength=groups).clamp(min=1)
+    def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
+        return _Weights(self.model, self.config)

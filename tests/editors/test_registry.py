@@ -16,7 +16,7 @@ def test_registered_names_are_the_editors_own(name):
 
 
 def test_unknown_editor_says_what_was_meant():
-    with pytest.raises(InputError, match=r"unknown editor 'rom'. Did you mean 'rome'. Available: ft, identity, rome"):
+    with pytest.raises(InputError, match=r"unknown editor 'rom'. Did you mean 'rome'. Available: .*ft, .*rome"):
         get_editor("rom")
 
 
