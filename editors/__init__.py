@@ -30,6 +30,7 @@ EDITORS = {
     "kn": "editors.kn:KnowledgeNeurons",
     "memit": "editors.memit:MEMIT",
     "rome": "editors.rome:ROME",
+    "t-patcher": "editors.t_patcher:TPatcher",
 }
 
 
