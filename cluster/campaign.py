@@ -3,7 +3,8 @@
     name: quickstart
     models: [testbed-gptj]
     datasets: [{name: testbed-cloze, limit: 200}]
-    editors: [identity, ft, {name: rome, label: rome-plain, config: {covariance: false}}]
+    editors: [identity, ft, {name: rome, label: rome-plain, config: {covariance: false}, protocols: [single]}]
+    protocols: [single, {name: batch, sizes: [1, 10]}, {name: sequential, lengths: [1, 10]}]
 
 Every mistake is an `InputError` that names the file, the line, the wrong value and what would be right.
 """
@@ -27,6 +28,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -58,11 +60,18 @@ class ModelSpec(Spec):
 
 
 class EditorSpec(Spec):
-    """An editing method, with what should differ from its preset for the model. `label` names it in tables."""
+    """An editing method, with what should differ from its preset for the model. `label` names it in tables.
+
+    `models` and `protocols` keep it to some of the campaign's. `artefact` is a file with what a trained method learned
+    already; without it, the campaign trains it.
+    """
 
     name: Name
     label: str = ""
     config: dict[str, Any] = Field(default_factory=dict)
+    models: tuple[Name, ...] | None = None
+    protocols: tuple[Name, ...] | None = None
+    artefact: str | None = None
 
     @field_validator("name")
     @classmethod
@@ -74,6 +83,44 @@ class EditorSpec(Spec):
     @property
     def title(self) -> str:
         return self.label or self.name
+
+
+class DatasetEntry(DatasetSpec):
+    """A data set; `models` keeps it to some of the campaign's."""
+
+    models: tuple[Name, ...] | None = None
+
+
+class ProtocolSpec(Spec):
+    """How edits are applied: each alone (`single`), `sizes` at once (`batch`), or one after another, scored at
+    `lengths` (`sequential`)."""
+
+    name: Literal["single", "batch", "sequential"]
+    sizes: tuple[PositiveInt, ...] = ()
+    lengths: tuple[PositiveInt, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_its_numbers(self) -> Self:
+        for name, owner in (("sizes", "batch"), ("lengths", "sequential")):
+            numbers = getattr(self, name)
+            if self.name == owner and not numbers:
+                raise ValueError(f"protocol '{owner}' needs {name}, such as {{name: {owner}, {name}: [1, 10, 100]}}")
+            if self.name != owner and numbers:
+                raise ValueError(f"'{name}' is for the protocol '{owner}', not for '{self.name}'")
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f"{name} lists a number twice: {', '.join(map(str, numbers))}")
+        return self
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of edits on one model, from the smallest."""
+        return tuple(sorted(self.sizes or self.lengths)) or (1,)
+
+
+class TrainingSpec(Spec):
+    """Training of the methods that need it: on the first `limit` of a data set's training cases, or all."""
+
+    limit: PositiveInt | None = None
 
 
 class StatisticsSpec(Spec):
@@ -115,11 +162,13 @@ class Campaign(Spec):
     name: Name
     seed: int = Field(0, ge=0, lt=2**63)
     models: tuple[Annotated[ModelSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
-    datasets: tuple[Annotated[DatasetSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
+    datasets: tuple[Annotated[DatasetEntry, BeforeValidator(_named)], ...] = Field(min_length=1)
     editors: tuple[Annotated[EditorSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
-    protocols: tuple[Literal["single"], ...] = Field(("single",), min_length=1)
+    protocols: tuple[Annotated[ProtocolSpec, BeforeValidator(_named)], ...] = Field(
+        (ProtocolSpec(name="single"),), min_length=1)
     chunk: PositiveInt = 25
     statistics: StatisticsSpec = StatisticsSpec()
+    training: TrainingSpec = TrainingSpec()
     workers: WorkerSpec = WorkerSpec()
     _source: Source = PrivateAttr(default_factory=Source)
 
@@ -127,7 +176,7 @@ class Campaign(Spec):
     @classmethod
     def _told_apart(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
         """Tables tell entries apart by name alone."""
-        names = [getattr(entry, "title", None) or getattr(entry, "name", entry) for entry in entries]
+        names = [getattr(entry, "title", None) or entry.name for entry in entries]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"'{twice[0]}' is listed twice; give each its own name (editors: its own label)")
         return entries
@@ -148,7 +197,9 @@ class Campaign(Spec):
         corpus = resolve(self.statistics.corpus)
         return self.model_copy(update={
             "models": tuple(spec.model_copy(update={"path": resolve(spec.path)}) for spec in self.models),
-            "datasets": tuple(spec.model_copy(update={"path": resolve(spec.path)}) for spec in self.datasets),
+            "datasets": tuple(spec.model_copy(update={"path": resolve(spec.path), "train": resolve(spec.train)})
+                              for spec in self.datasets),
+            "editors": tuple(spec.model_copy(update={"artefact": resolve(spec.artefact)}) for spec in self.editors),
             "statistics": self.statistics.model_copy(update={"corpus": corpus})})
 
 

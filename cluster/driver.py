@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cluster.plan import Plan, Task
+from cluster.plan import Plan
 from cluster.state import Assign, CampaignState, Event, Instruction, SetAside, StartWorker, TaskDone
 from cluster.store import Failure, Store
+from cluster.work import Task
 
 
 class Pool(Protocol):

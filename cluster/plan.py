@@ -1,202 +1,49 @@
-"""From a campaign to tasks: what has to be computed, in which order, each task under an id that is its identity.
+"""From a campaign to tasks: what has to be computed, and in which order.
 
-    baseline ──┐
-               ├──> score      (statistics only where the editor asks for them)
-    statistics ┘
-
-A task's id is a digest of all that determines its result: the model's content and dtype, the cases' content, the
-method with its whole configuration, versions, seeds, and the ids of what it needs. Same id, same result.
+    baseline ──────────┐
+                       ├──> score
+    statistics ─┬──────┤               (statistics and train only where the editor asks for them)
+    train ──────┘      │
+        └─> stream ─> stream ─> ...    (sequential editing: a segment hands its patch to the next, and to scoring)
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, ClassVar
 
 from transformers import PretrainedConfig
 
-from cluster.campaign import Campaign, EditorSpec, ModelSpec
-from cluster.state import Node
-from cluster.store import CampaignRecord, DatasetRecord, Key, Output, TaskRecord
-from editors import get_editor, resolve_config
-from editors.core import statistics
-from editors.core.errors import unknown
+from cluster.campaign import Campaign, DatasetEntry, EditorSpec, ModelSpec, ProtocolSpec
+from cluster.store import CampaignRecord, DatasetRecord, Key
+from cluster.work import (
+    ArtefactRef,
+    BaselineTask,
+    Chunk,
+    EditorRef,
+    Method,
+    ModelRef,
+    ScoreTask,
+    StatisticsTask,
+    StreamTask,
+    Task,
+    TrainTask,
+    digest,
+)
+from editors import EDITORS, get_editor, resolve_config
+from editors.base import Editor, EditorConfig
+from editors.core.artefacts import Artefact
+from editors.core.errors import InputError, unknown
 from editors.core.loading import load_config, model_digest
-from evaluators import metrics, protocols
-from evaluators.cases import Case
-from evaluators.datasets import TESTBED_CORPUS, Dataset, corpus, load_dataset
+from evaluators.datasets import TESTBED_CORPUS, Dataset, corpus, load_dataset, training_spec
 from evaluators.testbed import MODELS, model_path
 
 CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still the same
-
-# Rough costs, in tokens read: what a case's probes take, and what making an edit takes on top.
-PROBES, EDIT = 200, 5000
-
-
-def digest(value: object) -> str:
-    """24 hexadecimal digits that identify a JSON value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """Where a model is, and which it is. `key` alone counts: two paths to the same weights are one model."""
-
-    path: str
-    digest: str
-    dtype: str
-
-    @property
-    def key(self) -> str:
-        return f"{self.digest}-{self.dtype}"
-
-
-@dataclass(frozen=True)
-class EditorRef:
-    """A method and its whole configuration, as JSON."""
-
-    name: str
-    version: int
-    config: Mapping[str, Any]
-
-    def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.version, "config": self.config}
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive cases of a data set, the first of which is case number `first`, counted from 1."""
-
-    dataset: str
-    first: int
-    cases: tuple[Case, ...]
-
-    @cached_property
-    def digest(self) -> str:
-        return digest([case.model_dump(mode="json") for case in self.cases])
-
-    def __str__(self) -> str:
-        return f"{self.dataset}, cases {self.first}-{self.first + len(self.cases) - 1}"
-
-
-@dataclass(frozen=True)
-class Task(ABC):
-    """One piece of work on one model. `title` is for people and no part of the identity."""
-
-    kind: ClassVar[str]
-    output: ClassVar[Output]
-    title: str
-    model: ModelRef
-
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """All that determines the result, as JSON."""
-
-    @property
-    @abstractmethod
-    def cost(self) -> int:
-        """A rough guess, in tokens read."""
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Ids of the tasks whose results it reads."""
-        return ()
-
-    @property
-    def edits(self) -> int:
-        return 0
-
-    @cached_property
-    def id(self) -> str:
-        return digest({"kind": self.kind, "model": self.model.key, "needs": self.needs, **self.identity()})
-
-    @property
-    def key(self) -> Key:
-        return Key(self.output, self.id)
-
-    def node(self) -> Node:
-        return Node(self.id, self.model.key, self.needs, self.cost)
-
-    def record(self) -> TaskRecord:
-        return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits)
-
-
-@dataclass(frozen=True)
-class BaselineTask(Task):
-    """The unedited model's outputs on all probes of a chunk."""
-
-    kind = "baseline"
-    output = "baselines"
-    chunk: Chunk
-
-    def identity(self) -> dict[str, Any]:
-        return {"version": protocols.VERSIONS["baseline"], "cases": self.chunk.digest}
-
-    @property
-    def cost(self) -> int:
-        return PROBES * len(self.chunk.cases)
-
-
-@dataclass(frozen=True)
-class StatisticsTask(Task):
-    """Second moments of the FFN keys of some layers over a text."""
-
-    kind = "statistics"
-    output = "artefacts"
-    layers: tuple[int, ...]
-    corpus: str
-    corpus_digest: str
-    tokens: int
-
-    def identity(self) -> dict[str, Any]:
-        return {"version": statistics.VERSION, "layers": self.layers, "corpus": self.corpus_digest,
-                "tokens": self.tokens}
-
-    @property
-    def cost(self) -> int:
-        return self.tokens
-
-
-@dataclass(frozen=True)
-class ScoreTask(Task):
-    """The edits of a chunk under one protocol, and their scores. `editor_title` and `model_title` go into its rows."""
-
-    kind = "score"
-    output = "rows"
-    editor: EditorRef
-    chunk: Chunk
-    protocol: str
-    seed: int
-    baseline: BaselineTask
-    statistics: StatisticsTask | None
-    editor_title: str
-    model_title: str
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return (self.baseline.id, *([self.statistics.id] if self.statistics else []))
-
-    def identity(self) -> dict[str, Any]:
-        return {"editor": self.editor.identity(), "cases": self.chunk.digest, "seed": self.seed,
-                "protocol": {self.protocol: protocols.VERSIONS[self.protocol]}, "metrics": metrics.VERSION,
-                "titles": [self.editor_title, self.model_title, self.chunk.dataset]}
-
-    @property
-    def cost(self) -> int:
-        return (PROBES + EDIT) * len(self.chunk.cases)
-
-    @property
-    def edits(self) -> int:
-        return len(self.chunk.cases)
 
 
 @dataclass(frozen=True)
@@ -206,6 +53,7 @@ class Plan:
     campaign: Campaign
     tasks: Mapping[str, Task]
     datasets: tuple[Dataset, ...]
+    notes: tuple[str, ...] = ()
 
     def record(self, started: datetime) -> CampaignRecord:
         """The plan as it is kept in a store."""
@@ -213,50 +61,128 @@ class Plan:
             name=self.campaign.name, digest=digest([self.campaign.name, *self.tasks]), started=started,
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
-            tasks=tuple(task.record() for task in self.tasks.values()))
+            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes)
 
 
 def plan(campaign: Campaign) -> Plan:
     """All tasks of a campaign. Loads the data sets, but no model.
 
     Raises `InputError`, with its place in the campaign's file, for what would keep its tasks from running: an unknown
-    model, a data set that cannot be read, a configuration that does not fit the model.
+    model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
+    protocol asks for, training cases that are missing.
     """
+    _check_names(campaign)
     datasets = []
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
             datasets.append(load_dataset(spec))
-    chunks = [Chunk(data.spec.name, start + 1, data.cases[start: start + campaign.chunk])
-              for data in datasets for start in range(0, len(data.cases), campaign.chunk)]
-    planner = _Planner(campaign, chunks)
+    notes = tuple(note for data in datasets for note in _check_counts(campaign, data))
+    planner = _Planner(campaign, datasets)
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
-    return Plan(campaign, tasks, tuple(datasets))
+    return Plan(campaign, tasks, tuple(datasets), notes)
+
+
+def _check_names(campaign: Campaign) -> None:
+    """Data sets and editors may name only models and protocols that are listed."""
+    listed: dict[str, list[str]] = {"models": [model.name for model in campaign.models],
+                                    "protocols": [protocol.name for protocol in campaign.protocols]}
+    places: list[tuple[str, int, str, Sequence[str] | None]] = [
+        ("datasets", number, "models", data.models) for number, data in enumerate(campaign.datasets)]
+    for number, editor in enumerate(campaign.editors):
+        places += [("editors", number, "models", editor.models), ("editors", number, "protocols", editor.protocols)]
+    for part, number, field, names in places:
+        for name in names or ():
+            if name not in listed[field]:
+                with campaign.at(part, number, field):
+                    raise unknown(f"{field.removesuffix('s')} of this campaign", name, listed[field])
+
+
+def _check_counts(campaign: Campaign, data: Dataset) -> Iterator[str]:
+    """Refuses more edits than there are cases; tells which cases make no whole batch."""
+    name, cases = data.spec.name, len(data.cases)
+    for number, protocol in enumerate(campaign.protocols):
+        for count in protocol.counts:
+            if count > cases:
+                with campaign.at("protocols", number, "sizes" if protocol.sizes else "lengths"):
+                    raise InputError(f"{protocol.name} editing with {count} edits needs as many cases, and data set "
+                                     f"'{name}' has {cases}; raise its limit or take {count} off the list")
+            if protocol.name == "batch" and (left := cases % count):
+                yield (f"{name}: batches of {count} leave out the last {left} of {cases} cases, which make no whole "
+                       "batch")
 
 
 class _Planner:
-    def __init__(self, campaign: Campaign, chunks: Sequence[Chunk]) -> None:
-        self.campaign, self.chunks = campaign, chunks
+    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset]) -> None:
+        self.campaign, self.datasets = campaign, datasets
+        self._training: dict[int, Chunk] = {}
 
     def tasks(self, number: int) -> Iterator[Task]:
         """The tasks of one model."""
         spec = self.campaign.models[number]
         with self.campaign.at("models", number):
             model, config = _resolve_model(spec)
-        baselines = [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk) for chunk in self.chunks]
-        yield from baselines
+        baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk)
+                             for chunk in self.cut(place, self.campaign.chunk)]
+                     for place, entry in enumerate(self.campaign.datasets) if _is_for(spec, entry)}
+        for tasks in baselines.values():
+            yield from tasks
         for place, wanted in enumerate(self.campaign.editors):
-            with self.campaign.at("editors", place):
-                editor, layers = _resolve_editor(wanted, config)
-            statistics = self._statistics(spec.name, model, layers) if layers else None
-            if statistics:
-                yield statistics
-            for protocol in self.campaign.protocols:
-                for baseline in baselines:
-                    yield ScoreTask(f"{wanted.title} on {spec.name}: {baseline.chunk}", model, editor, baseline.chunk,
-                                    protocol, self.campaign.seed, baseline, statistics, wanted.title, spec.name)
+            if _is_for(spec, wanted):
+                yield from self._editor_tasks(place, spec, model, config, baselines)
+
+    def _editor_tasks(self, place: int, spec: ModelSpec, model: ModelRef, model_config: PretrainedConfig,
+                      baselines: Mapping[int, Sequence[BaselineTask]]) -> Iterator[Task]:
+        wanted = self.campaign.editors[place]
+        with self.campaign.at("editors", place):
+            method = get_editor(wanted.name)
+            config = resolve_config(wanted.name, model_config, wanted.config)
+            asked = [protocol for protocol in self.campaign.protocols
+                     if wanted.protocols is None or protocol.name in wanted.protocols]
+            _check_joint(method, wanted, asked)
+        with self.campaign.at("editors", place, "artefact"):
+            artefact = _resolve_artefact(method, wanted, model)
+        editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"))
+        layers = tuple(sorted(method.statistics_layers(config)))
+        statistics = self._statistics(spec.name, model, layers) if layers else None
+        if statistics:
+            yield statistics
+        for data, cut in baselines.items():
+            training = None
+            if method.trained and artefact is None:
+                with self.campaign.at("editors", place):
+                    training = self._train(data, spec, model, method, editor, config)
+                yield training
+            made = Method(editor, self.campaign.seed, statistics, training.key if training else None,
+                          artefact)
+            maker = _Maker(self, data, wanted, spec, model, made, cut)
+            for protocol in asked:
+                yield from maker.tasks(protocol)
+
+    def _train(self, data: int, spec: ModelSpec, model: ModelRef, method: type[Editor], editor: EditorRef,
+               config: EditorConfig) -> TrainTask:
+        name = self.datasets[data].spec.name
+        return TrainTask(f"training of {editor.name} on {spec.name}: {name}", model, editor,
+                         method.training_settings(config), self._training_cases(data, editor.name), self.campaign.seed)
+
+    def _training_cases(self, data: int, editor: str) -> Chunk:
+        """What editors learn from before they are judged on a data set; read once."""
+        if data not in self._training:
+            entry = self.campaign.datasets[data]
+            try:
+                cases = load_dataset(training_spec(entry, self.campaign.training.limit)).cases
+            except InputError as error:
+                raise InputError(f"editor '{editor}' has to be trained first: {error}") from error
+            self._training[data] = Chunk(entry.name, 1, cases)
+        return self._training[data]
+
+    def cut(self, data: int, size: int, end: int | None = None) -> list[Chunk]:
+        """The first `end` cases of a data set (default: all) in pieces; the last may be short."""
+        found = self.datasets[data]
+        cases = found.cases[:end]
+        return [Chunk(found.spec.name, start + 1, cases[start: start + size]) for start in range(0, len(cases), size)]
 
     def _statistics(self, name: str, model: ModelRef, layers: tuple[int, ...]) -> StatisticsTask:
         text = self.campaign.statistics
@@ -274,6 +200,61 @@ class _Planner:
         return running.hexdigest()[:24]
 
 
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the tasks of one editor on one model and one data set."""
+
+    planner: _Planner
+    data: int
+    wanted: EditorSpec
+    spec: ModelSpec
+    model: ModelRef
+    method: Method
+    baselines: Sequence[BaselineTask]
+
+    def tasks(self, protocol: ProtocolSpec) -> Iterator[Task]:
+        for count in protocol.counts:
+            if protocol.name == "single":
+                yield from (self._score(protocol, 1, baseline.chunk) for baseline in self.baselines)
+            elif protocol.name == "batch":
+                yield from self._batches(protocol, count)
+        if protocol.name == "sequential":
+            yield from self._stream(protocol)
+
+    def _batches(self, protocol: ProtocolSpec, size: int) -> Iterator[Task]:
+        """As many whole batches in a task as a chunk holds, but at least one."""
+        planner = self.planner
+        whole = len(planner.datasets[self.data].cases) // size * size
+        for chunk in planner.cut(self.data, max(1, planner.campaign.chunk // size) * size, whole):
+            yield self._score(protocol, size, chunk)
+
+    def _stream(self, protocol: ProtocolSpec) -> Iterator[Task]:
+        """Segments between lengths, and at each length the scores of all edits so far."""
+        data, before = self.planner.datasets[self.data], None
+        for start, end in pairwise([0, *protocol.counts]):
+            chunk = Chunk(data.spec.name, start + 1, data.cases[start:end])
+            segment = StreamTask(f"{self._title} one after another: {chunk}", self.model, self.method, chunk, before)
+            before = segment.key
+            yield segment
+            for piece in self.planner.cut(self.data, self.planner.campaign.chunk, end):
+                yield self._score(protocol, end, piece, before)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.wanted.title} on {self.spec.name}"
+
+    def _score(self, protocol: ProtocolSpec, count: int, chunk: Chunk, stream: Key | None = None) -> ScoreTask:
+        baselines = tuple(task for task in self.baselines
+                          if task.chunk.first <= chunk.last and chunk.first <= task.chunk.last)
+        how = {"single": "", "batch": f" {count} at once", "sequential": f" after {count} edits"}[protocol.name]
+        return ScoreTask(f"{self._title}{how}: {chunk}", self.model, self.method, chunk, protocol.name, count,
+                         baselines, stream, self.wanted.title, self.spec.name)
+
+
+def _is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:
+    return entry.models is None or model.name in entry.models
+
+
 def _resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
     path = str(spec.path or model_path(spec.name))
     if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
@@ -282,9 +263,20 @@ def _resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
     return ModelRef(path, model_digest(path), spec.dtype), config
 
 
-def _resolve_editor(spec: EditorSpec, model_config: PretrainedConfig) -> tuple[EditorRef, tuple[int, ...]]:
-    """The editor as it will run, and the layers whose statistics it needs."""
-    editor = get_editor(spec.name)
-    config = resolve_config(spec.name, model_config, spec.config)
-    layers = tuple(sorted(editor.statistics_layers(config)))
-    return EditorRef(spec.name, editor.version, config.model_dump(mode="json")), layers
+def _check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[ProtocolSpec]) -> None:
+    if method.joint or all(protocol.name != "batch" for protocol in asked):
+        return
+    others = [protocol.name for protocol in asked if protocol.name != "batch"] or ["single"]
+    joint = [name for name in EDITORS if get_editor(name).joint]
+    raise InputError(f"editor '{spec.name}' makes one edit at a time, so it cannot edit in batches; editors that can: "
+                     f"{', '.join(joint)}. Add 'protocols: [{', '.join(others)}]' to it, or leave out batch")
+
+
+def _resolve_artefact(method: type[Editor], spec: EditorSpec, model: ModelRef) -> ArtefactRef | None:
+    """The file an editor is given instead of training it. Raises `InputError` where it is for something else."""
+    if spec.artefact is None:
+        return None
+    if not method.trained:
+        raise InputError(f"editor '{spec.name}' is not trained; leave 'artefact: {spec.artefact}' out")
+    Artefact.describe(spec.artefact).check(spec.name, method.version, model.digest)
+    return ArtefactRef(spec.artefact, Artefact.load(spec.artefact).digest)

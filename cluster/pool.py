@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.campaign import WorkerSpec
-from cluster.plan import Task
 from cluster.state import Event, TaskDone, TaskFailed, WorkerLost, WorkerUp
 from cluster.store import Store
+from cluster.work import Task
 from editors.core.errors import InputError
 
 LOCAL_OBJECT_STORE = 128 << 20  # bytes; a task on its way to a worker is some hundred KB

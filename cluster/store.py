@@ -3,7 +3,8 @@
     store.json                          {"format": 1}
     rows/<task>.parquet                 scores; provenance in the file's metadata
     baselines/<task>.parquet            the unedited model's outputs
-    artefacts/<task>.safetensors        what editors need: second moments
+    artefacts/<task>.safetensors        what other tasks need: second moments, trained editors, streams of edits
+    checkpoints/<task>.safetensors      training that was cut short, and goes on from here
     failures/<task>.json                why a task was set aside
     campaigns/<campaign>.json           what was planned, enough to report without planning again
 
@@ -43,8 +44,8 @@ ROW_SCHEMA = pa.schema([("editor", pa.string()), ("model", pa.string()), ("datas
                         ("task", pa.string()), ("seed", pa.int64())])
 
 Output = Literal["rows", "baselines", "artefacts"]
-_SUFFIX = {"rows": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors", "failures": ".json",
-           "campaigns": ".json"}
+_SUFFIX = {"rows": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors", "checkpoints": ".safetensors",
+           "failures": ".json", "campaigns": ".json"}
 
 
 class Key(NamedTuple):
@@ -79,13 +80,14 @@ class DatasetRecord(_Record):
 
 
 class CampaignRecord(_Record):
-    """A plan as the store keeps it; `started` is when the campaign was last run."""
+    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know."""
 
     name: str
     digest: str
     started: datetime
     datasets: tuple[DatasetRecord, ...]
     tasks: tuple[TaskRecord, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Failure(_Record):
@@ -187,6 +189,10 @@ class Store:
         """Yields a path to write to; the file appears under its name when the block ends well."""
         with self._appears(self.path(key)) as path:
             yield path
+
+    def checkpoint_path(self, key: Key) -> Path:
+        """Where a task that takes long may leave how far it is."""
+        return self._path("checkpoints", key.id)
 
     def done(self, keys: Iterable[Key]) -> set[str]:
         """Ids of the results that are there."""

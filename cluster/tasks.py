@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from cluster.plan import BaselineTask, ModelRef, ScoreTask, StatisticsTask, Task, digest
 from cluster.store import ROW_SCHEMA, Store
+from cluster.work import BaselineTask, Method, ModelRef, ScoreTask, StatisticsTask, StreamTask, Task, TrainTask, digest
 from editors import get_editor
 from editors.base import Editor, Resources
+from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from editors.core.loading import load_model
 from editors.core.models import LanguageModel
 from editors.core.statistics import load_moments, save_moments, second_moments
 from evaluators.cases import Skipped
-from evaluators.datasets import corpus
+from evaluators.datasets import corpus, training_example
 from evaluators.metrics import Score
-from evaluators.protocols import baseline, single
+from evaluators.protocols import ProtocolResult, Stream, baseline, batch, extend, judge, single, unusable
 from evaluators.scoring import from_table, to_table
 
 PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
-PROTOCOLS = {"single": single}
+
+
+def train(task: TrainTask, model: LanguageModel, checkpoint: Path,
+          on_step: Callable[[int, float], None] | None = None) -> Artefact:
+    """What the method learns from the training cases that can be encoded. Goes on from `checkpoint`, where there is
+    one, and removes it in the end."""
+    unfit = {case.case_id for case in unusable(model, task.cases.cases)}
+    examples = [training_example(case) for case in task.cases.cases if case.id not in unfit]
+    method = get_editor(task.editor.name)
+    artefact = method.train(model, method.Config.model_validate(task.editor.config), examples, seed=task.seed,
+                            checkpoint=checkpoint, on_step=on_step)
+    checkpoint.unlink(missing_ok=True)
+    return artefact
 
 
 class Workbench:
@@ -54,6 +69,10 @@ class Workbench:
                 self._baseline(task)
             case StatisticsTask():
                 self._statistics(task)
+            case TrainTask():
+                self._train(task)
+            case StreamTask():
+                self._stream(task)
             case ScoreTask():
                 self._score(task)
             case _:
@@ -72,16 +91,42 @@ class Workbench:
         with self.store.new_artefact(task.key) as path:
             save_moments(moments, path)
 
+    def _train(self, task: TrainTask) -> None:
+        if shipped := task.shipped:
+            with self.store.new_artefact(task.key) as path:
+                shutil.copyfile(shipped, path)
+            return
+        artefact = train(task, self._hold_model(task.model), self.store.checkpoint_path(task.key))
+        with self.store.new_artefact(task.key) as path:
+            artefact.save(path)
+
+    def _stream(self, task: StreamTask) -> None:
+        model = self._hold_model(task.model)
+        editor = self._hold_editor(task.method, model)
+        before = Stream.load(self.store.path(task.before), model.device) if task.before else Stream()
+        stream = extend(editor, task.chunk.cases, before)
+        with self.store.new_artefact(task.key) as path:
+            stream.save(path)
+
     def _score(self, task: ScoreTask) -> None:
         model = self._hold_model(task.model)
-        editor = self._hold_editor(task, model)
-        before = from_table(self.store.read_table(task.baseline.key))
-        result = PROTOCOLS[task.protocol](editor, task.chunk.cases, before)
+        result = self._result(task, model)
+        statistics, artefact = task.method.statistics, task.method.artefact
         provenance = self._provenance(
-            task, result.failed, statistics=task.statistics and task.statistics.identity(),
+            task, result.failed, statistics=statistics and statistics.identity(),
+            training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
             memory_of=result.memory_of)
         self.store.write_table(task.key, _rows(task, result.scores), provenance)
+
+    def _result(self, task: ScoreTask, model: LanguageModel) -> ProtocolResult:
+        cases = task.chunk.cases
+        before = [observation for need in task.baselines
+                  for observation in from_table(self.store.read_table(need.key))]
+        if task.stream:
+            return judge(model, cases, Stream.load(self.store.path(task.stream), model.device), before)
+        editor = self._hold_editor(task.method, model)
+        return single(editor, cases, before) if task.protocol == "single" else batch(editor, cases, before, task.count)
 
     def _hold_model(self, ref: ModelRef) -> LanguageModel:
         """The model of a task. The one held before is let go first: two may not fit."""
@@ -93,17 +138,26 @@ class Workbench:
             self._model, self._model_key = model, ref.key
         return self._model
 
-    def _hold_editor(self, task: ScoreTask, model: LanguageModel) -> Editor:
+    def _hold_editor(self, method: Method, model: LanguageModel) -> Editor:
         """The editor of a task, on a model held; making one may mean factoring a large matrix."""
-        key = digest([task.editor.identity(), task.seed, task.statistics and task.statistics.id])
+        key = digest([method.identity(), method.needs])
         if self._editor is None or self._editor_key != key:
             self._editor = None
-            method = get_editor(task.editor.name)
-            moments = load_moments(self.store.path(task.statistics.key)) if task.statistics else {}
-            self._editor = method(model, method.Config.model_validate(task.editor.config), Resources(moments),
-                                  seed=task.seed)
+            make = get_editor(method.editor.name)
+            moments = load_moments(self.store.path(method.statistics.key)) if method.statistics else {}
+            self._editor = make(model, make.Config.model_validate(method.editor.config),
+                                Resources(moments, self._artefact(method)), seed=method.seed)
             self._editor_key = key
         return self._editor
+
+    def _artefact(self, method: Method) -> Artefact | None:
+        """What a trained method learned: from its file, or from the training task."""
+        if method.artefact is None:
+            return Artefact.load(self.store.path(method.training)) if method.training else None
+        artefact = Artefact.load(method.artefact.path)
+        if artefact.digest != method.artefact.digest:
+            raise InputError(f"'{method.artefact.path}' has changed since the campaign was planned; run it again")
+        return artefact
 
     def _provenance(self, task: Task, failed: Sequence[Skipped], **measured: Any) -> dict[str, Any]:
         """What the result was made of and with, and what it cost."""
@@ -117,7 +171,7 @@ class Workbench:
 def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
     """One row per score. Nothing in them differs between two runs of the same task."""
     same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
-            "protocol": task.protocol, "edits": 1, "task": task.id, "seed": task.seed}
+            "protocol": task.protocol, "edits": task.count, "task": task.id, "seed": task.method.seed}
     return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
 
 

@@ -10,9 +10,9 @@ import ray
 import torch
 
 from cluster.campaign import WorkerSpec
-from cluster.plan import Task
 from cluster.store import Store
 from cluster.tasks import Workbench
+from cluster.work import Task
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)  # the campaign's state decides about both

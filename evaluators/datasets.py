@@ -14,7 +14,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from editors.core.errors import CaseError, InputError, unknown
+from editors.core.examples import Example, Question
 from evaluators.cases import Case, Chain, Probe, Skipped
+from evaluators.metrics import EditedFacts
 from evaluators.testbed.cases import Flavour, Split, testbed_cases
 from evaluators.testbed.schema import FILLER, RELATIONS, Hop, Relation
 from evaluators.testbed.templates import pick
@@ -32,6 +34,7 @@ class DatasetSpec(BaseModel):
 
     With `path`, `name` is a free label and `format` says how to read the file; without, `name` is one of `BUILT_IN`
     and `split` chooses its half (halves share no subject). `offset` and `limit` count records, before any is skipped.
+    `train` is a file of the same format with the cases that trained methods learn from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +45,7 @@ class DatasetSpec(BaseModel):
     split: Split = "eval"
     limit: int | None = Field(default=None, ge=1)
     offset: int = Field(default=0, ge=0)
+    train: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +93,31 @@ def load_dataset(spec: DatasetSpec) -> Dataset:
         else:
             usable.append(case)
     return Dataset(spec, tuple(usable), tuple(skipped))
+
+
+def training_spec(spec: DatasetSpec, limit: int | None = None) -> DatasetSpec:
+    """The cases that methods to be judged on a data set are trained on: of a built-in one the other half, else the
+    `train` file. Raises `InputError` where there are none."""
+    if spec.path is None:
+        if spec.train is not None:
+            raise InputError(f"data set '{spec.name}' is built in: it has training cases of its own, so leave out "
+                             f"'train: {spec.train}'")
+        if spec.split == "train":
+            raise InputError(f"data set '{spec.name}' with 'split: train' holds what trained editors learn from; use "
+                             "'split: eval' for them")
+        return DatasetSpec(name=spec.name, split="train", limit=limit)
+    if spec.train is None:
+        raise InputError(f"data set '{spec.name}' has no training cases: add 'train: FILE', a file of the same format "
+                         "whose facts are not in it")
+    return DatasetSpec(name=spec.name, path=spec.train, format=spec.format, limit=limit)
+
+
+def training_example(case: Case) -> Example:
+    """A case as a fact to practise on: what is asked before and after an edit becomes what must stay."""
+    facts = EditedFacts.of([case])
+    unchanged = tuple(Question(probe.prompt, probe.target)
+                      for probe in (*case.neighbourhood, *case.attributes, *case.unrelated) if not facts.cover(probe))
+    return Example(case.request(), case.paraphrases, unchanged)
 
 
 def _range(records: Sequence[T], spec: DatasetSpec) -> Sequence[T]:

@@ -19,6 +19,7 @@ from evaluators.metrics import METRICS
 MAIN = ("reliability.exact", "generality.exact", "locality.exact", "locality.attributes.exact", "portability.exact")
 SETTING = ("model", "dataset", "protocol", "edits")
 UNEDITED = "identity"
+PROTOCOLS = ("single", "batch", "sequential")  # the order of tables
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,26 @@ def to_json_lines(summaries: Sequence[Summary]) -> str:
 
 
 def to_markdown(summaries: Sequence[Summary], *, all_metrics: bool = False) -> str:
-    """A Markdown table in percent: a row for each editor (and data set ...), columns for the `MAIN` metrics.
+    """Markdown tables in percent, one for each protocol: a row for each editor (and data set, number of edits ...),
+    columns for the `MAIN` metrics.
 
     `all_metrics` has a row for each metric and a column for each editor instead.
     """
-    grid = _grid(summaries, all_metrics)
+    return "\n".join(_markdown(grid) for grid in _grids(summaries, all_metrics))
+
+
+def _markdown(grid: _Grid) -> str:
     lines = [grid.head, ["---"] * len(grid.head), *grid.body]
     rows = ("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
     return f"{grid.title}\n\n{''.join(rows)}"
 
 
-def to_rich_table(summaries: Sequence[Summary], *, all_metrics: bool = False) -> Table:
-    """The table of `to_markdown` for a terminal."""
-    grid = _grid(summaries, all_metrics)
+def to_rich_tables(summaries: Sequence[Summary], *, all_metrics: bool = False) -> list[Table]:
+    """The tables of `to_markdown` for a terminal."""
+    return [_rich(grid) for grid in _grids(summaries, all_metrics)]
+
+
+def _rich(grid: _Grid) -> Table:
     table = Table(title=Text(grid.title), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, name in enumerate(grid.head):
         header = name if number < grid.names else name.replace(".", "\n")
@@ -99,10 +107,22 @@ class _Grid(NamedTuple):
     names: int
 
 
+def _grids(summaries: Sequence[Summary], all_metrics: bool) -> list[_Grid]:
+    """One for each protocol."""
+    protocols = sorted({row.protocol for row in summaries}, key=_protocol_place)
+    return [_grid([row for row in summaries if row.protocol == protocol], all_metrics) for protocol in protocols]
+
+
+def _protocol_place(name: str) -> tuple[int, str]:
+    return PROTOCOLS.index(name) if name in PROTOCOLS else len(PROTOCOLS), name
+
+
 def _grid(summaries: Sequence[Summary], all_metrics: bool) -> _Grid:
-    """What all summaries share goes into the title; what varies gets a column."""
+    """What all summaries share goes into the title; what varies gets a column. An editor's (or metric's) numbers of
+    edits follow one another."""
     down, across = ("metric", "editor") if all_metrics else ("editor", "metric")
-    shown = [row for row in summaries if all_metrics or row.metric in MAIN]
+    shown = sorted((row for row in summaries if all_metrics or row.metric in MAIN),
+                   key=lambda row: (row.model, row.dataset, _place(getattr(row, down)), row.edits))
     values = {field: list(dict.fromkeys(getattr(row, field) for row in shown)) for field in SETTING}
     varying = [field for field in SETTING if len(values[field]) > 1]
     lines: dict[tuple[str, ...], dict[str, Summary]] = {}

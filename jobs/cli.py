@@ -9,10 +9,11 @@ from jobs.pretrain import pretrain
 from jobs.report import report
 from jobs.run import run
 from jobs.status import status
+from jobs.train import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
                   help="Edit facts in language models, many ways at once, and measure what becomes of the models.")
-for command in (run, plan, status, report, pretrain):
+for command in (run, plan, status, report, train, pretrain):
     app.command()(command)
 
 

@@ -69,10 +69,11 @@ def tasks_table(record: CampaignRecord, standing: Standing | None) -> Table:
 
 
 def list_skipped(record: CampaignRecord) -> Iterator[str]:
-    """Cases per data set, and which records of it are unusable and why."""
+    """Cases per data set, which records of it are unusable and why, and which cases are left out."""
     for data in record.datasets:
         yield f"{data.name}: {count(data.cases, 'case')}" + (f", {len(data.skipped)} skipped:" if data.skipped else "")
         yield from shorten(f"  {case.case_id}: {case.reason}" for case in data.skipped)
+    yield from record.notes
 
 
 def list_failed(record: CampaignRecord, standing: Standing, store: Store) -> Iterator[str]:

@@ -26,7 +26,7 @@ def report(
     """Show the results of a campaign: means with 95 % confidence intervals."""
     with exit_codes():
         from cluster.store import Store
-        from evaluators.report import summarise, to_json_lines, to_markdown, to_rich_table
+        from evaluators.report import summarise, to_json_lines, to_markdown, to_rich_tables
 
         found = Store.open(store)
         record = _choose(found.campaigns(), campaign)
@@ -40,7 +40,8 @@ def report(
             case "markdown":
                 typer.echo(to_markdown(summaries, all_metrics=every), nl=False)
             case "table":
-                console().print(to_rich_table(summaries, all_metrics=every))
+                for table in to_rich_tables(summaries, all_metrics=every):
+                    console().print(table)
 
 
 def _choose(records: list[CampaignRecord], name: str | None) -> CampaignRecord:

@@ -99,11 +99,11 @@ def _describe(progress: Progress) -> str:
 
 
 def _summary(screen: Console, store: Store, record: CampaignRecord) -> None:
-    from evaluators.report import summarise, to_rich_table
+    from evaluators.report import summarise, to_rich_tables
 
     standing = store.standing(record)
-    if summaries := summarise(store.rows(record.tasks)):
-        screen.print(to_rich_table(summaries))
+    for table in to_rich_tables(summarise(store.rows(record.tasks))):
+        screen.print(table)
     for line in (*list_skipped(record), *list_failed(record, standing, store)):
         screen.print(line, soft_wrap=True)
     screen.print(f"{len(standing.done)} of {len(record.tasks)} tasks done. Results: {store.root}", soft_wrap=True)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # before anything imports ray
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's 15 starves workers where other processes are busy
 
+from types import ModuleType
+
 import pytest
+import torch
 import yaml
 
+import editors
 from cluster.state import TaskDone, TaskFailed, WorkerUp
 from cluster.tasks import Workbench
+from editors.base import Editor, EditorConfig
+from editors.core.artefacts import Artefact
+from editors.core.patch import LowRank, Patch
 
 ROME = {"layer": 1, "steps": 2, "contexts": [[2, 2]]}
 FT = {"layers": [1], "steps": 2}
@@ -87,3 +95,55 @@ def local_pool():
             return connect
 
     return Connect()
+
+
+class Drilled(Editor):
+    """Learns one number, the count of its training examples, and adds it to every answer; counts its training runs."""
+
+    name = "drilled"
+    version = 1
+    joint = True
+    trained = True
+    runs = 0
+
+    class Config(EditorConfig):
+        width: int = 1
+        strength: float = 1.0
+
+    @classmethod
+    def training_settings(cls, config):
+        return {"width": config.width}
+
+    @classmethod
+    def train(cls, model, config, examples, *, seed=0, checkpoint=None, on_step=None):
+        cls.runs += 1
+        assert examples and all(example.unchanged and example.paraphrases for example in examples)
+        checkpoint.write_bytes(b"half way")
+        if on_step is not None:
+            on_step(100, 0.5)
+        return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest,
+                        {"learned": torch.tensor(float(len(examples)))}, {"loss": 0.5})
+
+    def edit_each(self, requests):
+        size = float(self.artefact.tensors["learned"]) * self.config.strength
+        return [Patch((LowRank(self.model.down_path(1), torch.full((32, 1), size), torch.ones(64, 1)),))
+                for _ in requests]
+
+    def edit(self, requests):
+        return self.edit_each(requests)[0]
+
+
+@pytest.fixture
+def drilled(monkeypatch):
+    """Registers `Drilled`, a method that has to be trained; returns it."""
+    register(monkeypatch, Drilled)
+    monkeypatch.setattr(Drilled, "runs", 0)
+    return Drilled
+
+
+def register(monkeypatch, editor):
+    """Registers an editor for one test, under its own name."""
+    module = ModuleType(f"editor_{editor.name}")
+    module.Editor = editor
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(editors.EDITORS, editor.name, f"{module.__name__}:Editor")

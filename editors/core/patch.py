@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -41,6 +41,16 @@ class Term:
             out = out.index_copy(0, rows, part)
         return out
 
+    @property
+    def merge_key(self) -> Hashable | None:
+        """Terms with equal keys can be `merge`d into one; None where a term must stay as it is."""
+        return None
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        """One term that adds what all of these, of one `merge_key`, add together."""
+        raise TypeError(f"terms of kind '{cls.kind}' cannot be merged")
+
     def tensors(self) -> dict[str, Tensor]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
@@ -66,6 +76,14 @@ class LowRank(Term):
     def delta(self, x: Tensor) -> Tensor:
         return (x.to(self.b.dtype) @ self.b) @ self.a.T
 
+    @property
+    def merge_key(self) -> Hashable:
+        return self.module, self.a.dtype, self.b.dtype, self.a.device
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        return cls(terms[0].module, torch.cat([term.a for term in terms], 1), torch.cat([term.b for term in terms], 1))
+
     @classmethod
     def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
         rank = max(term.b.shape[1] for term in terms)
@@ -87,6 +105,16 @@ class Dense(Term):
 
     def delta(self, x: Tensor) -> Tensor:
         return torch.nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+    @property
+    def merge_key(self) -> Hashable:
+        return self.module, self.weight.dtype, self.weight.device
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        biases = [term.bias for term in terms if term.bias is not None]
+        return cls(terms[0].module, torch.stack([term.weight for term in terms]).sum(0),
+                   torch.stack(biases).sum(0) if biases else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +138,17 @@ class Neurons(Term):
         if self.gate is not None:
             active = active * (x @ self.gate.T)
         return active @ self.values.T
+
+    @property
+    def merge_key(self) -> Hashable:
+        return (self.module, self.activation, self.bias is None, self.gate is None, self.keys.dtype,
+                self.values.dtype, self.keys.device)
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        joined = {name: torch.cat([term.tensors()[name] for term in terms], int(name == "values"))
+                  for name in terms[0].tensors()}
+        return cls(terms[0].module, activation=terms[0].activation, **joined)
 
     @classmethod
     def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
@@ -151,6 +190,15 @@ class Patch:
     def __bool__(self) -> bool:
         return bool(self.terms)
 
+    def compact(self) -> Patch:
+        """The same edit with terms of a kind on one module made into one: a long stream of edits stays fast."""
+        groups: dict[Hashable, list[Term]] = {}
+        for number, term in enumerate(self.terms):
+            key = term.merge_key
+            groups.setdefault(("own", number) if key is None else (type(term), key), []).append(term)
+        return Patch(tuple(group[0] if len(group) == 1 else group[0].merge(group) for group in groups.values()),
+                     self.info)
+
     @property
     def is_finite(self) -> bool:
         return all(bool(tensor.isfinite().all()) for term in self.terms for tensor in term.tensors().values())
@@ -165,7 +213,8 @@ class Patch:
     def save(self, path: Path | str) -> None:
         """Writes one safetensors file, atomically: terms as `index.field`, everything else in the header."""
         path = Path(path)
-        tensors = {f"{number}.{name}": tensor.contiguous() for number, term in enumerate(self.terms)
+        own = torch.contiguous_format  # and a copy each: a file may not hold one tensor under two names
+        tensors = {f"{number}.{name}": tensor.clone(memory_format=own) for number, term in enumerate(self.terms)
                    for name, tensor in term.tensors().items()}
         header = {"format": FORMAT, "info": json.dumps(dict(self.info)),
                   "terms": json.dumps([{"kind": term.kind, **term.settings()} for term in self.terms])}

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from campaigns import local_pool, tiny_folder, write_campaign
+from campaigns import drilled, local_pool, tiny_folder, write_campaign
 
 from cluster.campaign import load_campaign
 from cluster.plan import plan
 
-__all__ = ["local_pool", "tiny_folder", "write_campaign"]
+__all__ = ["drilled", "local_pool", "tiny_folder", "write_campaign"]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_names_stand_for_mappings_and_the_rest_has_defaults(load):
     assert [spec.name for spec in campaign.models] == ["testbed-gptj"]
     assert (campaign.models[0].dtype, campaign.datasets[0].split) == ("float32", "eval")
     assert [editor.title for editor in campaign.editors] == ["identity", "ft"]
-    assert (campaign.protocols, campaign.chunk, campaign.seed) == (("single",), 25, 0)
+    assert ([protocol.name for protocol in campaign.protocols], campaign.chunk, campaign.seed) == (["single"], 25, 0)
     assert (campaign.statistics.tokens, campaign.workers.cpus, campaign.workers.count) == (100_000, 1, None)
 
 
@@ -42,17 +42,26 @@ def test_a_label_lets_an_editor_run_twice(load):
     assert campaign.editors[1].config == {"steps": 99}
 
 
+def test_protocols_with_their_numbers(load):
+    campaign = load(GOOD + "protocols: [single, {name: batch, sizes: [10, 1]}, {name: sequential, lengths: [4]}]\n")
+    assert [(protocol.name, protocol.counts) for protocol in campaign.protocols] == [
+        ("single", (1,)), ("batch", (1, 10)), ("sequential", (4,))]
+
+
 def test_paths_may_be_relative_to_the_file(load, tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "cases.json").write_text("[]")
+    for name in ("cases.json", "train.json", "mend.safetensors"):
+        (tmp_path / name).write_text("[]")
     campaign = load("""\
         name: study
         models: [{name: a, path: mine}, {name: b, path: some/hub-name}]
-        datasets: [{name: d, path: cases.json, format: counterfact}]
-        editors: [ft]
+        datasets: [{name: d, path: cases.json, train: train.json, format: counterfact}]
+        editors: [{name: ft, artefact: mend.safetensors}]
         """)
     assert [spec.path for spec in campaign.models] == [str(tmp_path / "mine"), "some/hub-name"]
     assert campaign.datasets[0].path == str(tmp_path / "cases.json")
+    assert campaign.datasets[0].train == str(tmp_path / "train.json")
+    assert campaign.editors[0].artefact == str(tmp_path / "mend.safetensors")
 
 
 @pytest.mark.parametrize(("change", "line", "parts"), [
@@ -70,7 +79,16 @@ def test_paths_may_be_relative_to_the_file(load, tmp_path):
     (("[testbed-gptj]", "testbed-gptj"), 2, ["models", "got 'testbed-gptj'"]),
     (("[testbed-cloze]", "[{name: testbed-cloze, limit: -1}]"), 3, ["datasets[0].limit", "got -1"]),
     (("[testbed-cloze]", "[{name: testbed-cloze, splitt: eval}]"), 3, ["datasets[0]", "splitt", "'split'"]),
-    (("chunk: 25", "protocols: [batch]"), 5, ["protocols[0]", "'single'", "got 'batch'"]),
+    (("chunk: 25", "protocols: [batches]"), 5, ["protocols[0].name", "'single'", "got 'batches'"]),
+    (("chunk: 25", "protocols: [batch]"), 5, ["protocols[0]", "needs sizes", "{name: batch, sizes: [1, 10, 100]}"]),
+    (("chunk: 25", "protocols: [{name: sequential, sizes: [3]}]"), 5, ["protocols[0]", "'sizes' is for", "'batch'"]),
+    (("chunk: 25", "protocols: [{name: sequential}]"), 5, ["protocols[0]", "'sequential' needs lengths"]),
+    (("chunk: 25", "protocols:\n- single\n- {name: batch, size: [3]}"), 7, ["protocols[1].size", "mean 'sizes'"]),
+    (("chunk: 25", "protocols:\n- {name: batch,\n   sizes: [2, 0]}"), 7, ["protocols[0].sizes[1]", "got 0"]),
+    (("chunk: 25", "protocols: [{name: batch, sizes: [2, 2]}]"), 5, ["protocols[0]", "twice: 2, 2"]),
+    (("chunk: 25", "protocols: [single, single]"), 5, ["protocols", "'single' is listed twice"]),
+    (("chunk: 25", "training: {limits: 3}"), 5, ["training.limits", "Did you mean 'limit'?"]),
+    (("[testbed-cloze]", "[{name: testbed-cloze, model: [x]}]"), 3, ["datasets[0]", "'models'"]),
     (("chunk: 25", "workers: {cpus: 0}"), 5, ["workers.cpus", "got 0"]),
     (("chunk: 25", "workers: {gpus: .inf}"), 5, ["workers.gpus", "finite"]),
     (("chunk: 25", "seed: 99999999999999999999"), 5, ["seed", "less than"]),

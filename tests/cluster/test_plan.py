@@ -33,7 +33,7 @@ def test_every_editor_scores_every_chunk_after_its_baseline(make_plan):
     for task in planned.tasks.values():
         assert all(position[need] < position[task.id] for need in task.needs)
         if task.kind == "score":
-            assert (len(task.needs) == 2) == (task.editor.name == "rome")
+            assert (len(task.needs) == 2) == (task.method.editor.name == "rome")
             assert planned.tasks[task.needs[0]].chunk.cases == task.chunk.cases
 
 
@@ -69,7 +69,7 @@ def test_ids_do_not_depend_on_names_and_places(make_plan, tiny_folder, tmp_path)
 def test_ids_change_with_what_the_result_depends_on(make_plan, change, kept):
     before, after = make_plan(), make_plan(**change)
     same = ids(before) & ids(after)
-    names = {f"{task.kind} {task.editor.name}" if task.kind == "score" else task.kind
+    names = {f"{task.kind} {task.method.editor.name}" if task.kind == "score" else task.kind
              for task in before.tasks.values() if task.id in same}
     assert names == kept
 

@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from editors.core.errors import InputError
+from editors.core.examples import Question
 from evaluators.cases import Probe
-from evaluators.datasets import DatasetSpec, corpus, load_dataset, recalled_link
+from evaluators.datasets import DatasetSpec, corpus, load_dataset, recalled_link, training_example, training_spec
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -182,3 +183,37 @@ def test_corpus_from_a_file(tmp_path):
 def test_corpus_that_does_not_exist():
     with pytest.raises(InputError, match="'nowhere' is neither 'testbed' nor a text file"):
         corpus("nowhere")
+
+
+# --- training cases
+
+
+def test_built_in_training_cases_are_the_other_half():
+    spec = training_spec(DatasetSpec(name="testbed-cloze", limit=7, offset=3), limit=50)
+    assert spec == DatasetSpec(name="testbed-cloze", split="train", limit=50)
+    training = {case.subject for case in load_dataset(training_spec(DatasetSpec(name="testbed-cloze"))).cases}
+    assert training and not training & {case.subject for case in load_dataset(DatasetSpec(name="testbed-cloze")).cases}
+
+
+def test_training_cases_of_a_file_are_in_another():
+    spec = DatasetSpec(name="mine", path="a.json", train="b.json", format="counterfact", limit=3)
+    assert training_spec(spec) == DatasetSpec(name="mine", path="b.json", format="counterfact")
+
+
+@pytest.mark.parametrize(("spec", "message"), [
+    ({"name": "mine", "path": "a.json", "format": "counterfact"}, "'mine' has no training cases: add 'train: FILE'"),
+    ({"name": "testbed-cloze", "split": "train"}, "use 'split: eval'"),
+    ({"name": "testbed-cloze", "train": "b.json"}, "leave out 'train: b.json'")])
+def test_training_cases_that_are_not_there(spec, message):
+    with pytest.raises(InputError, match=message):
+        training_spec(DatasetSpec(**spec))
+
+
+def test_a_case_as_an_example(load):
+    (case,) = load([record()]).cases
+    case = case.model_copy(update={"attributes": (Probe(prompt="Ann lives in", target="Rome"),
+                                                  Probe(prompt=case.prompt, target="French"))})
+    example = training_example(case)
+    assert example.request == case.request() and example.paraphrases == ("Ann speaks",)
+    assert example.unchanged == (Question("Bo speaks", "French"), Question("Cy speaks", "French"),
+                                 Question("Ann lives in", "Rome"))

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from evaluators.report import Summary, summarise, to_json_lines, to_markdown, to_rich_table
+from evaluators.report import Summary, summarise, to_json_lines, to_markdown, to_rich_tables
 
 
 def row(editor, metric, value, subject, **changes):
@@ -90,17 +90,42 @@ def test_settings_that_vary_get_a_column():
     assert len(lines) == 4 + 6
 
 
+def test_every_protocol_has_a_table_and_numbers_of_edits_follow_one_another():
+    rows = [row(editor, "reliability.exact", value, "a", protocol=protocol, edits=edits)
+            for protocol, counts in (("sequential", (1, 10)), ("batch", (2,)), ("single", (1,)))
+            for edits in counts for editor, value in (("rome", 1 / edits), ("ft", 0.0))]
+    assert to_markdown(summaries(rows)).splitlines() == [
+        "model m, dataset d, protocol single, edits 1, percent ± half the 95 % confidence interval", "",
+        "| editor | cases | reliability.exact |",
+        "| --- | --- | --- |",
+        "| ft | 1 | 0.0 ±0.0 |",
+        "| rome | 1 | 100.0 ±0.0 |", "",
+        "model m, dataset d, protocol batch, edits 2, percent ± half the 95 % confidence interval", "",
+        "| editor | cases | reliability.exact |",
+        "| --- | --- | --- |",
+        "| ft | 1 | 0.0 ±0.0 |",
+        "| rome | 1 | 50.0 ±0.0 |", "",
+        "model m, dataset d, protocol sequential, percent ± half the 95 % confidence interval", "",
+        "| editor | edits | cases | reliability.exact |",
+        "| --- | --- | --- | --- |",
+        "| ft | 1 | 1 | 0.0 ±0.0 |",
+        "| ft | 10 | 1 | 0.0 ±0.0 |",
+        "| rome | 1 | 1 | 100.0 ±0.0 |",
+        "| rome | 10 | 1 | 10.0 ±0.0 |"]
+    assert [table.row_count for table in to_rich_tables(summaries(rows))] == [2, 2, 4]
+
+
 @pytest.mark.parametrize("all_metrics", [False, True])
 def test_rich_table_shows_the_same(all_metrics):
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(to_rich_table(summaries(ROWS), all_metrics=all_metrics))
+    (table,) = to_rich_tables(summaries(ROWS), all_metrics=all_metrics)
+    console.print(table)
     text = console.export_text()
     for shown in ("identity", "[ft]|1e-3", "66.7 ±25.0", "reliability"):
         assert shown in text
 
 
 def test_nothing_to_report():
-    assert "editor" in to_markdown([])
-    assert to_rich_table([]).row_count == 0
+    assert to_markdown([]) == "" and to_rich_tables([]) == []
     columns = pa.Table.from_pylist(ROWS).schema
     assert summarise(pa.Table.from_pylist([], schema=columns)) == []

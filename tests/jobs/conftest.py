@@ -1,3 +1,3 @@
-from campaigns import local_pool, tiny_folder, write_campaign
+from campaigns import drilled, local_pool, tiny_folder, write_campaign
 
-__all__ = ["local_pool", "tiny_folder", "write_campaign"]
+__all__ = ["drilled", "local_pool", "tiny_folder", "write_campaign"]

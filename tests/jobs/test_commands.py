@@ -94,6 +94,7 @@ def test_wrong_campaigns_end_with_2_before_anything_starts(invoke, write_campaig
 
 @pytest.mark.parametrize("arguments", [
     ("run", "quickstat", "--out", "x"), ("run", "absent.yaml", "--out", "x"), ("run", "quickstart"), ("plan", "."),
+    ("train", "quickstat", "--out", "x"), ("train", "quickstart"),
     ("status", "nowhere"), ("report", "nowhere"), ("run", "quickstart", "--out", "x", "--workers", "0"), ("nonsense",),
     ("report", "nowhere", "--format", "pdf")])
 def test_wrong_arguments_end_with_2(invoke, arguments):
@@ -105,6 +106,52 @@ def test_a_place_that_cannot_be_written_ends_with_2(invoke, write_campaign, tmp_
     (tmp_path / "file").write_text("")
     result = invoke("run", write_campaign(), "--out", tmp_path / "file" / "store")
     assert result.exit_code == 2 and "cannot write to store" in result.stderr
+
+
+def test_each_protocol_has_its_table_and_left_out_cases_are_told(invoke, write_campaign, tmp_path):
+    path = write_campaign(editors=["identity"], protocols=["single", {"name": "batch", "sizes": [3]},
+                                                           {"name": "sequential", "lengths": [1, 4]}])
+    result = invoke("run", path, "--out", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("95 % confidence interval") == 3
+    for command in (("plan", path), ("status", tmp_path / "store")):
+        assert "batches of 3 leave out the last 1 of 4 cases" in invoke(*command).stdout
+    markdown = invoke("report", tmp_path / "store", "--format", "markdown").stdout
+    assert markdown.count("| editor |") == 3 and "protocol batch, edits 3" in markdown
+
+
+def test_train_leaves_a_file_for_each_trained_editor(invoke, write_campaign, tmp_path, drilled):
+    path = write_campaign(editors=["identity", "drilled"], training={"limit": 5})
+    out = tmp_path / "a" / "files"
+    result = invoke("train", path, "--out", out, "--threads", 1)
+    assert result.exit_code == 0, result.output
+    [file] = out.iterdir()
+    assert file.name in result.stdout and "step 100, loss 0.5" in result.stdout
+    assert "1 trained editor of 'small'" in result.stdout
+    again = invoke("train", path, "--out", out)
+    assert again.exit_code == 0 and "there already" in again.stdout and drilled.runs == 1
+    assert invoke("run", path, "--out", tmp_path / "store").exit_code == 0
+    trained = tmp_path / "store" / "artefacts" / file.name
+    assert trained.read_bytes() == file.read_bytes()
+
+
+def test_train_can_be_taken_up_again(invoke, write_campaign, tmp_path, drilled, monkeypatch):
+    path, train = write_campaign(editors=["drilled"]), drilled.train
+    found = []
+
+    def interrupted(*arguments, checkpoint, **options):
+        found.append(checkpoint.exists())
+        checkpoint.write_bytes(b"half way")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(drilled, "train", interrupted)
+    for _ in range(2):
+        result = invoke("train", path, "--out", tmp_path / "files")
+        assert result.exit_code == 130 and "run the same command again" in result.stderr
+    assert found == [False, True]
+    monkeypatch.setattr(drilled, "train", train)
+    assert invoke("train", path, "--out", tmp_path / "files").exit_code == 0
+    assert [file.suffix for file in (tmp_path / "files").iterdir()] == [".safetensors"]
 
 
 def test_plan_lists_tasks_and_what_is_done(invoke, write_campaign, tmp_path):
@@ -179,7 +226,7 @@ def test_shipped_campaigns_are_valid(path):
     assert load_campaign(path).name == path.stem
 
 
-@pytest.mark.parametrize("module", ["cli", "run", "plan", "status", "report"])
+@pytest.mark.parametrize("module", ["cli", "run", "plan", "status", "report", "train"])
 def test_importing_a_command_loads_neither_torch_nor_ray(module):
     program = f"import sys, jobs.{module}; print(sorted({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,

@@ -1,0 +1,275 @@
+"""The kinds of tasks, each under an id that is its identity.
+
+A task's id is a digest of all that determines its result: the model's content and dtype, the cases' content, the
+method with its whole configuration, versions, seeds, and the ids of what it needs. Same id, same result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cluster.state import Node
+from cluster.store import Key, Output, TaskRecord
+from editors.core import statistics
+from evaluators import metrics, protocols, testbed
+from evaluators.cases import Case
+
+SHIPPED = Path(testbed.__file__).parent / "artefacts"  # what training tasks yield, by task id
+
+# Rough costs, in tokens read: what a case's probes take, what making an edit takes on top, and training a method.
+PROBES, EDIT, TRAINING = 200, 5000, 10_000_000
+
+
+def digest(value: object) -> str:
+    """24 hexadecimal digits that identify a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model is, and which it is. `key` alone counts: two paths to the same weights are one model."""
+
+    path: str
+    digest: str
+    dtype: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.digest}-{self.dtype}"
+
+
+@dataclass(frozen=True)
+class EditorRef:
+    """A method and its whole configuration, as JSON."""
+
+    name: str
+    version: int
+    config: Mapping[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "version": self.version, "config": self.config}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive cases of a data set, the first of which is case number `first`, counted from 1."""
+
+    dataset: str
+    first: int
+    cases: tuple[Case, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        return digest([case.model_dump(mode="json") for case in self.cases])
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.cases) - 1
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, cases {self.first}-{self.last}"
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One piece of work on one model. `title` is for people and no part of the identity."""
+
+    kind: ClassVar[str]
+    output: ClassVar[Output]
+    title: str
+    model: ModelRef
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """All that determines the result, as JSON."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> int:
+        """A rough guess, in tokens read."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the tasks whose results it reads."""
+        return ()
+
+    @property
+    def edits(self) -> int:
+        return 0
+
+    @cached_property
+    def id(self) -> str:
+        return digest({"kind": self.kind, "model": self.model.key, "needs": self.needs, **self.identity()})
+
+    @property
+    def key(self) -> Key:
+        return Key(self.output, self.id)
+
+    def node(self) -> Node:
+        return Node(self.id, self.model.key, self.needs, self.cost)
+
+    def record(self) -> TaskRecord:
+        return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits)
+
+
+@dataclass(frozen=True)
+class BaselineTask(Task):
+    """The unedited model's outputs on all probes of a chunk."""
+
+    kind = "baseline"
+    output = "baselines"
+    chunk: Chunk
+
+    def identity(self) -> dict[str, Any]:
+        return {"version": protocols.VERSIONS["baseline"], "cases": self.chunk.digest}
+
+    @property
+    def cost(self) -> int:
+        return PROBES * len(self.chunk.cases)
+
+
+@dataclass(frozen=True)
+class StatisticsTask(Task):
+    """Second moments of the FFN keys of some layers over a text."""
+
+    kind = "statistics"
+    output = "artefacts"
+    layers: tuple[int, ...]
+    corpus: str
+    corpus_digest: str
+    tokens: int
+
+    def identity(self) -> dict[str, Any]:
+        return {"version": statistics.VERSION, "layers": self.layers, "corpus": self.corpus_digest,
+                "tokens": self.tokens}
+
+    @property
+    def cost(self) -> int:
+        return self.tokens
+
+
+@dataclass(frozen=True)
+class TrainTask(Task):
+    """What a method learns from the training cases of a data set. Of its configuration only `settings` count."""
+
+    kind = "train"
+    output = "artefacts"
+    editor: EditorRef
+    settings: Mapping[str, Any]
+    cases: Chunk
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        return {"editor": {**self.editor.identity(), "config": self.settings}, "cases": self.cases.digest,
+                "seed": self.seed}
+
+    @property
+    def shipped(self) -> Path | None:
+        """The file with the result, where it comes with EditFleet."""
+        path = SHIPPED / f"{self.id}.safetensors"
+        return path if path.is_file() else None
+
+    @property
+    def cost(self) -> int:
+        return 1 if self.shipped else TRAINING
+
+
+@dataclass(frozen=True)
+class ArtefactRef:
+    """A file with what a trained method learned, and the digest of its content."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """An editor and all that it is made with. `training` is the training task's key, `artefact` a file instead."""
+
+    editor: EditorRef
+    seed: int
+    statistics: StatisticsTask | None = None
+    training: Key | None = None
+    artefact: ArtefactRef | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(need.id for need in (self.statistics, self.training) if need)
+
+    def identity(self) -> dict[str, Any]:
+        given = {"artefact": self.artefact.digest} if self.artefact else {}
+        return {"editor": self.editor.identity(), "seed": self.seed, **given}
+
+
+@dataclass(frozen=True)
+class StreamTask(Task):
+    """One segment of a stream: the edits of a chunk, one after another, on the patch of the segments `before` it."""
+
+    kind = "stream"
+    output = "artefacts"
+    method: Method
+    chunk: Chunk
+    before: Key | None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (*([self.before.id] if self.before else []), *self.method.needs)
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.method.identity(), "cases": self.chunk.digest,
+                "protocol": {"sequential": protocols.VERSIONS["sequential"]}}
+
+    @property
+    def cost(self) -> int:
+        return EDIT * len(self.chunk.cases)
+
+    @property
+    def edits(self) -> int:
+        return len(self.chunk.cases)
+
+
+@dataclass(frozen=True)
+class ScoreTask(Task):
+    """The scores of a chunk under one protocol, and its edits where no `stream` has made them.
+
+    `count` is how many edits a model has on it. `baselines` are those of all its cases; `editor_title` and
+    `model_title` go into its rows.
+    """
+
+    kind = "score"
+    output = "rows"
+    method: Method
+    chunk: Chunk
+    protocol: str
+    count: int
+    baselines: tuple[BaselineTask, ...]
+    stream: Key | None
+    editor_title: str
+    model_title: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        made = (self.stream.id,) if self.stream else self.method.needs
+        return (*(baseline.id for baseline in self.baselines), *made)
+
+    def identity(self) -> dict[str, Any]:
+        counted = {} if self.protocol == "single" else {"count": self.count}
+        return {**self.method.identity(), "cases": self.chunk.digest, **counted,
+                "protocol": {self.protocol: protocols.VERSIONS[self.protocol]}, "metrics": metrics.VERSION,
+                "titles": [self.editor_title, self.model_title, self.chunk.dataset]}
+
+    @property
+    def cost(self) -> int:
+        return (PROBES + (0 if self.stream else EDIT)) * len(self.chunk.cases)
+
+    @property
+    def edits(self) -> int:
+        return 0 if self.stream else len(self.chunk.cases)
