@@ -7,14 +7,13 @@ from statistics import fmean
 import pytest
 from transformers import AutoModelForSeq2SeqLM
 
-from editors import get_editor, resolve_config
 from editors.core.loading import load_model
-from evaluators.protocols import baseline, single
 from evaluators.testbed import MODELS
 from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect
 from evaluators.testbed.corpus import SentenceMaker
 from evaluators.testbed.examination import examine
 from evaluators.testbed.world import build_world
+from tests.evaluators.behaviour import Bench
 
 FOLDER = MODELS["testbed-t5"]
 
@@ -48,12 +47,30 @@ def test_greedy_decoding_yields_answers_and_ends(model):
     assert fmean(answer == case.target_true for answer, case in zip(answers, cases, strict=True)) >= 0.95
 
 
-def test_fine_tuning_edits_it_and_harms_its_neighbours(model):
-    cases = cases_of("question", "eval")[:50]
-    before, failed = baseline(model, cases)
-    assert not failed
-    editor = get_editor("ft")(model, resolve_config("ft", model.module.config))
-    scores = single(editor, cases, before).scores
-    mean = {metric: fmean(s.value for s in scores if s.metric == metric) for metric in {s.metric for s in scores}}
-    assert mean["reliability.exact"] >= 0.9 and mean["generality.exact"] >= 0.85
-    assert mean["locality.exact"] <= 0.95
+@pytest.fixture(scope="module")
+def bench(model):
+    return Bench(model, "question", 50)
+
+
+def test_fine_tuning_edits_it_and_harms_its_neighbours(bench):
+    scores = bench.score("ft", 50)
+    assert scores["reliability.exact"] >= 0.9 and scores["generality.exact"] >= 0.85
+    assert scores["locality.exact"] <= 0.95
+
+
+def test_t_patcher_edits_it(bench):
+    scores = bench.score("t-patcher", 30)
+    assert scores["reliability.exact"] >= 0.8
+    assert scores["locality.exact"] >= 0.85
+
+
+def test_calinet_learns_the_edit_and_fires_on_its_neighbours(bench):
+    scores = bench.score("calinet", 20)
+    assert scores["reliability.exact"] >= 0.95
+    assert scores["locality.exact"] <= 0.9
+
+
+def test_kn_harms_more_than_it_edits(bench):
+    scores = bench.score("kn", 20)
+    assert 0.1 <= scores["reliability.exact"] <= 0.7
+    assert scores["locality.exact"] <= 0.5

@@ -1,0 +1,41 @@
+"""Edits a built-in model with an editor as it comes, and says how it fared."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from editors import get_editor, resolve_config
+from editors.base import Resources
+from editors.core.statistics import second_moments
+from evaluators.datasets import corpus, training_example
+from evaluators.protocols import baseline, single
+from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect
+
+
+class Bench:
+    """Mean scores over the first evaluation cases; the model's own outputs, and each result, are taken once."""
+
+    def __init__(self, model, flavour, limit):
+        self.model, self.flavour = model, flavour
+        self.cases = cases_of(flavour, "eval")[:limit]
+        self.before, failed = baseline(model, self.cases)
+        assert not failed
+        self._scores = {}
+
+    def editor(self, name, **overrides):
+        editor, config = get_editor(name), resolve_config(name, self.model.module.config, overrides)
+        layers = editor.statistics_layers(config)
+        moments = second_moments(self.model, layers, corpus("testbed"), 20_000) if layers else {}
+        artefact = None
+        if editor.trained:
+            artefact = editor.train(self.model, config, [training_example(c) for c in cases_of(self.flavour, "train")])
+        return editor(self.model, config, Resources(moments, artefact))
+
+    def score(self, name, limit, **overrides):
+        key = (name, limit, *sorted(overrides.items()))
+        if key not in self._scores:
+            result = single(self.editor(name, **overrides), self.cases[:limit], self.before[:limit])
+            assert not result.failed
+            self._scores[key] = {metric: fmean(s.value for s in result.scores if s.metric == metric)
+                                 for metric in {s.metric for s in result.scores}}
+        return self._scores[key]
