@@ -181,9 +181,9 @@ def _named(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tens
     if learned is not None:
         return _wrap(model, _blank(model, found, tied=f"model.{HEAD}" not in learned), name)
     side = load_model(name)
-    ids = side.tokenizer.get_vocab()
+    ids, added = side.tokenizer.get_vocab(), model.tokenizer.get_added_vocab()
     if strange := next((token for token, number in model.tokenizer.get_vocab().items()
-                        if ids.get(token, number) != number), None):
+                        if ids.get(token, added.get(token)) != number), None):
         raise InputError(f"side model '{name}' has other token ids than '{model.name}', first for '{strange}'; "
                          "take one that was trained with the same tokenizer")
     return _wrap(model, side.module, name)
