@@ -27,9 +27,12 @@ EDITORS = {
     "calinet": "editors.calinet:CaliNET",
     "ft": "editors.ft:FineTuning",
     "identity": "editors.identity:Identity",
+    "ke": "editors.ke:KE",
     "kn": "editors.kn:KnowledgeNeurons",
     "memit": "editors.memit:MEMIT",
+    "mend": "editors.mend:MEND",
     "rome": "editors.rome:ROME",
+    "serac": "editors.serac:SERAC",
     "t-patcher": "editors.t_patcher:TPatcher",
 }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from torch import Tensor, nn
 
 from editors.base import Editor, EditorConfig
 from editors.core.batches import Encoded, Place
@@ -19,18 +19,28 @@ from editors.core.overlay import overlay
 from editors.core.patch import Dense, LowRank, Patch, Term
 from editors.core.requests import EditRequest
 from editors.core.statistics import KeySolver
-from editors.core.values import ValueConfig, optimise_values
+from editors.core.values import ValueConfig, chunks, in_context, optimise_values
 
 
 class MemitConfig(ValueConfig):
     """`layers` are written in this order, and the last is where the value is sought; `moment_weight` is the weight
-    lambda of the second moment: how many keys of ordinary text the edits are held against."""
+    lambda of the second moment: how many keys of ordinary text the edits are held against. Contexts begin with the
+    words of `context_starts` in turn; without any, like ROME's, with the end-of-text token."""
 
     layers: tuple[int, ...] = Field(min_length=1)
     steps: PositiveInt = 25
     clamp: PositiveFloat = 0.75
     contexts: tuple[tuple[PositiveInt, PositiveInt], ...] = ((10, 5),)
+    context_starts: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
     moment_weight: PositiveFloat = 15000.0
+
+    @field_validator("layers")
+    @classmethod
+    def _last_is_highest(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(layers)) < len(layers) or layers[-1] != max(layers):
+            raise ValueError("layers must differ, and the last must be the highest: what the others write has to "
+                             "reach it")
+        return layers
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -54,7 +64,7 @@ class MEMIT(Editor):
 
     @cached_property
     def contexts(self) -> list[str]:
-        return sample_contexts(self.model, self.config.contexts, self.seed)
+        return sample_contexts(self.model, self.config.contexts, self.seed, self.config.context_starts)
 
     @cached_property
     def _solvers(self) -> dict[int, KeySolver]:
@@ -67,97 +77,81 @@ class MEMIT(Editor):
         return solvers
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
-        return self._write(requests, list(range(len(requests))))
+        return self._write([[request] for request in requests]) if requests else []
 
     def edit(self, requests: Sequence[EditRequest]) -> Patch:
-        return self._write(requests, [0] * len(requests))[0] if requests else Patch()
+        return self._write([requests])[0] if requests else Patch()
 
-    def _write(self, requests: Sequence[EditRequest], owner: Sequence[int]) -> list[Patch]:
-        """One patch per owner number; request i belongs to patch `owner[i]`."""
-        if not requests:
-            return []
+    def _write(self, groups: Sequence[Sequence[EditRequest]]) -> list[Patch]:
+        """One patch per group of requests. The groups share forward passes and solves, and do not feel each other."""
+        solvers = self._solvers  # where a moment is missing, that shows before the values are sought
+        requests = [request for group in groups for request in group]
+        owner = [number for number, group in enumerate(groups) for _ in group]
+        spans = [slice(*ends) for ends in pairwise([0, *torch.tensor([*map(len, groups)]).cumsum(0).tolist()])]
         targets, losses = self._targets(requests)
-        owners = torch.tensor(owner, device=targets.device)
-        patches = [Patch(info={"editor": "memit", "edits": int((owners == number).sum()),
-                               "loss": float(losses[owners == number].mean())}) for number in range(max(owner) + 1)]
+        patches = [Patch(info={"editor": "memit", "edits": len(group), "loss": float(losses[span].mean())})
+                   for group, span in zip(groups, spans, strict=True)]
         rows = [self._rows(request) for request in requests]
         for place, layer in enumerate(self.config.layers):
             keys, states = self._look(rows, patches, owner, layer)
             residual = (targets - states) / (len(self.config.layers) - place)
-            for number in range(len(patches)):
-                mine = owners == number
-                directions = self._directions(layer, keys[mine].T)
-                term = _change(self.model.down_path(layer), residual[mine].T.float(), directions.float())
+            spread = solvers[layer].solve(keys.T) / self.config.moment_weight
+            for number, span in enumerate(spans):
+                directions = _directions(keys[span].T, spread[:, span])
+                term = _change(self.model.down_path(layer), residual[span].T.float(), directions.float())
                 patches[number] = patches[number] + Patch((term,))
         return patches
-
-    def _directions(self, layer: int, keys: Tensor) -> Tensor:
-        """`(lambda C + K Kᵀ)⁻¹ K` [inner, n] for keys K [inner, n] (Eq. 14), by Woodbury: an n x n system."""
-        spread = self._solvers[layer].solve(keys) / self.config.moment_weight
-        inner = keys.to(spread).T @ spread
-        inner.diagonal().add_(1.0)
-        solved: Tensor = torch.linalg.solve(inner, spread, left=False)
-        return solved
 
     def _targets(self, requests: Sequence[EditRequest]) -> tuple[Tensor, Tensor]:
         """What the last layer's block should output at each subject [requests, width], and the losses."""
         layer = self.config.layers[-1]
-        targets: dict[int, Tensor] = {}
-        losses: dict[int, Tensor] = {}
+        targets = torch.empty(len(requests), self.model.width, dtype=torch.float64, device=self.model.device)
+        losses = torch.empty(len(requests), device=self.model.device)
         for numbers, values in optimise_values(self.model, requests, layer, self.contexts, self.config,
                                                anchor=self.model.block_path(layer)):
-            for place, number in enumerate(numbers):
-                targets[number] = values.anchor[place] + values.delta[place]
-                losses[number] = values.loss[place]
-        order = range(len(requests))
-        return torch.stack([targets[n] for n in order]).double(), torch.stack([losses[n] for n in order])
+            targets[numbers] = (values.anchor + values.delta).double()
+            losses[numbers] = values.loss
+        return targets, losses
 
     def _rows(self, request: EditRequest) -> list[Encoded]:
         """The prompt in every context up to the subject's last token; what follows it changes nothing there."""
-        assert request.subject_start is not None
-        rows = []
-        for context in self.contexts:
-            within = replace(request, prompt=context + request.prompt,
-                             subject_start=len(context) + request.subject_start)
-            rows.append(Encoded(self.model.encode(within.prompt).prompt[: self.model.subject_index(within) + 1], ()))
-        return rows
+        within = [in_context(request, context) for context in self.contexts]
+        return [Encoded(self.model.encode(each.prompt).prompt[: self.model.subject_index(each) + 1], ())
+                for each in within]
 
     @torch.no_grad()
     def _look(self, rows: Sequence[Sequence[Encoded]], patches: Sequence[Patch], owner: Sequence[int],
               layer: int) -> tuple[Tensor, Tensor]:
         """With the patches so far on: the key of every request at `layer` [requests, inner], the mean over contexts in
         which the bare prompt counts half, and the last layer's output for the bare prompt [requests, width]."""
-        down, block = self.model.down_path(layer), self.model.block_path(self.config.layers[-1])
+        path, block = self.model.down_path(layer), self.model.block_path(self.config.layers[-1])
+        down = self.model.submodule(path)
+        assert isinstance(down, nn.Linear)
         count = len(self.contexts)
         weights = torch.full((count,), 0.5 / max(count - 1, 1), dtype=torch.float64, device=self.model.device)
         weights[0] = 0.5 if count > 1 else 1.0
-        keys: dict[int, Tensor] = {}
-        states: dict[int, Tensor] = {}
-        for numbers in self._chunks(rows):
+        keys, states = weights.new_empty(len(rows), down.in_features), weights.new_empty(len(rows), self.model.width)
+        for numbers in chunks([max(map(len, row)) * count for row in rows], self.config.batch_tokens):
             batch = self.model.collate([row for number in numbers for row in rows[number]])
             last = batch.attention_mask.sum(1) - 1
             at = torch.arange(len(last), device=last.device), last
-            with (overlay(self.model, patches, [owner[number] for number in numbers for _ in range(count)]),
-                  capture_inputs(self.model, [down]) as inputs, capture_outputs(self.model, [block]) as outputs):
-                self.model.halt(batch, Place("decoder", max(self.config.layers) + 1))
-            key = torch.einsum("ncm,c->nm", inputs[down][at].double().unflatten(0, (len(numbers), count)), weights)
-            state = outputs[block][at].double()[::count]
-            for place, number in enumerate(numbers):
-                keys[number], states[number] = key[place], state[place]
-        order = range(len(rows))
-        return torch.stack([keys[n] for n in order]), torch.stack([states[n] for n in order])
+            carried = [owner[number] for number in numbers for _ in range(count)]
+            # A patch that all rows share is not copied for each of them.
+            with (overlay(self.model, patches[0]) if len(patches) == 1 else overlay(self.model, patches, carried),
+                  capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [block]) as outputs):
+                self.model.halt(batch, Place("decoder", self.config.layers[-1] + 1))
+            keys[numbers] = torch.einsum("ncm,c->nm", inputs[path][at].double().unflatten(0, (-1, count)), weights)
+            states[numbers] = outputs[block][at][::count].double()
+        return keys, states
 
-    def _chunks(self, rows: Sequence[Sequence[Encoded]]) -> Iterator[list[int]]:
-        """Request numbers of similar length, within `batch_tokens`."""
-        chunk: list[int] = []
-        for number in sorted(range(len(rows)), key=lambda number: max(map(len, rows[number]))):
-            longest = max(map(len, rows[number])) * len(rows[number])
-            if chunk and longest * (len(chunk) + 1) > self.config.batch_tokens:
-                yield chunk
-                chunk = []
-            chunk.append(number)
-        if chunk:
-            yield chunk
+
+def _directions(keys: Tensor, spread: Tensor) -> Tensor:
+    """`(lambda C + K Kᵀ)⁻¹ K` [inner, n] (Eq. 14) for keys K and `spread = (lambda C)⁻¹ K`, both [inner, n], by
+    Woodbury: `spread (I + Kᵀ spread)⁻¹`, an n x n system."""
+    inner = keys.T @ spread
+    inner.diagonal().add_(1.0)
+    solved: Tensor = torch.linalg.solve(inner, spread, left=False)
+    return solved
 
 
 def _change(path: str, residual: Tensor, directions: Tensor) -> Term:
@@ -165,4 +159,4 @@ def _change(path: str, residual: Tensor, directions: Tensor) -> Term:
     (out, facts), inner = residual.shape, len(directions)
     if facts * (out + inner) > out * inner:
         return Dense(path, residual @ directions.T)
-    return LowRank(path, residual.contiguous(), directions)
+    return LowRank(path, residual.contiguous(), directions.contiguous())

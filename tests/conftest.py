@@ -19,7 +19,8 @@ def tiny_gptj() -> LanguageModel:
     module = GPTJForCausalLM(GPTJConfig(
         vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=4, n_head=2, n_inner=64, rotary_dim=8,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False, use_cache=False))
+        eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False, use_cache=False,
+        initializer_range=0.15))  # with the usual 0.02 no edit could move a logit by 1
     return LanguageModel(module, tokenizer, "tiny-gptj", "tiny")
 
 

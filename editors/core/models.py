@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 from editors.core.batches import Batch, Encoded, Padding, Place, Source, Stack
 from editors.core.errors import CaseError, InputError
 from editors.core.requests import EditRequest
+
+if TYPE_CHECKING:
+    from editors.core.route import Router, Side
 
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
 
@@ -42,7 +45,11 @@ LAYOUTS: dict[str, dict[Stack, Layout]] = {
 
 
 class LanguageModel:
-    """A frozen Hugging Face model, its tokenizer and its layout. `digest` identifies the weights' content."""
+    """A frozen Hugging Face model, its tokenizer and its layout. `digest` identifies the weights' content.
+
+    `sides` are the models that patches may route questions to, by the digest of their artefact; `router` is set by
+    `overlay` while such a patch is on.
+    """
 
     has_encoder = False
 
@@ -54,6 +61,8 @@ class LanguageModel:
         self.module = module.eval().requires_grad_(False)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.layouts = LAYOUTS[kind]
+        self.sides: dict[str, Side] = {}
+        self.router: Router | None = None
 
     @property
     def device(self) -> torch.device:
@@ -195,7 +204,11 @@ class LanguageModel:
         return logits.float()
 
     def target_logits(self, batch: Batch) -> Tensor:
-        """Logits [targets, vocabulary] in fp32 that predict `batch.target`; no other row of the head is computed."""
+        """Logits [targets, vocabulary] in fp32 that predict `batch.target`; of another model where a patch says so."""
+        return self.own_target_logits(batch) if self.router is None else self.router.target_logits(batch)
+
+    def own_target_logits(self, batch: Batch) -> Tensor:
+        """`target_logits` of this model; no other row of the head is computed."""
         return self.head(self.states(batch)[batch.row, batch.position])
 
     def halt(self, batch: Batch, at: Place) -> Tensor:

@@ -156,6 +156,8 @@ class NeuronTraining:
             self.steps[active] = step
             if step % config.check_every == 0:
                 active = active[~self._check(step, positions, active, held_out, watch)]
+        if len(active):  # the last steps may have come after the last check
+            self.right[active] = self._answers(self.positions.of(active), active)
 
     @torch.no_grad()
     def _step(self, optimizer: torch.optim.Optimizer, active: Tensor) -> None:
@@ -176,15 +178,19 @@ class NeuronTraining:
     def _check(self, step: int, positions: Positions, active: Tensor, held_out: Tensor, watch: _Watch) -> Tensor:
         """Which of the active edits end here; also lowers the learning rate of those on a plateau."""
         total, silent = self.losses(positions, active, held_out)
-        wrong = (self._logits(positions, active).argmax(-1) != positions.target).float()
-        right = wrong.new_zeros(len(active)).index_add(0, positions.edit, wrong) == 0
-        self.right[active] = right
+        self.right[active] = right = self._answers(positions, active)
         ends = torch.zeros_like(right)
         for place, edit in enumerate(active.tolist()):
             self.rate[edit] *= watch.decay(edit, float(total[place]))
             if right[place] and step >= self.config.check_from:
                 ends[place] = watch.stalls(edit, float(silent[place]))
         return ends
+
+    @torch.no_grad()
+    def _answers(self, positions: Positions, active: Tensor) -> Tensor:
+        """Which of the active edits [active] have all their tokens right."""
+        wrong = (self._logits(positions, active).argmax(-1) != positions.target).float()
+        return wrong.new_zeros(len(active)).index_add(0, positions.edit, wrong) == 0
 
     def patch(self, edit: int) -> Patch:
         count = int(self.count[edit])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from editors.core.models import LanguageModel
 from editors.core.patch import Patch, Term
+from editors.core.route import routing
 
 UNPATCHED = -1
 
@@ -29,6 +30,7 @@ def overlay(model: LanguageModel, patches: Patch | Sequence[Patch],
     elif rows is None:
         raise ValueError("several patches need `rows`: the patch number of every batch row")
     with ExitStack() as stack:
+        stack.enter_context(routing(model, patches, rows))
         for path, hook in _hooks(patches, rows).items():
             stack.callback(model.submodule(path).register_forward_hook(hook).remove)
         yield
@@ -40,7 +42,8 @@ def _hooks(patches: Sequence[Patch], rows: Sequence[int] | None) -> dict[str, Ca
     terms: dict[str, list[tuple[int, Term]]] = defaultdict(list)
     for number in used:
         for term in patches[number].terms:
-            terms[term.module].append((number, term))
+            if term.module:
+                terms[term.module].append((number, term))
     return {path: _make_hook(path, found, rows) for path, found in terms.items()}
 
 

@@ -1,4 +1,5 @@
-"""An edit as a value: a `Patch` is a tuple of small terms, each added to the output of one named, frozen module."""
+"""An edit as a value: a `Patch` is a tuple of small terms, each added to the output of one named, frozen module, or a
+`Route` to another model."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ GATHER_RANK = 16  # up to this rank, copying each row's factors beats a loop ove
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What a patch adds to the output of `module`. A subclass names its tensors as fields and implements `delta`."""
+    """What a patch adds to the output of `module`. A subclass names its tensors as fields and implements `delta`.
+
+    One whose `module` is empty touches none.
+    """
 
     kind: ClassVar[str]
     module: str
@@ -170,7 +174,31 @@ class Neurons(Term):
         return self.keys.new_zeros(len(self.keys)) if self.bias is None else self.bias
 
 
-TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense, Neurons)}
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Route(Term):
+    """Questions in the scope of a (prompt, target) in `memory` are answered by a second model, not by this one.
+
+    `side` is the digest of the artefact that holds that model; `editors.core.route` does it. It touches no module.
+    """
+
+    kind: ClassVar[str] = "route"
+    module: str = ""
+    side: str
+    memory: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", tuple((prompt, target) for prompt, target in self.memory))
+
+    @property
+    def merge_key(self) -> Hashable:
+        return self.side
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        return cls(side=terms[0].side, memory=tuple(entry for term in terms for entry in term.memory))
+
+
+TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense, Neurons, Route)}
 
 
 def _pad_columns(matrix: Tensor, columns: int) -> Tensor:

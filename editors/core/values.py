@@ -57,13 +57,27 @@ def optimise_values(model: LanguageModel, requests: Sequence[EditRequest], layer
     weight decay: the MLP for ROME, the block for MEMIT.
     """
     rows = [_Rows.encode(model, request, contexts) for request in requests]
-    order = sorted(range(len(rows)), key=lambda number: rows[number].longest)
-    while order:
-        take = 1
-        while take < len(order) and rows[order[take]].longest * (len(contexts) + 1) * (take + 1) <= config.batch_tokens:
-            take += 1
-        numbers, order = order[:take], order[take:]
+    for numbers in chunks([row.longest * (len(contexts) + 1) for row in rows], config.batch_tokens):
         yield numbers, _Optimisation(model, [rows[n] for n in numbers], layer, config, anchor).run()
+
+
+def chunks(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Numbers of items in groups of similar size: a group's largest size times its length is within the budget, unless
+    it holds a single item."""
+    chunk: list[int] = []
+    for number in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if chunk and sizes[number] * (len(chunk) + 1) > budget:
+            yield chunk
+            chunk = []
+        chunk.append(number)
+    if chunk:
+        yield chunk
+
+
+def in_context(request: EditRequest, context: str) -> EditRequest:
+    """The request with a text before its prompt."""
+    assert request.subject_start is not None
+    return replace(request, prompt=context + request.prompt, subject_start=len(context) + request.subject_start)
 
 
 @dataclass(frozen=True)
@@ -76,9 +90,7 @@ class _Rows:
 
     @classmethod
     def encode(cls, model: LanguageModel, request: EditRequest, contexts: Sequence[str]) -> _Rows:
-        assert request.subject_start is not None
-        within = [replace(request, prompt=context + request.prompt, subject_start=len(context) + request.subject_start)
-                  for context in contexts]
+        within = [in_context(request, context) for context in contexts]
         essence = EditRequest(f"{request.subject} is a", request.subject, request.target)
         # The distribution is compared right after the subject, so nothing behind it needs to be read.
         upto = model.encode(essence.prompt).prompt[: model.subject_index(essence) + 1]

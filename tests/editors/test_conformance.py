@@ -21,7 +21,7 @@ from editors.core.patch import Dense, LowRank, Patch
 from editors.core.requests import EditRequest
 from editors.core.statistics import second_moments
 
-FILL = {"layers": [1, 2], "layer": 1, "encoder_layers": [1, 2]}
+FILL = {"layers": [1, 2], "layer": 1, "encoder_layers": [1, 2], "learning_rate": 1e-3}
 SMALL = {"steps": 4, "max_steps": 4, "batch_size": 2, "accumulate": 1, "validate_every": 2, "validation_examples": 2,
          "patience": 2}
 REQUESTS = [
@@ -158,7 +158,7 @@ def test_a_patch_saved_and_loaded_acts_the_same(editor, tmp_path):
     for number, patch in enumerate(patches):
         patch.save(tmp_path / f"{number}.safetensors")
     loaded = [Patch.load(tmp_path / f"{number}.safetensors") for number in range(2)]
-    close(answers(editor.model, loaded), answers(editor.model, patches), 1e-6)
+    close(answers(editor.model, loaded), answers(editor.model, patches), 1e-5)
     assert [dict(patch.info) for patch in loaded] == [dict(patch.info) for patch in patches]
 
 

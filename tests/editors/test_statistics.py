@@ -23,8 +23,8 @@ def test_moments_are_sums_over_real_tokens_only(tiny_gptj):
     for layer, path in zip((0, 2), paths, strict=True):
         keys = torch.cat([keys_of(tiny_gptj, text, layer) for text in TEXTS]).double()
         assert moments[path].count == len(keys)
-        torch.testing.assert_close(moments[path].total, keys.T @ keys, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(moments[path].mean, keys.T @ keys / len(keys), atol=1e-8, rtol=1e-5)
+        torch.testing.assert_close(moments[path].total, keys.T @ keys, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(moments[path].mean, keys.T @ keys / len(keys), atol=1e-7, rtol=1e-5)
 
 
 def test_token_budget_stops_an_endless_text_and_parts_add_up(tiny_gptj):
@@ -37,7 +37,7 @@ def test_token_budget_stops_an_endless_text_and_parts_add_up(tiny_gptj):
     halves = [second_moments(tiny_gptj, [1], part, 10**6)[path] for part in (TEXTS[:20], TEXTS[20:])]
     whole = second_moments(tiny_gptj, [1], TEXTS, 10**6)[path]
     assert (halves[0] + halves[1]).count == whole.count
-    torch.testing.assert_close((halves[0] + halves[1]).total, whole.total, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close((halves[0] + halves[1]).total, whole.total, atol=1e-4, rtol=1e-5)
 
 
 def test_moments_are_saved_exactly(tiny_gptj, tmp_path):

@@ -1,0 +1,176 @@
+"""MEND: a network per matrix shape rewrites the factors of the edit's gradient (Mitchell et al. 2022; METHODS
+section 6)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from editors.core.examples import Example
+from editors.core.hypernetwork import (
+    Factors,
+    HyperConfig,
+    HyperEditor,
+    Hypernetwork,
+    HyperTrainee,
+    Matrix,
+    Update,
+    matrices,
+)
+from editors.core.models import LanguageModel
+from editors.core.patch import Patch
+from editors.core.requests import EditRequest
+
+EPSILON = 1e-7  # added to standard deviations
+FLOOR = 0.01  # least standard deviation, as a share of the mean one: a neuron that training never saw fire may fire
+
+
+class MendConfig(HyperConfig):
+    """`alpha` is where the learned step sizes start, `sign` theirs: the authors' `+` climbs the loss until training has
+    turned it, `-` descends from the start. `norm` standardises the factors with means and deviations over the tokens of
+    `statistics_examples` training facts. In a joint edit the factors are those of the mean loss (the authors', who
+    train a network per number of edits) or of the `sum`, as if each were alone."""
+
+    rank: PositiveInt = 1920
+    alpha: PositiveFloat = 1e-4
+    alpha_learning_rate: PositiveFloat = 1e-4
+    sign: Literal["+", "-"] = "+"
+    norm: bool = True
+    statistics_examples: PositiveInt = 1000
+    joint_loss: Literal["mean", "sum"] = "mean"
+
+
+class Layer(nn.Module):
+    """`z + relu(scale * (U V z + bias) + shift)`, the identity at first; scale and shift are each matrix's own."""
+
+    def __init__(self, width: int, rank: int, modes: int) -> None:
+        super().__init__()
+        rank = min(rank, width)
+        self.u = nn.Parameter(torch.zeros(width, rank))
+        self.v = nn.Parameter(torch.randn(rank, width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.scale = nn.Parameter(torch.ones(modes, width))
+        self.shift = nn.Parameter(torch.zeros(modes, width))
+
+    def forward(self, z: Tensor, mode: int) -> Tensor:
+        inner = z @ self.v.T @ self.u.T + self.bias
+        # clamp, whose gradient at 0 is 1: relu's is 0, and nothing would ever leave the identity
+        return z + (self.scale[mode] * inner + self.shift[mode]).clamp(min=0)
+
+
+class Transform(nn.Module):
+    """The network and the statistics that all matrices of one shape share. `mean` and `std` are [in + out]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, inputs: int, outputs: int, rank: int, modes: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.layers = nn.ModuleList(Layer(inputs + outputs, rank, modes) for _ in range(2))
+        self.register_buffer("mean", torch.zeros(inputs + outputs))
+        self.register_buffer("std", torch.ones(inputs + outputs) - EPSILON)
+
+    def forward(self, factors: Factors, mode: int) -> Factors:
+        """The factors at tokens that count, rewritten; the others stay 0."""
+        z = (torch.cat([factors.x, factors.grad], -1)[factors.real] - self.mean) / (self.std + EPSILON)
+        for layer in self.layers:
+            z = layer(z, mode)
+        x, grad = z[:, : self.inputs], z[:, self.inputs:]
+        return Factors(factors.x.new_zeros(factors.x.shape).masked_scatter(factors.real[..., None], x),
+                       factors.grad.new_zeros(factors.grad.shape).masked_scatter(factors.real[..., None], grad),
+                       factors.real)
+
+    def standardise(self, tokens: Tensor) -> None:
+        """Takes mean and deviation from tokens [n, in + out]."""
+        self.mean.copy_(tokens.mean(0))
+        std = tokens.std(0)
+        for part in (std[: self.inputs], std[self.inputs:]):
+            part.clamp_(min=FLOOR * float(part.mean()))
+        self.std.copy_(std)
+
+
+class MendNetwork(Hypernetwork):
+    in_half = (".u", ".v")
+
+    def __init__(self, edited: Sequence[Matrix], config: MendConfig) -> None:
+        super().__init__()
+        self.matrices, self.config = edited, config
+        shapes = [_shape(matrix) for matrix in edited]
+        self.modes = [shapes[:number].count(shape) for number, shape in enumerate(shapes)]
+        self.transforms = nn.ModuleDict({
+            shape: Transform(matrix.inputs, matrix.outputs, config.rank, shapes.count(shape))
+            for shape, matrix in dict(zip(shapes, edited, strict=True)).items()})
+        self.alpha = nn.Parameter(torch.full((len(edited),), config.alpha))
+
+    def forward(self, factors: Mapping[str, Factors], requests: Sequence[EditRequest]) -> dict[str, Update]:
+        steps = self.alpha if self.config.sign == "+" else -self.alpha
+        updates = {}
+        for matrix, mode, step in zip(self.matrices, self.modes, steps, strict=True):
+            x, grad, real = self.transforms[_shape(matrix)](factors[matrix.path], mode)
+            updates[matrix.path] = Update(step * grad, x, real)
+        return updates
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.transforms.parameters())},
+                {"params": [self.alpha], "lr": self.config.alpha_learning_rate}]
+
+    @torch.no_grad()
+    def standardise(self, tokens: Mapping[str, Tensor]) -> None:
+        """Statistics of every shape from the tokens [n, in + out] at its matrices, by path."""
+        for shape, transform in self.transforms.items():
+            assert isinstance(transform, Transform)
+            transform.standardise(torch.cat([tokens[m.path] for m in self.matrices if _shape(m) == shape]))
+
+
+def _shape(matrix: Matrix) -> str:
+    return f"{matrix.inputs} to {matrix.outputs}"
+
+
+class MEND(HyperEditor):
+    """`W += alpha * sum_t grad'_t x'_tᵀ`, with factors rewritten by the network of their shape.
+
+    The authors count means and deviations while they train; here one pass over training facts comes before it, so that
+    a run that is resumed is the same run.
+    """
+
+    name = "mend"
+    version = 1
+    Config = MendConfig
+    config: MendConfig
+
+    @classmethod
+    def training_settings(cls, config: HyperConfig) -> dict[str, Any]:  # type: ignore[override]
+        return {name: value for name, value in super().training_settings(config).items() if name != "joint_loss"}
+
+    @classmethod
+    def build(cls, model: LanguageModel, config: HyperConfig) -> MendNetwork:
+        assert isinstance(config, MendConfig)
+        return MendNetwork(matrices(model, config), config)
+
+    @classmethod
+    def begin(cls, trainee: HyperTrainee, examples: Sequence[Example], seed: int) -> None:
+        network, config = trainee.module, trainee.config
+        assert isinstance(network, MendNetwork) and isinstance(config, MendConfig)
+        if not config.norm:
+            return
+        chosen = random.Random(f"statistics {seed}").sample(examples, min(config.statistics_examples, len(examples)))
+        tokens: dict[str, list[Tensor]] = {matrix.path: [] for matrix in network.matrices}
+        for start in range(0, len(chosen), config.edits_at_once):
+            part = [example.request for example in chosen[start: start + config.edits_at_once]]
+            for path, factors in trainee.factors(part).items():
+                tokens[path].append(torch.cat([factors.x, factors.grad], -1)[factors.real])
+        network.standardise({path: torch.cat(parts) for path, parts in tokens.items()})
+
+    def edit(self, requests: Sequence[EditRequest]) -> Patch:
+        """All requests' tokens side by side, with the gradient of the mean loss over target tokens, or of the sum of
+        the requests' losses."""
+        total = None
+        if self.config.joint_loss == "mean":
+            total = sum(len(self.model.encode(r.prompt, r.target, end=True).target) for r in requests)
+        return sum(self._patches(requests, total), Patch()).compact()
