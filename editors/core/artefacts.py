@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.core.errors import InputError
+from editors.core.tensorfiles import read_header, read_tensors, write_tensors
 
-FORMAT = "editfleet-artefact-1"
+KIND = "trained editor"
 
 
 @dataclass(frozen=True)
@@ -54,30 +53,15 @@ class Artefact:
 
     def save(self, path: Path | str) -> None:
         """Writes one file, atomically."""
-        path = Path(path)
-        header = {"format": FORMAT, "artefact": json.dumps({**self._header(), "report": dict(self.report)})}
-        partial = path.with_name(path.name + ".partial")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}, partial, header)
-        partial.replace(path)
+        write_tensors(path, KIND, {**self._header(), "report": dict(self.report)}, self.tensors)
 
     @staticmethod
     def load(path: Path | str) -> Artefact:
         """Reads a file written by `save`. Raises `InputError` for any other file."""
-        artefact = Artefact.describe(path)
-        with safe_open(path, "pt") as file:
-            return replace(artefact, tensors={name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        header, tensors = read_tensors(path, KIND)
+        return Artefact(**header, tensors=tensors)
 
     @staticmethod
     def describe(path: Path | str) -> Artefact:
         """The artefact without its tensors: reads the header alone."""
-        try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-        except FileNotFoundError:
-            raise InputError(f"there is no artefact file '{path}'") from None
-        except Exception as error:
-            raise InputError(f"'{path}' is not a safetensors file: {error}") from error
-        if header.get("format") != FORMAT:
-            raise InputError(f"'{path}' is not an artefact: its format is {header.get('format')!r}, expected "
-                             f"{FORMAT!r}")
-        return Artefact(**json.loads(header["artefact"]))
+        return Artefact(**read_header(path, KIND))

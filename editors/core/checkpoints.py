@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from editors.core.tensorfiles import read_header, read_tensors, write_tensors
+
+KIND = "checkpoint"
 
 
 def save_checkpoint(path: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer,
-                    header: Mapping[str, str]) -> None:
+                    header: Mapping[str, Any]) -> None:
     tensors = {f"weights.{name}": tensor for name, tensor in weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, partial, dict(header))
-    partial.replace(path)
+    write_tensors(path, KIND, header, tensors)
 
 
-def read_header(path: Path) -> dict[str, str]:
-    with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+def read_progress(path: Path) -> dict[str, Any]:
+    """The header a checkpoint was saved with."""
+    return read_header(path, KIND)
 
 
 def load_checkpoint(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Restores the optimiser, which must have the same parameters, and returns the weights."""
     weights: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118
-            kind, rest = name.split(".", 1)
-            if kind == "weights":
-                weights[rest] = file.get_tensor(name)
-            else:
-                index, key = rest.split(".", 1)
-                state.setdefault(int(index), {})[key] = file.get_tensor(name)
+    for name, tensor in read_tensors(path, KIND)[1].items():
+        kind, rest = name.split(".", 1)
+        if kind == "weights":
+            weights[rest] = tensor
+        else:
+            index, key = rest.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return weights

@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers.activations import ACT2FN
 
 from editors.core.errors import InputError
+from editors.core.tensorfiles import read_tensors, write_tensors
 
-FORMAT = "editfleet-patch-1"
 GATHER_RANK = 16  # up to this rank, copying each row's factors beats a loop over patches
 
 
@@ -240,34 +237,21 @@ class Patch:
 
     def save(self, path: Path | str) -> None:
         """Writes one safetensors file, atomically: terms as `index.field`, everything else in the header."""
-        path = Path(path)
-        own = torch.contiguous_format  # and a copy each: a file may not hold one tensor under two names
-        tensors = {f"{number}.{name}": tensor.clone(memory_format=own) for number, term in enumerate(self.terms)
+        tensors = {f"{number}.{name}": tensor for number, term in enumerate(self.terms)
                    for name, tensor in term.tensors().items()}
-        header = {"format": FORMAT, "info": json.dumps(dict(self.info)),
-                  "terms": json.dumps([{"kind": term.kind, **term.settings()} for term in self.terms])}
-        partial = path.with_name(path.name + ".partial")
-        save_file(tensors, partial, header)
-        partial.replace(path)
+        terms = [{"kind": term.kind, **term.settings()} for term in self.terms]
+        write_tensors(path, "patch", {"info": dict(self.info), "terms": terms}, tensors)
 
     @staticmethod
     def load(path: Path | str) -> Patch:
         """Reads a file written by `save`. Raises `InputError` for any other file."""
-        try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise InputError(f"there is no patch file {path}") from None
-        except Exception as error:
-            raise InputError(f"{path} is not a safetensors file: {error}") from error
-        if header.get("format") != FORMAT:
-            raise InputError(f"{path} is not a patch: its format is {header.get('format')!r}, expected {FORMAT!r}")
+        header, tensors = read_tensors(path, "patch")
         terms = []
-        for number, settings in enumerate(json.loads(header["terms"])):
+        for number, settings in enumerate(header["terms"]):
             kind = settings.pop("kind")
             if kind not in TERMS:
                 raise InputError(f"{path} holds a term of kind '{kind}', which this version does not know")
-            own = {name.split(".", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")}
+            own: dict[str, Any] = {name.split(".", 1)[1]: tensor for name, tensor in tensors.items()
+                                   if name.startswith(f"{number}.")}
             terms.append(TERMS[kind](**settings, **own))
-        return Patch(tuple(terms), json.loads(header["info"]))
+        return Patch(tuple(terms), header["info"])

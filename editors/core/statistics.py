@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.core.batches import Encoded, Place
 from editors.core.capture import capture_inputs
 from editors.core.errors import InputError
 from editors.core.models import LanguageModel
+from editors.core.tensorfiles import read_tensors, write_tensors
 
+KIND = "second moments"  # of a file
 VERSION = 1  # grows when moments of the same text change
 BATCH_TOKENS = 2048
 
@@ -86,19 +86,14 @@ def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterato
 
 def save_moments(moments: dict[str, SecondMoment], path: Path) -> None:
     """Writes moments to one safetensors file, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: moment.total.contiguous() for name, moment in moments.items()}, partial,
-              {"format": "editfleet-moments-1", **{name: str(moment.count) for name, moment in moments.items()}})
-    partial.replace(path)
+    write_tensors(path, KIND, {"counts": {name: moment.count for name, moment in moments.items()}},
+                  {name: moment.total for name, moment in moments.items()})
 
 
 def load_moments(path: Path) -> dict[str, SecondMoment]:
-    """Reads a file written by `save_moments`."""
-    with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
-        if header.get("format") != "editfleet-moments-1":
-            raise InputError(f"{path} holds no second moments")
-        return {name: SecondMoment(int(header[name]), file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    """Reads a file written by `save_moments`. Raises `InputError` for any other file."""
+    header, tensors = read_tensors(path, KIND)
+    return {name: SecondMoment(header["counts"][name], total) for name, total in tensors.items()}
 
 
 class KeySolver:

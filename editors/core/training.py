@@ -4,7 +4,6 @@ every few minutes, the same weights whether or not it was interrupted."""
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import random
 import time
@@ -19,7 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.base import EditorConfig
-from editors.core.checkpoints import load_checkpoint, read_header, save_checkpoint
+from editors.core.checkpoints import load_checkpoint, read_progress, save_checkpoint
 from editors.core.errors import InputError
 from editors.core.examples import Example
 
@@ -156,7 +155,7 @@ class _Run:
             weights = {f"now.{name}": tensor for name, tensor in self._weights().items()}
             weights |= {f"best.{name}": tensor for name, tensor in self.best.items()}
             save_checkpoint(self.checkpoint, weights, self.optimizer,
-                            {"run": self.fingerprint, "progress": json.dumps(asdict(self.progress))})
+                            {"run": self.fingerprint, "progress": asdict(self.progress)})
             self._saved = time.monotonic()
 
     def resume(self) -> None:
@@ -164,13 +163,13 @@ class _Run:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         try:
-            header = read_header(self.checkpoint)
+            header = read_progress(self.checkpoint)
             if header.get("run") != self.fingerprint:
                 return
             weights = load_checkpoint(self.checkpoint, self.optimizer)
         except Exception:  # a damaged file costs the progress it held, nothing else
             return
-        self.progress = _Progress(**json.loads(header["progress"]))
+        self.progress = _Progress(**header["progress"])
         self.trainee.module.load_state_dict({name.removeprefix("now."): tensor for name, tensor in weights.items()
                                              if name.startswith("now.")})
         self.best = {name.removeprefix("best."): tensor for name, tensor in weights.items()

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from editors.core.checkpoints import load_checkpoint, read_header, save_checkpoint
+from editors.core.checkpoints import load_checkpoint, read_progress, save_checkpoint
 from editors.core.errors import InputError
 from evaluators.testbed.world import World
 
@@ -113,7 +113,7 @@ class Pretraining(ABC, Generic[C, M]):
 
     def save_checkpoint(self) -> None:
         save_checkpoint(self._checkpoint, dict(self.model.named_parameters()), self.optimizer,
-                        {"step": str(self.step), "config": self.config.fingerprint})
+                        {"step": self.step, "config": self.config.fingerprint})
 
     def resume(self) -> bool:
         """Continues from the checkpoint if there is one.
@@ -128,14 +128,14 @@ class Pretraining(ABC, Generic[C, M]):
             except OSError as error:
                 raise InputError(f"cannot write to '{self.directory}': {error.strerror}") from error
             return False
-        header = read_header(self._checkpoint)
+        header = read_progress(self._checkpoint)
         if header["config"] != self.config.fingerprint:
             raise InputError(f"{self._checkpoint} belongs to another configuration; remove it or name another --out")
         weights = load_checkpoint(self._checkpoint, self.optimizer)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(weights[name])
-        self.step = int(header["step"])
+        self.step = header["step"]
         return True
 
     def train(self, on_step: Callable[[int, float], None], checkpoint_every: int = 300) -> None:

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
+from editors.core.patch import LowRank, Patch
 
 ARTEFACT = Artefact("mend", 1, {"rank": 4}, "abc", {"net": torch.arange(6.0).reshape(2, 3), "at": torch.tensor(3)},
                     {"steps": 7})
@@ -42,11 +43,18 @@ def test_an_artefact_for_something_else_is_refused(wanted, message):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="there is no artefact file"):
+    with pytest.raises(InputError, match="there is no trained editor file"):
         Artefact.load(tmp_path / "none")
     (tmp_path / "text").write_text("hello")
     with pytest.raises(InputError, match="not a safetensors file"):
         Artefact.load(tmp_path / "text")
     save_file({"x": torch.ones(1)}, tmp_path / "x")
-    with pytest.raises(InputError, match="is not an artefact"):
+    with pytest.raises(InputError, match="is no trained editor file"):
         Artefact.load(tmp_path / "x")
+
+
+def test_the_same_content_is_the_same_bytes(tmp_path):
+    for number in range(8):  # the library shuffles what a header's fields are
+        Patch((LowRank("m", torch.ones(2, 1), torch.ones(3, 1)),), {"editor": "rome", "loss": 0.5}).save(
+            tmp_path / f"{number}.safetensors")
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1

@@ -10,7 +10,7 @@ from torch import nn
 
 from editors.base import Resources
 from editors.core.examples import Example, Question
-from editors.core.hypernetwork import HyperTrainee, Matrix, matrices, patches
+from editors.core.hypernetwork import HyperTrainee, Matrix, patches
 from editors.core.requests import EditRequest
 from editors.ke import KE, KEConfig, KENetwork, with_answers
 

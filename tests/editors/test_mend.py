@@ -66,8 +66,8 @@ def test_statistics_are_those_of_training_tokens(model):
     artefact = MEND.train(model, config, EXAMPLES)
     tokens = {}
     for example in EXAMPLES:
-        for matrix, (x, grad, real) in zip(matrices(model, config), factors_alone(model, config,
-                                                                                 example.request).values(), strict=True):
+        alone = factors_alone(model, config, example.request).values()
+        for matrix, (x, grad, real) in zip(matrices(model, config), alone, strict=True):
             shape = f"{matrix.inputs} to {matrix.outputs}"
             tokens.setdefault(shape, []).append(torch.cat([x[real], grad[real]], -1))
     assert sorted(tokens) == ["32 to 64", "64 to 32"]

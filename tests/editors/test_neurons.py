@@ -142,7 +142,7 @@ def test_side_by_side_training_is_plain_training_of_each(tiny_gated_t5, override
         torch.testing.assert_close(together.values[edit, :count], reference.values, atol=2e-3, rtol=1e-2)
         seen.add((reference.steps, reference.rate))
     if "clip" not in overrides:
-        assert len(seen) > 1 or "plateau" in overrides and seen != {(24, 1.0)}
+        assert len(seen) > 1 or ("plateau" in overrides and seen != {(24, 1.0)})
 
 
 def test_edits_that_end_at_different_steps_are_the_edits_alone(model):

@@ -157,7 +157,7 @@ def test_other_files_are_refused(tmp_path):
         Patch.load(tmp_path / "text.safetensors")
     from safetensors.torch import save_file
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match="is not a patch"):
+    with pytest.raises(InputError, match="is no patch file"):
         Patch.load(tmp_path / "other.safetensors")
 
 

@@ -1,0 +1,61 @@
+"""Tensors and JSON facts about them as one safetensors file, written atomically: the same content, the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from editors.core.errors import InputError
+
+HEADER = "editfleet"  # the only key of the file's metadata: the library writes several in any order
+
+
+def write_tensors(path: Path | str, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes a file of a `kind`, such as "patch"; `header` is JSON."""
+    path = Path(path)
+    # A copy each: a file may not hold one tensor under two names.
+    copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+              for name, tensor in tensors.items()}
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(copies, partial, {HEADER: json.dumps({"kind": kind, **header}, sort_keys=True)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_header(path: Path | str, kind: str) -> dict[str, Any]:
+    """The header alone. Raises `InputError` for a file that is missing, damaged or of another kind."""
+    with _open(path, kind) as (header, _):
+        return header
+
+
+def read_tensors(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors, on the CPU. Raises `InputError` like `read_header`."""
+    with _open(path, kind) as (header, file):
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _open(path: Path | str, kind: str) -> Iterator[tuple[dict[str, Any], Any]]:
+    try:
+        opened = safe_open(path, "pt")
+    except FileNotFoundError:
+        raise InputError(f"there is no {kind} file '{path}'") from None
+    except Exception as error:
+        raise InputError(f"'{path}' is not a safetensors file: {error}") from error
+    with opened as file:
+        header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+        found = header.pop("kind", None)
+        if found != kind:
+            raise InputError(f"'{path}' is no {kind} file; it holds {f'a {found}' if found else 'something else'}")
+        yield header, file
