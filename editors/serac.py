@@ -38,8 +38,9 @@ class SeracConfig(TrainingConfig):
 
     Without `classifier`, a DistilBERT of `classifier_layers` and `classifier_width` that reads the edited model's
     tokens starts from nothing but its token embeddings, where they are as wide. Without `side_model`, the edited
-    model's first `side_layers` blocks (of each stack) between its own embeddings and head are trained. The defaults
-    of training are the authors'.
+    model's first `side_layers` blocks (of each stack), its embeddings and its head are copied and trained. Out of
+    scope are `unchanged` questions of each example, and the others of its batch. The defaults of training are the
+    authors'.
     """
 
     steps: PositiveInt = 100_000
@@ -56,6 +57,7 @@ class SeracConfig(TrainingConfig):
     side_layers: PositiveInt = 2
     edit_weight: PositiveFloat = 0.1
     scope_weight: PositiveFloat = 1.0
+    unchanged: PositiveInt = 1
 
 
 class SERAC(Editor):
@@ -150,7 +152,7 @@ def _wrap(model: LanguageModel, module: Any, name: str) -> LanguageModel:
 
 
 def _shortened(model: LanguageModel, layers: int) -> LanguageModel:
-    """The first blocks of a model; its embeddings and head are copied too, and stay as they are."""
+    """The first blocks of a model, between copies of its embeddings and head."""
     if layers > model.depth:
         raise InputError(f"configuration of editor 'serac': side_layers {layers} is more than the {model.depth} "
                          f"layers of '{model.name}'")
@@ -161,10 +163,7 @@ def _shortened(model: LanguageModel, layers: int) -> LanguageModel:
     module = _blank(model, config, tied=head.weight is table.weight)
     kept = module.state_dict()
     module.load_state_dict({name: tensor for name, tensor in model.module.state_dict().items() if name in kept})
-    shortened = _wrap(model, module, f"{layers} layers of {model.name}")
-    for frozen in (module.get_input_embeddings(), module.get_output_embeddings()):
-        frozen.requires_grad_(False)
-    return shortened
+    return _wrap(model, module, f"{layers} layers of {model.name}")
 
 
 def _named(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None) -> LanguageModel:
@@ -242,8 +241,11 @@ class _Trainee(Trainee):
     def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
         """`edit_weight * NLL(c | the right entry) + scope_weight * (negative log-likelihood of the scope scores)`."""
         questions = [rng.choice((example.request.prompt, *example.paraphrases)) for example in examples]
-        return (self.config.edit_weight * self._answers(examples, questions)
-                + self.config.scope_weight * self._scope(examples, questions))
+        outside = [[question.prompt for question in rng.sample(example.unchanged, min(self.config.unchanged,
+                                                                                      len(example.unchanged)))]
+                   for example in examples]
+        return (self.config.edit_weight * self._nll(examples, questions)
+                + self.config.scope_weight * self._scope(examples, questions, outside))
 
     @torch.no_grad()
     def validation_loss(self, examples: Sequence[Example], rng: random.Random) -> float:
@@ -253,7 +255,7 @@ class _Trainee(Trainee):
             total += float(self.loss(batch, rng)) * len(batch)
         return total / len(examples)
 
-    def _answers(self, examples: Sequence[Example], questions: Sequence[str]) -> Tensor:
+    def _nll(self, examples: Sequence[Example], questions: Sequence[str]) -> Tensor:
         model = self.side.model
         rows: list[Encoded] = []
         for example, question in zip(examples, questions, strict=True):
@@ -263,13 +265,12 @@ class _Trainee(Trainee):
         batch = model.collate(rows)
         return nn.functional.cross_entropy(model.target_logits(batch), batch.target)
 
-    def _scope(self, examples: Sequence[Example], questions: Sequence[str]) -> Tensor:
-        """Out of an entry's scope are its example's `unchanged`, and what the batch asks about other subjects."""
+    def _scope(self, examples: Sequence[Example], questions: Sequence[str], outside: Sequence[list[str]]) -> Tensor:
+        """Out of an entry's scope are the texts of `outside`, and what the batch asks about other subjects."""
         entries = [example.request.prompt for example in examples]
-        unchanged = [list(dict.fromkeys(question.prompt for question in example.unchanged)) for example in examples]
-        texts = list(dict.fromkeys([*entries, *questions, *(text for some in unchanged for text in some)]))
+        texts = list(dict.fromkeys([*entries, *questions, *(text for some in outside for text in some)]))
         place = {text: number for number, text in enumerate(texts)}
-        pairs = [(entry, text) for entry, some in zip(entries, unchanged, strict=True) for text in some]
+        pairs = [(entry, text) for entry, some in zip(entries, outside, strict=True) for text in some]
         pairs += [(entry, text) for entry, one in zip(entries, examples, strict=True)
                   for text, other in zip(questions, examples, strict=True)
                   if one.request.subject != other.request.subject]
@@ -280,7 +281,7 @@ class _Trainee(Trainee):
             return (vectors[left] - vectors[right]).square().sum(1)
 
         inside = distance(list(zip(entries, questions, strict=True))).mean()
-        outside = [pair for pair in pairs if pair[0] != pair[1]]
-        if not outside:
+        apart = [pair for pair in pairs if pair[0] != pair[1]]
+        if not apart:
             return inside
-        return inside - (-torch.expm1(-distance(outside).clamp(min=NEAREST))).log().mean()
+        return inside - (-torch.expm1(-distance(apart).clamp(min=NEAREST))).log().mean()

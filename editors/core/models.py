@@ -244,7 +244,7 @@ class LanguageModel:
 
     def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
         hidden: Tensor = backbone(attention_mask=batch.attention_mask, position_ids=batch.position_ids,
-                                  past_key_values=cache, use_cache=cache is not None, **start).last_hidden_state
+                                  cache=cache, use_cache=cache is not None, **start).last_hidden_state
         return hidden
 
 

@@ -77,8 +77,6 @@ def test_blocks_and_classifier_are_trained_and_nothing_of_the_models(model):
     base = {weight.data_ptr() for weight in model.module.parameters()}
     names = [name for name, weight in _learned(side)]
     assert not any(weight.data_ptr() in base for weight in side.model.module.parameters())
-    assert not any(word in name for name in names if name.startswith("model.")
-                   for word in ("wte", "lm_head", "shared", "embed_tokens"))
     assert any(name.startswith("model.") for name in names) and any(name.startswith("classifier.") for name in names)
     assert not any(weight.requires_grad for weight in model.module.parameters())
 
@@ -101,7 +99,7 @@ def test_a_prompt_is_embedded_alike_in_any_batch(model):
 
 
 def test_the_loss_is_that_of_a_plain_loop(model):
-    config = SeracConfig(**QUICK, edit_weight=0.3, scope_weight=0.7)
+    config = SeracConfig(**QUICK, edit_weight=0.3, scope_weight=0.7, unchanged=2)
     side = build(model, config)
     examples, rng = EXAMPLES[:4], random.Random(5)
     questions = [rng.choice((each.request.prompt, *each.paraphrases)) for each in examples]

@@ -87,10 +87,37 @@ def test_no_subject_is_on_both_sides():
         hold_out(EXAMPLES[:2], 1, seed=0)
 
 
-def test_a_run_cut_short_goes_on_where_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 20, 70), (1.0, 60, 110)])
+def test_swapped_facts_are_practised_with_another_answer_of_their_batch(share, least, most):
+    trainee, seen = Line(), []
+    plain = trainee.loss
+    trainee.loss = lambda examples, rng: seen.append(examples) or plain(examples, rng)
+    fit(trainee, EXAMPLES, CONFIG.model_copy(update={"swapped": share}), seed=0)
+    own = {example.request.target for example in EXAMPLES}
+    assert all(example.request.target in own for batch in seen for example in batch)
+    assert least <= sum(example not in EXAMPLES for batch in seen for example in batch) <= most
+
+
+def test_decay_takes_every_rate_from_its_own_start_to_nothing(monkeypatch):
+    seen = []
+    step = torch.optim.Adam.step
+
+    def note(self, *arguments, **options):
+        seen.append([group["lr"] for group in self.param_groups])
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", note)
+    fit(Line(), EXAMPLES, CONFIG.model_copy(update={"decay": True}), seed=0)
+    assert seen[0] == [0.1, 0.01] and seen[15] == pytest.approx([0.05, 0.005])
+    assert seen == sorted(seen, reverse=True) and 0 < seen[-1][0] < 0.001
+
+
+@pytest.mark.parametrize("decay", [False, True])
+def test_a_run_cut_short_goes_on_where_it_was(tmp_path, monkeypatch, decay):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    config = CONFIG.model_copy(update={"decay": decay})
     whole = Line()
-    fit(whole, EXAMPLES, CONFIG, seed=0)
+    fit(whole, EXAMPLES, config, seed=0)
 
     class Cut(Exception):
         pass
@@ -101,9 +128,9 @@ def test_a_run_cut_short_goes_on_where_it_was(tmp_path, monkeypatch):
 
     path = tmp_path / "run.safetensors"
     with pytest.raises(Cut):
-        fit(Line(), EXAMPLES, CONFIG, seed=0, checkpoint=path, on_step=cut)
+        fit(Line(), EXAMPLES, config, seed=0, checkpoint=path, on_step=cut)
     second = Line()
-    report = fit(second, EXAMPLES, CONFIG, seed=0, checkpoint=path)
+    report = fit(second, EXAMPLES, config, seed=0, checkpoint=path)
     assert len(second.batches) == 17 and report["step"] == 30
     assert torch.equal(second.module.weight, whole.module.weight)
     assert not list(tmp_path.iterdir())
