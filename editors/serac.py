@@ -174,9 +174,6 @@ def _named(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tens
     if found.model_type != model.module.config.model_type:
         raise InputError(f"side model '{name}' is of type '{found.model_type}', but '{model.name}' is of type "
                          f"'{model.module.config.model_type}'; both have to read the same tokens")
-    if model.max_length is not None and found.max_position_embeddings < model.max_length:
-        raise InputError(f"side model '{name}' reads {found.max_position_embeddings} tokens, fewer than "
-                         f"'{model.name}' with {model.max_length}")
     if learned is not None:
         return _wrap(model, _blank(model, found, tied=f"model.{HEAD}" not in learned), name)
     side = load_model(name)

@@ -33,8 +33,8 @@ class DatasetSpec(BaseModel):
     """A data set as a campaign names it: a built-in name alone, or a mapping.
 
     With `path`, `name` is a free label and `format` says how to read the file; without, `name` is one of `BUILT_IN`
-    and `split` chooses its half (halves share no subject). `offset` and `limit` count records, before any is skipped.
-    `train` is a file of the same format with the cases that trained methods learn from.
+    and `split` chooses its half (halves share no subject) or `all`. `offset` and `limit` count records, before any is
+    skipped. `train` is a file of the same format with the cases that trained methods learn from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,9 +102,9 @@ def training_spec(spec: DatasetSpec, limit: int | None = None) -> DatasetSpec:
         if spec.train is not None:
             raise InputError(f"data set '{spec.name}' is built in: it has training cases of its own, so leave out "
                              f"'train: {spec.train}'")
-        if spec.split == "train":
-            raise InputError(f"data set '{spec.name}' with 'split: train' holds what trained editors learn from; use "
-                             "'split: eval' for them")
+        if spec.split != "eval":
+            raise InputError(f"data set '{spec.name}' with 'split: {spec.split}' holds what trained editors learn "
+                             "from; use 'split: eval' for them")
         return DatasetSpec(name=spec.name, split="train", limit=limit)
     if spec.train is None:
         raise InputError(f"data set '{spec.name}' has no training cases: add 'train: FILE', a file of the same format "

@@ -81,9 +81,9 @@ class Side:
         long."""
         known = self.encode(*entry)
         context = (known.prompt[:-1] if self.model.has_encoder else known.prompt) + known.target
-        if self.model.max_length is not None:
-            context = context[max(len(context) + len(question) - self.model.max_length, 0):]
-        return Encoded(context + question.prompt, question.target)
+        row = Encoded(context + question.prompt, question.target)
+        surplus = 0 if self.model.max_length is None else max(len(row) - self.model.max_length, 0)
+        return Encoded(row.prompt[surplus:], row.target)
 
     def target_logits(self, rows: Sequence[Encoded], vocabulary: int) -> Tensor:
         """c's logits [targets, vocabulary] in fp32; tokens it lacks get a logit that is never the highest."""

@@ -14,7 +14,7 @@ from evaluators.testbed.templates import Style, Template, pick
 from evaluators.testbed.world import World, build_world
 
 Flavour = Literal["cloze", "question"]
-Split = Literal["eval", "train"]
+Split = Literal["eval", "train", "all"]
 NEIGHBOURS, ATTRIBUTES, UNRELATED = 5, 3, 2
 PARAPHRASES: dict[Flavour, tuple[tuple[Style, int], ...]] = {
     "cloze": (("cloze", 2), ("question", 1)), "question": (("question", 3),)}
@@ -37,13 +37,14 @@ def testbed_cases(flavour: Flavour, split: Split) -> tuple[Case, ...]:
 
 
 def _subjects(world: World, split: Split) -> list[tuple[str, str]]:
-    """The (subject, type) pairs of one half of each type."""
+    """The (subject, type) pairs of one half of each type, or of all."""
     chosen = []
     for kind in dict.fromkeys(relation.subject for relation in EDITABLE):
         names = list(world.entities[kind])
         random.Random(f"split {kind}").shuffle(names)
         half = len(names) // 2
-        chosen += [(name, kind) for name in (names[:half] if split == "eval" else names[half:])]
+        part = {"eval": names[:half], "train": names[half:], "all": names}[split]
+        chosen += [(name, kind) for name in part]
     return chosen
 
 

@@ -13,9 +13,12 @@ import pytest
 
 from cluster.campaign import load_campaign
 from cluster.plan import plan
+from cluster.work import SHIPPED, TrainTask
 from editors import get_editor
+from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from evaluators import metrics
+from jobs.console import find_campaign
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -166,3 +169,15 @@ def test_a_model_of_an_unsupported_type_is_refused(make_plan, tmp_path):
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InputError, match="is of type 'bert'; supported types: "):
         make_plan(models=[{"name": "bert", "path": "bert"}])
+
+
+def test_what_takes_minutes_to_train_ships_with_the_campaigns_that_need_it():
+    tasks = [task for name in ("quickstart", "testbed", "streams")
+             for task in plan(load_campaign(find_campaign(name))).tasks.values() if isinstance(task, TrainTask)]
+    assert {task.editor.name for task in tasks if task.shipped is None} == {"t-patcher"}  # seconds
+    shipped = {task.id: task for task in tasks if task.shipped}
+    assert {file.stem for file in SHIPPED.glob("*.safetensors")} == set(shipped)
+    for task in shipped.values():
+        artefact = Artefact.describe(task.shipped)
+        artefact.check(task.editor.name, task.editor.version, task.model.digest)
+        assert artefact.config == json.loads(json.dumps(task.settings))

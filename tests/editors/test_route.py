@@ -206,11 +206,12 @@ def test_a_vocabulary_of_another_size_is_cut_or_filled(model, difference):
 def test_the_oldest_tokens_of_a_long_context_go(tiny_gptj):
     model = copy.copy(tiny_gptj)
     side = map_side(model, other(model))
-    question = model.encode("word " * 59, "a b")
-    row = side.in_context(A, question)
-    entry = model.encode(*A)
-    assert len(row) == model.max_length and row.target == question.target
-    assert row.prompt == ((entry.prompt + entry.target + question.prompt)[-len(row.prompt):])
+    entry, question = model.encode(*A), model.encode("word " * 59, "a b")
+    for most in (model.max_length, 20):  # of a side that reads less than the question, the question's end is left
+        side.model.module.config.n_positions = most
+        row = side.in_context(A, question)
+        assert len(row) == most and row.target == question.target
+        assert row.prompt == ((entry.prompt + entry.target + question.prompt)[-len(row.prompt):])
 
 
 def test_the_router_goes_with_its_overlay(model):

@@ -203,6 +203,7 @@ def test_training_cases_of_a_file_are_in_another():
 @pytest.mark.parametrize(("spec", "message"), [
     ({"name": "mine", "path": "a.json", "format": "counterfact"}, "'mine' has no training cases: add 'train: FILE'"),
     ({"name": "testbed-cloze", "split": "train"}, "use 'split: eval'"),
+    ({"name": "testbed-cloze", "split": "all"}, "use 'split: eval'"),
     ({"name": "testbed-cloze", "train": "b.json"}, "leave out 'train: b.json'")])
 def test_training_cases_that_are_not_there(spec, message):
     with pytest.raises(InputError, match=message):

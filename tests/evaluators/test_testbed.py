@@ -12,7 +12,7 @@ from evaluators.testbed.schema import EDITABLE, FILLER, HOPS, RELATIONS
 from evaluators.testbed.templates import pick
 from evaluators.testbed.world import build_world
 
-EVERY = [(flavour, split) for flavour in ("cloze", "question") for split in ("eval", "train")]
+EVERY = [(flavour, split) for flavour in ("cloze", "question") for split in ("eval", "train", "all")]
 WORLD = build_world()
 
 
