@@ -139,6 +139,7 @@ class _Planner:
         with self.campaign.at("editors", place):
             method = get_editor(wanted.name)
             config = resolve_config(wanted.name, model_config, wanted.config)
+            method.check(config, model_config)
             asked = [protocol for protocol in self.campaign.protocols
                      if wanted.protocols is None or protocol.name in wanted.protocols]
             _check_joint(method, wanted, asked)

@@ -23,6 +23,7 @@ from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from editors.core.loading import load_model
 from editors.core.models import LanguageModel
+from editors.core.patch import Route
 from editors.core.statistics import load_moments, save_moments, second_moments
 from evaluators.cases import Skipped
 from evaluators.datasets import corpus, training_example
@@ -124,7 +125,10 @@ class Workbench:
         before = [observation for need in task.baselines
                   for observation in from_table(self.store.read_table(need.key))]
         if task.stream:
-            return judge(model, cases, Stream.load(self.store.path(task.stream), model.device), before)
+            stream = Stream.load(self.store.path(task.stream), model.device)
+            if any(isinstance(term, Route) for term in stream.patch.terms):
+                self._hold_editor(task.method, model)  # the editor brings the model that answers are routed to
+            return judge(model, cases, stream, before)
         editor = self._hold_editor(task.method, model)
         return single(editor, cases, before) if task.protocol == "single" else batch(editor, cases, before, task.count)
 

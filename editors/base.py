@@ -69,6 +69,11 @@ class Editor(ABC):
         """Layers whose FFN keys' second moments the method needs in `resources`."""
         return ()
 
+    @classmethod  # noqa: B027 - most have nothing to check
+    def check(cls, config: EditorConfig, model_config: Any) -> None:
+        """Raises `InputError` where what the settings name is missing, or does not go with a model of this Hugging Face
+        configuration. Asked before a campaign's first task; it may read files."""
+
     @classmethod
     def training_settings(cls, config: EditorConfig) -> dict[str, Any]:
         """The part of the configuration, as JSON, that decides what training yields."""

@@ -117,11 +117,14 @@ class KE(HyperEditor):
 
 @torch.no_grad()
 def with_answers(model: LanguageModel, requests: Sequence[EditRequest]) -> list[EditRequest]:
-    """The requests, those without an old answer with the model's own: greedy, as many tokens as the new one has."""
+    """The requests, those without an old answer with the model's own: greedy, up to its end token and no longer than
+    the new one."""
+    end = model.tokenizer.eos_token_id
     asked = [model.encode(request.prompt, request.target) for request in requests]
     answers: list[tuple[int, ...]] = [() for _ in requests]
     while growing := [number for number, request in enumerate(requests)
-                      if request.target_true is None and len(answers[number]) < len(asked[number].target)]:
+                      if request.target_true is None and len(answers[number]) < len(asked[number].target)
+                      and end not in answers[number]]:
         rows = [Encoded(asked[number].prompt, (*answers[number], 0)) for number in growing]
         last = torch.tensor([len(row.target) for row in rows], device=model.device).cumsum(0) - 1
         chosen = model.own_target_logits(model.collate(rows))[last].argmax(-1)

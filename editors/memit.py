@@ -10,11 +10,12 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from editors.base import Editor, EditorConfig
+from editors.base import Editor, EditorConfig, Resources
 from editors.core.batches import Encoded, Place
 from editors.core.capture import capture_inputs, capture_outputs
 from editors.core.contexts import sample_contexts
 from editors.core.errors import InputError
+from editors.core.models import LanguageModel
 from editors.core.overlay import overlay
 from editors.core.patch import Dense, LowRank, Patch, Term
 from editors.core.requests import EditRequest
@@ -57,14 +58,16 @@ class MEMIT(Editor):
     joint = True
     decoder_only = True
 
+    def __init__(self, model: LanguageModel, config: MemitConfig, resources: Resources | None = None,
+                 seed: int = 0) -> None:
+        super().__init__(model, config, resources, seed)
+        # Now, of the model as it is given, not when the first edit is made: other edits may be on it then.
+        self.contexts = sample_contexts(model, config.contexts, seed, config.context_starts)
+
     @classmethod
     def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
         assert isinstance(config, MemitConfig)
         return config.layers
-
-    @cached_property
-    def contexts(self) -> list[str]:
-        return sample_contexts(self.model, self.config.contexts, self.seed, self.config.context_starts)
 
     @cached_property
     def _solvers(self) -> dict[int, KeySolver]:

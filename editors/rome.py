@@ -8,9 +8,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from editors.base import Editor, EditorConfig
+from editors.base import Editor, EditorConfig, Resources
 from editors.core.contexts import sample_contexts
 from editors.core.errors import InputError
+from editors.core.models import LanguageModel
 from editors.core.patch import LowRank, Patch
 from editors.core.requests import EditRequest
 from editors.core.statistics import KeySolver
@@ -40,14 +41,16 @@ class ROME(Editor):
     config: RomeConfig
     decoder_only = True
 
+    def __init__(self, model: LanguageModel, config: RomeConfig, resources: Resources | None = None,
+                 seed: int = 0) -> None:
+        super().__init__(model, config, resources, seed)
+        # Now, of the model as it is given, not when the first edit is made: other edits may be on it then.
+        self.contexts = sample_contexts(model, config.contexts, seed)
+
     @classmethod
     def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
         assert isinstance(config, RomeConfig)
         return (config.layer,) if config.covariance else ()
-
-    @cached_property
-    def contexts(self) -> list[str]:
-        return sample_contexts(self.model, self.config.contexts, self.seed)
 
     @cached_property
     def _solver(self) -> KeySolver:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ class SERAC(Editor):
         if self.artefact.digest not in model.sides:
             model.sides[self.artefact.digest] = restore(model, self.artefact)
 
+    @classmethod
+    def check(cls, config: EditorConfig, model_config: Any) -> None:
+        assert isinstance(config, SeracConfig)
+        if config.side_model is not None:
+            _side_config(config.side_model, model_config.model_type)
+        elif config.side_layers > model_config.num_hidden_layers:
+            raise InputError(f"configuration of editor 'serac': side_layers {config.side_layers} is more than the "
+                             f"{model_config.num_hidden_layers} layers of the model")
+        if config.classifier is not None:
+            with _named_classifier(config.classifier):
+                AutoConfig.from_pretrained(config.classifier)
+
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         return [self.edit([request]) for request in requests]
 
@@ -91,10 +104,12 @@ class SERAC(Editor):
     def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
               checkpoint: Path | None = None, on_step: OnStep | None = None) -> Artefact:
         assert isinstance(config, SeracConfig)
+        cls.check(config, model.module.config)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             side = build(model, config)
-        report = fit(_Trainee(side, config), examples, config, seed=seed, checkpoint=checkpoint, on_step=on_step)
+        trainee = _Trainee(side, config, model.digest)
+        report = fit(trainee, examples, config, seed=seed, checkpoint=checkpoint, on_step=on_step)
         tensors = {name: weight.detach().half() for name, weight in _learned(side)}
         return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, tensors, report)
 
@@ -153,9 +168,6 @@ def _wrap(model: LanguageModel, module: Any, name: str) -> LanguageModel:
 
 def _shortened(model: LanguageModel, layers: int) -> LanguageModel:
     """The first blocks of a model, between copies of its embeddings and head."""
-    if layers > model.depth:
-        raise InputError(f"configuration of editor 'serac': side_layers {layers} is more than the {model.depth} "
-                         f"layers of '{model.name}'")
     config = copy.deepcopy(model.module.config)
     for field in ("num_layers", "num_decoder_layers") if model.has_encoder else ("n_layer",):
         setattr(config, field, layers)
@@ -170,10 +182,7 @@ def _named(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tens
     """A side model by name. Raises `InputError` unless it is of the model's kind and reads its tokens."""
     name = config.side_model
     assert name is not None
-    found = load_config(name)
-    if found.model_type != model.module.config.model_type:
-        raise InputError(f"side model '{name}' is of type '{found.model_type}', but '{model.name}' is of type "
-                         f"'{model.module.config.model_type}'; both have to read the same tokens")
+    found = _side_config(name, model.module.config.model_type)
     if learned is not None:
         return _wrap(model, _blank(model, found, tied=f"model.{HEAD}" not in learned), name)
     side = load_model(name)
@@ -183,6 +192,14 @@ def _named(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tens
         raise InputError(f"side model '{name}' has other token ids than '{model.name}', first for '{strange}'; "
                          "take one that was trained with the same tokenizer")
     return _wrap(model, side.module, name)
+
+
+def _side_config(name: str, wanted: str) -> Any:
+    found = load_config(name)
+    if found.model_type != wanted:
+        raise InputError(f"side model '{name}' is of type '{found.model_type}', and the edited model of type "
+                         f"'{wanted}'; both have to read the same tokens")
+    return found
 
 
 def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
@@ -206,13 +223,10 @@ def _encoder(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Te
     """An encoder by name; it reads a prompt's text."""
     name = config.classifier
     assert name is not None
-    try:
+    with _named_classifier(name):
         module = (AutoModel.from_pretrained(name) if learned is None
                   else AutoModel.from_config(AutoConfig.from_pretrained(name)))
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load classifier '{name}': {str(error).splitlines()[0]}. Check the name, or fetch it "
-                         f"where there is a network (`hf download {name}`) and name the folder") from error
 
     def read(prompt: Tokens) -> Sequence[int]:
         text = model.tokenizer.decode(list(prompt[:-1] if model.has_encoder else prompt))
@@ -222,15 +236,26 @@ def _encoder(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Te
     return Classifier(module.float(), read)
 
 
+@contextmanager
+def _named_classifier(name: str) -> Iterator[None]:
+    """Inside, what keeps a classifier from being loaded is an `InputError` with the cure."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load classifier '{name}': {str(error).splitlines()[0]}. Check the name, or fetch it "
+                         f"where there is a network (`hf download {name}`) and name the folder") from error
+
+
 # --- training
 
 
 class _Trainee(Trainee):
     """Classifier and side model, each by its own loss: neither sees the other, nor the edited model."""
 
-    def __init__(self, side: Side, config: SeracConfig) -> None:
+    def __init__(self, side: Side, config: SeracConfig, digest: str = "") -> None:
         self.side, self.config = side, config
         self.module = _modules(side)
+        self.name = f"SERAC for {digest}"
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [weight for _, weight in _learned(self.side)]}]

@@ -213,6 +213,7 @@ class HyperTrainee(Trainee):
 
     def __init__(self, model: LanguageModel, config: HyperConfig, network: Hypernetwork) -> None:
         self.model, self.config, self.module = model, config, network
+        self.name = f"{type(network).__name__} for {model.digest}"
         self.matrices = matrices(model, config)
         self.halted = HaltedRows(model, first_place(model, config), config.cache_bytes)
 

@@ -51,6 +51,7 @@ class Side:
     def __init__(self, model: LanguageModel, classifier: Classifier) -> None:
         self.model, self.classifier = model, classifier
         self.encode = cache(model.encode)
+        self._as_next = cache(self._after_a_space)
         self._embedded: dict[Tokens, Tensor] = {}
 
     @torch.no_grad()
@@ -80,10 +81,17 @@ class Side:
         """The question behind a memory entry's prompt and target, of which the oldest tokens go where it is too
         long."""
         known = self.encode(*entry)
-        context = (known.prompt[:-1] if self.model.has_encoder else known.prompt) + known.target
-        row = Encoded(context + question.prompt, question.target)
+        if self.model.has_encoder:
+            prompt = (*known.prompt[:-1], *known.target, *question.prompt)
+        else:
+            prompt = (*known.prompt, *known.target, *self._as_next(question.prompt))
+        row = Encoded(prompt, question.target)
         surplus = 0 if self.model.max_length is None else max(len(row) - self.model.max_length, 0)
         return Encoded(row.prompt[surplus:], row.target)
+
+    def _after_a_space(self, prompt: Tokens) -> Tokens:
+        """A text's ids as they are in the middle of a text, where byte-level tokens begin with the space before."""
+        return self.model.tokenise(f" {self.model.tokenizer.decode(list(prompt))}")
 
     def target_logits(self, rows: Sequence[Encoded], vocabulary: int) -> Tensor:
         """c's logits [targets, vocabulary] in fp32; tokens it lacks get a logit that is never the highest."""

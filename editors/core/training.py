@@ -1,5 +1,5 @@
 """Trains what some methods need before they can edit (SERAC, KE, MEND): early stopping on held-out facts, a checkpoint
-every few minutes, the same weights whether or not it was interrupted."""
+every few minutes, the same steps whether or not it was interrupted."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ class TrainingConfig(EditorConfig):
 
 
 class Trainee(ABC):
-    """What `fit` trains. `module` holds all weights and buffers that are to be kept."""
+    """What `fit` trains. `module` holds all weights and buffers that are to be kept; `name` says what they are and for
+    which model, so that no run goes on from the checkpoint of another."""
 
     module: nn.Module
+    name: str = ""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -75,7 +77,7 @@ def fit(trainee: Trainee, examples: Sequence[Example], config: TrainingConfig, *
     """Trains and leaves the best weights in `trainee.module`; returns a report (JSON).
 
     Held out are whole subjects. With `checkpoint`, a run that was cut short goes on from that file, and the file is
-    removed at the end. Raises `InputError` where there are too few examples.
+    removed at the end. Raises `InputError` where there are too few examples, or no loss was ever finite.
     """
     run = _Run(trainee, examples, config, seed, checkpoint)
     run.resume()
@@ -120,7 +122,7 @@ class _Run:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.progress = _Progress()
         self.best = self._weights()
-        self.fingerprint = _fingerprint(config, examples, seed)
+        self.fingerprint = _fingerprint(trainee.name, config, examples, seed)
         self._saved = time.monotonic()
 
     @property
@@ -185,6 +187,8 @@ class _Run:
             if header.get("run") != self.fingerprint:
                 return
             weights = load_checkpoint(self.checkpoint, self.optimizer)
+        except (OSError, MemoryError):
+            raise  # no fault of the file's
         except Exception:  # a damaged file costs the progress it held, nothing else
             return
         self.progress = _Progress(**header["progress"])
@@ -194,14 +198,20 @@ class _Run:
                      if name.startswith("best.")}
 
     def finish(self) -> dict[str, Any]:
+        progress = self.progress
+        if not math.isfinite(progress.best_loss):
+            raise InputError(f"training came to nothing: after {progress.step} steps, {progress.skipped} of them left "
+                             "out because their gradient was not finite, the loss on held-out facts never was finite. "
+                             f"Lower learning_rate ({self.config.learning_rate:g}), or take the model in float32 or "
+                             "bfloat16")
         self.trainee.module.load_state_dict(self.best)
         if self.checkpoint is not None:
             self.checkpoint.unlink(missing_ok=True)
         return {**asdict(self.progress), "examples": len(self.training), "held_out": len(self.held_out)}
 
 
-def _fingerprint(config: TrainingConfig, examples: Sequence[Example], seed: int) -> str:
-    running = hashlib.sha256(f"{config.model_dump_json()} {seed}".encode())
+def _fingerprint(name: str, config: TrainingConfig, examples: Sequence[Example], seed: int) -> str:
+    running = hashlib.sha256(f"{name} {config.model_dump_json()} {seed}".encode())
     for example in examples:
         running.update(repr(example).encode())
     return running.hexdigest()

@@ -210,6 +210,23 @@ def test_an_editor_is_trained_once_for_all_that_need_it(make_plan, store, local_
     assert drilled.runs == 1
 
 
+SERAC = {"name": "serac", "config": {"steps": 2, "batch_size": 2, "accumulate": 1, "validate_every": 2,
+                                     "validation_examples": 2, "classifier_width": 32, "classifier_layers": 1}}
+
+
+def test_a_stream_of_routes_is_scored_by_a_worker_that_did_not_make_it(make_plan, store):
+    planned = make_plan(editors=[SERAC], protocols=[{"name": "sequential", "lengths": [2, 4]}], training={"limit": 6})
+    tasks = list(planned.tasks.values())
+    maker = Workbench(store)
+    for task in tasks:
+        if task.kind != "score":
+            maker.run(task)
+    for task in tasks:
+        Workbench(store).run(task)
+    scored = [store.read_table(task.key)["metric"].to_pylist() for task in of_kind(planned, "score")]
+    assert len(scored) == 3 and all("reliability.exact" in metrics for metrics in scored)
+
+
 def test_training_depends_on_its_settings_cases_and_seed_alone(make_plan, drilled):
     def train_ids(**changes):
         return [task.id for task in of_kind(make_plan(**{"editors": ["drilled"], **TRAINED, **changes}), "train")]

@@ -181,3 +181,8 @@ def test_what_takes_minutes_to_train_ships_with_the_campaigns_that_need_it():
         artefact = Artefact.describe(task.shipped)
         artefact.check(task.editor.name, task.editor.version, task.model.digest)
         assert artefact.config == json.loads(json.dumps(task.settings))
+
+
+def test_a_side_model_that_is_not_there_is_refused_before_anything_runs(make_plan):
+    with pytest.raises(InputError, match=r"editors\[0\].*cannot load model '/none'"):
+        make_plan(editors=[{"name": "serac", "config": {"side_model": "/none"}}])

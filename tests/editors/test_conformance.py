@@ -213,3 +213,16 @@ def test_an_untrained_editor_says_so(cell):
 def test_methods_for_decoders_refuse_a_t5(name, tiny_t5):
     with pytest.raises(InputError, match="decoder-only"):
         settings(name, tiny_t5)
+
+
+def test_an_edit_on_other_edits_does_not_hang_on_what_was_edited_before(cell):
+    """An editor that made edits on the bare model, and one that has made none, continue a stream alike."""
+    name, model = cell
+    used, fresh = make(name, model), make(name, model)
+    used.edit_each(REQUESTS[:1])
+    generator = torch.Generator().manual_seed(1)
+    width = model.submodule(model.down_path(2)).weight.shape
+    on = Patch((Dense(model.down_path(2), torch.randn(width, generator=generator)),))
+    with overlay(model, on):
+        left, right = used.edit_each(REQUESTS[1:3]), fresh.edit_each(REQUESTS[1:3])
+        close(answers(model, left), answers(model, right))

@@ -78,7 +78,7 @@ def by_hand(side, entry, probe):
         return side.tokenizer.encode(text, add_special_tokens=False)
 
     target = ids(f" {probe[1]}")
-    source = ids(entry[0]) + ids(f" {entry[1]}") + ids(probe[0])
+    source = ids(entry[0]) + ids(f" {entry[1]}") + ids(probe[0] if side.has_encoder else f" {probe[0]}")
     with torch.no_grad():
         if side.has_encoder:
             read = torch.tensor([[*source, side.module.config.eos_token_id]])
@@ -211,7 +211,7 @@ def test_the_oldest_tokens_of_a_long_context_go(tiny_gptj):
         side.model.module.config.n_positions = most
         row = side.in_context(A, question)
         assert len(row) == most and row.target == question.target
-        assert row.prompt == ((entry.prompt + entry.target + question.prompt)[-len(row.prompt):])
+        assert row.prompt == ((entry.prompt + entry.target + model.tokenise(" word" * 59))[-len(row.prompt):])
 
 
 def test_the_router_goes_with_its_overlay(model):

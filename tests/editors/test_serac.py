@@ -114,7 +114,8 @@ def test_the_loss_is_that_of_a_plain_loop(model):
     for example, question in zip(examples, questions, strict=True):
         request = example.request
         known, asked = model.encode(request.prompt, request.target), model.encode(question, request.target, end=True)
-        ids = [*known.prompt[: -1 if model.has_encoder else None], *known.target, *asked.prompt]
+        ids = [*known.prompt[: -1 if model.has_encoder else None], *known.target,
+               *(asked.prompt if model.has_encoder else model.tokenise(f" {question}"))]
         if model.has_encoder:
             read = {"input_ids": torch.tensor([ids]), "decoder_input_ids": torch.tensor([[0, *asked.target[:-1]]])}
         else:
@@ -203,7 +204,8 @@ def test_the_prompt_itself_is_answered_by_the_side_in_context(model):
     with overlay(model, editor.edit_each([request])[0]):
         answer = logits(model, [probe])
     context = model.encode(request.prompt, request.target)
-    ids = [*context.prompt[: -1 if model.has_encoder else None], *context.target, *model.encode(request.prompt).prompt]
+    asked = model.encode(request.prompt).prompt if model.has_encoder else model.tokenise(f" {request.prompt}")
+    ids = [*context.prompt[: -1 if model.has_encoder else None], *context.target, *asked]
     with torch.no_grad():
         if model.has_encoder:
             expected = side.module(input_ids=torch.tensor([ids]),
@@ -278,15 +280,17 @@ def test_models_by_name_start_from_their_weights_and_come_back(model, tmp_path):
 def test_settings_that_cannot_work_are_named(tiny_gptj, tiny_t5, tmp_path):
     def refuse(match, **settings):
         with pytest.raises(InputError, match=match):
-            build(tiny_gptj, SeracConfig(**settings))
+            SERAC.check(SeracConfig(**settings), tiny_gptj.module.config)
 
+    SERAC.check(SeracConfig(), tiny_gptj.module.config)
     refuse("side_layers 5 is more than the 4 layers", side_layers=5)
     refuse("there is no such folder", side_model=str(tmp_path / "none"))
     refuse("cannot load classifier '.*none'", classifier=str(tmp_path / "none"))
-    refuse("of type 't5', but 'tiny-gptj' is of type 'gptj'",
+    refuse("of type 't5', and the edited model of type 'gptj'",
            side_model=save(tmp_path / "t5", tiny_t5.module, tiny_t5.tokenizer))
-    refuse("other token ids than 'tiny-gptj'",
-           side_model=save(tmp_path / "strange", tiny_gptj.module, train_tokenizer(build_world(), vocab_size=600)))
+    strange = save(tmp_path / "strange", tiny_gptj.module, train_tokenizer(build_world(), vocab_size=600))
+    with pytest.raises(InputError, match="other token ids than 'tiny-gptj'"):
+        build(tiny_gptj, SeracConfig(side_model=strange))
 
 
 def test_the_authors_training_is_the_default():

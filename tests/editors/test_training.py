@@ -79,6 +79,13 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted():
     assert all(parameter.isfinite().all() for parameter in trainee.module.parameters())
 
 
+def test_training_that_comes_to_nothing_says_so():
+    trainee = Line()
+    trainee.loss = trainee.validation_loss = lambda examples, rng: trainee.module(torch.tensor([[torch.nan]])).sum()
+    with pytest.raises(InputError, match=r"after 30 steps, 30 of them left out.*Lower learning_rate \(0.1\)"):
+        fit(trainee, EXAMPLES, CONFIG, seed=0)
+
+
 def test_no_subject_is_on_both_sides():
     training_part, held_out = hold_out(EXAMPLES, 6, seed=1)
     assert len(held_out) == 6 and len(training_part) == 34
@@ -136,14 +143,17 @@ def test_a_run_cut_short_goes_on_where_it_was(tmp_path, monkeypatch, decay):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("harm", ["another run", "damaged"])
+@pytest.mark.parametrize("harm", ["another run", "another model", "damaged"])
 def test_a_checkpoint_that_does_not_fit_is_left_aside(tmp_path, monkeypatch, harm):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     path = tmp_path / "run.safetensors"
+    seed = int(harm == "another run")
     with pytest.raises(ZeroDivisionError):
-        fit(Line(), EXAMPLES, CONFIG, seed=1, checkpoint=path, on_step=lambda step, loss: 1 / (5 - step))
+        fit(Line(), EXAMPLES, CONFIG, seed=seed, checkpoint=path, on_step=lambda step, loss: 1 / (5 - step))
     if harm == "damaged":
         path.write_bytes(path.read_bytes()[:50])
     trainee = Line()
+    if harm == "another model":
+        trainee.name = "a line for another model"
     fit(trainee, EXAMPLES, CONFIG, seed=0, checkpoint=path)
     assert len(trainee.batches) == 30

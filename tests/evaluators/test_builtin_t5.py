@@ -74,3 +74,21 @@ def test_kn_harms_more_than_it_edits(bench):
     scores = bench.score("kn", 20)
     assert 0.1 <= scores["reliability.exact"] <= 0.7
     assert scores["locality.exact"] <= 0.5
+
+
+def test_serac_answers_what_lies_in_scope_and_nothing_else(bench):
+    scores = bench.score("serac", 60)
+    assert scores["reliability.exact"] >= 0.95 and scores["generality.exact"] >= 0.95
+    assert scores["locality.exact"] >= 0.95
+
+
+def test_mend_edits_it(bench):
+    scores = bench.score("mend", 60)
+    assert scores["reliability.exact"] >= 0.8 and scores["generality.exact"] >= 0.75
+    assert scores["locality.exact"] >= 0.7 and scores["locality.unrelated.exact"] >= 0.95
+
+
+def test_ke_edits_it(bench):
+    scores = bench.score("ke", 60)
+    assert scores["reliability.exact"] >= 0.6
+    assert scores["locality.exact"] >= 0.7 and scores["locality.unrelated.exact"] >= 0.95
