@@ -252,6 +252,8 @@ def _named_classifier(name: str) -> Iterator[None]:
 class _Trainee(Trainee):
     """Classifier and side model, each by its own loss: neither sees the other, nor the edited model."""
 
+    config: SeracConfig
+
     def __init__(self, side: Side, config: SeracConfig, digest: str = "") -> None:
         self.side, self.config = side, config
         self.module = _modules(side)
@@ -263,19 +265,10 @@ class _Trainee(Trainee):
     def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
         """`edit_weight * NLL(c | the right entry) + scope_weight * (negative log-likelihood of the scope scores)`."""
         questions = [rng.choice((example.request.prompt, *example.paraphrases)) for example in examples]
-        outside = [[question.prompt for question in rng.sample(example.unchanged, min(self.config.unchanged,
-                                                                                      len(example.unchanged)))]
+        outside = [[question.prompt for question in example.sample_unchanged(self.config.unchanged, rng)]
                    for example in examples]
         return (self.config.edit_weight * self._nll(examples, questions)
                 + self.config.scope_weight * self._scope(examples, questions, outside))
-
-    @torch.no_grad()
-    def validation_loss(self, examples: Sequence[Example], rng: random.Random) -> float:
-        total = 0.0
-        for start in range(0, len(examples), self.config.batch_size):
-            batch = examples[start: start + self.config.batch_size]
-            total += float(self.loss(batch, rng)) * len(batch)
-        return total / len(examples)
 
     def _nll(self, examples: Sequence[Example], questions: Sequence[str]) -> Tensor:
         model = self.side.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from editors.core.requests import EditRequest
@@ -22,3 +23,7 @@ class Example:
     request: EditRequest
     paraphrases: tuple[str, ...] = ()
     unchanged: tuple[Question, ...] = ()
+
+    def sample_unchanged(self, count: int, rng: random.Random) -> list[Question]:
+        """`count` of `unchanged`; all of them where there are fewer."""
+        return rng.sample(self.unchanged, min(count, len(self.unchanged)))

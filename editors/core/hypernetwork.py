@@ -210,6 +210,7 @@ class HyperTrainee(Trainee):
     """Practises edits, many side by side. Factors carry no graph: the update is learned to first order."""
 
     module: Hypernetwork
+    config: HyperConfig
 
     def __init__(self, model: LanguageModel, config: HyperConfig, network: Hypernetwork) -> None:
         self.model, self.config, self.module = model, config, network
@@ -229,7 +230,7 @@ class HyperTrainee(Trainee):
         updates = self.module(self.factors(requests), requests)
         asked = [self._encode(self._outer(example, rng), example.request.target) for example in examples]
         kept = [(number, self._encode(question.prompt, question.target)) for number, example in enumerate(examples)
-                for question in rng.sample(example.unchanged, min(self.config.unchanged, len(example.unchanged)))]
+                for question in example.sample_unchanged(self.config.unchanged, rng)]
         edits = [*range(len(examples)), *(number for number, _ in kept)]
         batch, hidden = self.halted.batch([*asked, *(row for _, row in kept)])
         with updated(self.model, updates, torch.tensor(edits, device=self.model.device)):
@@ -243,14 +244,6 @@ class HyperTrainee(Trainee):
         kl = nn.functional.kl_div(logits[~own].log_softmax(-1), self.halted.log_probs([row for _, row in kept]),
                                   reduction="none", log_target=True).sum(-1)
         return loss + self.config.locality_weight * _mean_of_rows(kl, batch.row[~own])
-
-    @torch.no_grad()
-    def validation_loss(self, examples: Sequence[Example], rng: random.Random) -> float:
-        total = 0.0
-        for start in range(0, len(examples), self.config.batch_size):
-            part = examples[start: start + self.config.batch_size]
-            total += float(self.loss(part, rng)) * len(part)
-        return total / len(examples)
 
     def _outer(self, example: Example, rng: random.Random) -> str:
         if self.config.outer == "inner" or not example.paraphrases:

@@ -49,6 +49,7 @@ class Trainee(ABC):
     which model, so that no run goes on from the checkpoint of another."""
 
     module: nn.Module
+    config: TrainingConfig
     name: str = ""
 
     @abstractmethod
@@ -59,9 +60,14 @@ class Trainee(ABC):
     def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
         """The loss of one batch, with a graph."""
 
-    @abstractmethod
+    @torch.no_grad()
     def validation_loss(self, examples: Sequence[Example], rng: random.Random) -> float:
-        """Lower is better; `rng` is the same at every call."""
+        """The mean of `loss` over held-out examples, lower is better; `rng` is the same at every call."""
+        size, total = self.config.batch_size, 0.0
+        for start in range(0, len(examples), size):
+            part = examples[start: start + size]
+            total += float(self.loss(part, rng)) * len(part)
+        return total / len(examples)
 
 
 @dataclass
