@@ -20,7 +20,7 @@ from editors.core.artefacts import Artefact
 from editors.core.batches import Encoded
 from editors.core.errors import InputError
 from editors.core.examples import Example
-from editors.core.loading import load_config, load_model
+from editors.core.loading import load_config, load_model, not_loaded
 from editors.core.models import LanguageModel
 from editors.core.patch import Patch, Route
 from editors.core.requests import EditRequest
@@ -242,8 +242,7 @@ def _named_classifier(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot load classifier '{name}': {str(error).splitlines()[0]}. Check the name, or fetch it "
-                         f"where there is a network (`hf download {name}`) and name the folder") from error
+        raise not_loaded(name, error, "classifier") from error
 
 
 # --- training

@@ -26,7 +26,7 @@ def load_config(path: str | Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise _not_loaded(path, error) from error
+        raise not_loaded(path, error) from error
     if config.model_type not in LAYOUTS:
         raise InputError(f"model '{path}' is of type '{config.model_type}'; supported types: {', '.join(LAYOUTS)}")
     return config
@@ -42,7 +42,7 @@ def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu"
             module: Any = loader.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
             tokenizer: Any = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise _not_loaded(path, error) from error
+        raise not_loaded(path, error) from error
     wrapper = EncoderDecoder if config.is_encoder_decoder else LanguageModel
     return wrapper(module.to(device), tokenizer, name or str(path), model_digest(path))
 
@@ -58,14 +58,15 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _not_loaded(path: str | Path, error: Exception) -> InputError:
+def not_loaded(path: str | Path, error: Exception, what: str = "model") -> InputError:
+    """The error, with the cure, for a model (or `what` it is) that could not be read."""
     if Path(path).is_dir():
-        return InputError(f"cannot load model '{path}': {error}")
+        return InputError(f"cannot load {what} '{path}': {error}")
     if Path(path).is_absolute() or str(path).startswith("."):
-        return InputError(f"cannot load model '{path}': there is no such folder")
-    return InputError(f"cannot load model '{path}': there is no such folder, and it is not in the local hub cache nor "
+        return InputError(f"cannot load {what} '{path}': there is no such folder")
+    return InputError(f"cannot load {what} '{path}': there is no such folder, and it is not in the local hub cache nor "
                       f"could it be downloaded. Check the name, or fetch it where there is a network "
-                      f"(`hf download {path}`) and name the folder as the model's path ({str(error).splitlines()[0]})")
+                      f"(`hf download {path}`) and name the folder instead ({str(error).splitlines()[0]})")
 
 
 def model_digest(path: str | Path) -> str:
