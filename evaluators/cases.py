@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from editors.core.requests import EditRequest
@@ -21,11 +23,14 @@ class Probe(_Value):
 
 
 class Chain(Probe):
-    """A portability probe: a question whose answer follows from the edit and one more fact.
+    """A portability probe: a question whose answer follows from the edit.
 
-    `link` asks for that further fact alone, about the edit's new target: a chain counts only for models that know it.
+    A `hop` takes one more fact, which `link` asks for alone, about the edit's new target: a hop counts only for models
+    that know it. `inverse` turns the edited relation round, and `subject` calls its subject by another name (Yao et al.
+    2023, section 5.1; the kinds of their later data files).
     """
 
+    kind: Literal["hop", "inverse", "subject"] = "hop"
     link: Probe | None = None
 
 
@@ -34,6 +39,8 @@ class Case(_Value):
 
     `paraphrases` reword `prompt`; `neighbourhood` asks other subjects for the same relation, `attributes` the same
     subject for other relations, `unrelated` anything else; `portability` asks what follows from the edit.
+    `generation_prompts` are openings to write on from, and `references` texts about things of which the new target is
+    true, to compare what is written with (Meng et al. 2022, section 3.4).
     `subject_start` is the subject's character offset in `prompt`, where the data set says it.
     """
 
@@ -49,6 +56,8 @@ class Case(_Value):
     attributes: tuple[Probe, ...] = ()
     unrelated: tuple[Probe, ...] = ()
     portability: tuple[Chain, ...] = ()
+    generation_prompts: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     def request(self) -> EditRequest:
         """The edit to ask for. Raises `CaseError` for an empty target or a subject that is not in the prompt."""
