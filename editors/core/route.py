@@ -125,7 +125,7 @@ class Router:
 
     def target_logits(self, batch: Batch) -> Tensor:
         """Logits [targets, vocabulary] in fp32. The model is not run where every row is the side's."""
-        hits = self._hits(batch)
+        hits = self._hits(_questions(batch), len(batch.input_ids))
         if not hits:
             return self.model.own_target_logits(batch)
         vocabulary = self.model.module.get_output_embeddings().weight.shape[0]
@@ -139,10 +139,15 @@ class Router:
             logits = logits.index_copy(0, places, side.target_logits([hit.row for hit in own], vocabulary))
         return logits
 
-    def _hits(self, batch: Batch) -> list[_Hit]:
-        """The rows that sides answer."""
-        terms = self._terms(len(batch.input_ids))
-        asked = {row: question for row, question in _questions(batch).items() if terms[row]}
+    def answered_elsewhere(self, rows: Sequence[Encoded]) -> list[tuple[int, LanguageModel, Encoded]]:
+        """Of a batch of prompts, those that sides answer: which row it is, the side model, and what that reads."""
+        asked = {number: (row, [number]) for number, row in enumerate(rows)}
+        return [(hit.places[0], hit.side.model, hit.row) for hit in self._hits(asked, len(rows))]
+
+    def _hits(self, questions: dict[int, tuple[Encoded, list[int]]], count: int) -> list[_Hit]:
+        """Those of the questions, by row of a batch of `count`, that sides answer."""
+        terms = self._terms(count)
+        asked = {row: question for row, question in questions.items() if terms[row]}
         prompts = [question.prompt for question, _ in asked.values()]
         for side in {self.model.sides[route.side] for row in asked for route in terms[row]}:
             side.embed(prompts)  # all in one pass, whatever memory each has
