@@ -72,11 +72,10 @@ def test_template_fills_only_its_first_blank(load):
 
 
 def test_unusable_records_are_skipped_with_the_reason(load):
-    data = load([edited(prompt="Nobody is named here"), record(3),
-                 record(4, requested_rewrite=record()["requested_rewrite"] | {"target_new": {"str": ""}})])
+    data = load([edited(prompt="Nobody is named here"), record(3)])
     assert [case.id for case in data.cases] == ["3"]
     assert [(skip.case_id, skip.reason) for skip in data.skipped] == [
-        ("12", "subject 'Ann' is not in prompt 'Nobody is named here'"), ("4", "the target is empty")]
+        ("12", "subject 'Ann' is not in prompt 'Nobody is named here'")]
 
 
 def test_limit_and_offset_count_records(load):
@@ -96,46 +95,63 @@ def test_digest_follows_content_and_order(load):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ('[\n  {"case_id": 1,', r"counterfact\.json, line 2, column 17: not JSON"),
-    ("", r"line 1, column 1: not JSON"),
-    ("{}", "expected a list of COUNTERFACT records, found dict"),
+    ('[\n  {"case_id": 1,', r"counterfact\.json' ends in the middle, at record 0, line 2"),
+    ("", "is empty; expected a JSON list of records"),
+    ("{}", r"no well-formed record of format 'counterfact'. record 0 \(line 1\): case_id: Field required"),
     ("[]", "has 0 records"),
-    ([record(), 7], r"record 1: .*dictionary"),
-    ([{"case_id": 12}], r"record 0 \(case_id 12\): requested_rewrite: Field required"),
-    ([record(), record(13, requested_rewrite={"prompt": "{} is", "subject": "Bo", "target_new": {"str": "x"},
-                                              "target_true": {"id": "Q2"}})],
-     r"record 1 \(case_id 13\): requested_rewrite\.target_true\.str: Field required"),
-    ([edited(target_new="English")], r"record 0 \(case_id 12\): requested_rewrite\.target_new"),
-    ([record(paraphrase_prompts="Ann speaks")], r"record 0 \(case_id 12\): paraphrase_prompts: .*list"),
-    ([record(neighborhood_prompts=[None])], r"neighborhood_prompts\.0: .*string"),
-    ([record(True)], "case_id"),
-    ([record(portability={"New Question": "Who?"})], "portability.New Answer: Field required"),
-    ([record(1), record(2), record("1")], r"record 2 \(case_id 1\): this case_id occurs twice"),
+    ("7", "is not JSON: it begins with '7'"),
 ])
-def test_malformed_files(load, content, message):
+def test_files_that_hold_no_records(load, content, message):
     with pytest.raises(InputError, match=message):
         load(content)
 
 
+@pytest.mark.parametrize(("content", "name", "reason"), [
+    (7, "record 1", "expected an object, found int"),
+    ({"case_id": 13}, "13", "requested_rewrite: Field required"),
+    (record(13, requested_rewrite={"prompt": "{} is", "subject": "Bo", "target_new": {"str": "x"},
+                                   "target_true": {"id": "Q2"}}), "13",
+     "requested_rewrite.target_true.str: Field required"),
+    (edited(target_new="English"), "12", "requested_rewrite.target_new: Input should be a valid dictionary"),
+    (edited(subject=" "), "12", "requested_rewrite.subject: it is empty"),
+    (edited(subject="Ann\0"), "12", "requested_rewrite.subject: it holds a null byte"),
+    (record(paraphrase_prompts="Ann speaks"), "12", "paraphrase_prompts: Input should be a valid list"),
+    (record(neighborhood_prompts=[None]), "12", "neighborhood_prompts.0: Input should be a valid string"),
+    (record(paraphrase_prompts=["\ud800"]), "12", "paraphrase_prompts.0: it holds half of a surrogate pair"),
+    (record(True), "record 1", "case_id"),
+    (record("\ud800"), "record 1", "case_id"),
+    (record(portability={"New Question": "Who?"}), "12", "portability.New Answer: Field required"),
+    (record("1"), "1", "an earlier record has this id"),
+])
+def test_a_malformed_record_is_skipped_with_its_place(load, content, name, reason):
+    data = load([record(1), content, record(2)])
+    assert [case.id for case in data.cases] == ["1", "2"]
+    (skip,) = data.skipped
+    assert skip.case_id == name and skip.reason.startswith("record 1") and reason in skip.reason, skip.reason
+
+
+def test_nothing_but_malformed_records_tell_of_a_wrong_format(load):
+    with pytest.raises(InputError, match=r"record 0 \(line 1\): case_id: .*another format \(counterfact-flat, zsre"):
+        load([{}, 7])
+
+
 def test_place_of_a_problem_counts_from_the_start_of_the_file(load):
-    with pytest.raises(InputError, match="record 2: "):
-        load([record(1), record(2), {}], offset=1)
+    (skip,) = load([record(1), record(2), {}], offset=1).skipped
+    assert skip.case_id == "record 2" and skip.reason.startswith("record 2 ")
 
 
 def test_files_that_cannot_be_read(tmp_path):
     def spec(path, **settings):
         return DatasetSpec(name="mine", path=str(path), **settings)
 
-    with pytest.raises(InputError, match=r"absent\.json: No such file"):
-        load_dataset(spec(tmp_path / "absent.json", format="counterfact"))
+    with pytest.raises(InputError, match=r"absent\.json': No such file.*check the path"):
+        load_dataset(spec(tmp_path / "absent.json"))
     with pytest.raises(InputError, match="Is a directory"):
-        load_dataset(spec(tmp_path, format="counterfact"))
+        load_dataset(spec(tmp_path))
     latin = tmp_path / "latin.json"
     latin.write_bytes('["é"]'.encode("latin-1"))
     with pytest.raises(InputError, match="not UTF-8"):
         load_dataset(spec(latin, format="counterfact"))
-    with pytest.raises(InputError, match="add 'format: counterfact'"):
-        load_dataset(spec(latin))
 
 
 def test_built_in_data_sets():
@@ -146,10 +162,23 @@ def test_built_in_data_sets():
         load_dataset(DatasetSpec(name="testbed-close"))
 
 
-@pytest.mark.parametrize("settings", [{"limit": 0}, {"offset": -1}, {"split": "test"}, {"format": "zsre"}, {"size": 3}])
+@pytest.mark.parametrize("settings", [{"limit": 0}, {"offset": -1}, {"format": "csv"}, {"target": "pred"}, {"size": 3}])
 def test_wrong_settings(settings):
     with pytest.raises(ValidationError):
         DatasetSpec.model_validate({"name": "testbed-cloze"} | settings)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"split": "test"}, "unknown split of data set 'testbed-cloze' 'test'"),
+    ({"format": "zsre"}, "built in; leave 'format: zsre' out"),
+    ({"target": "alt"}, "built in; leave 'target: alt' out"),
+    ({"path": "a", "hub": "b"}, "both 'path: a' and 'hub: b'"), ({"hub": "b"}, "a hub but no split"),
+    ({"path": "a", "hub_config": "c"}, "'hub_config: c' is for data sets with 'hub'"),
+    ({"path": "a", "split": "test"}, "a file has no splits"),
+])
+def test_settings_that_do_not_go_together(settings, message):
+    with pytest.raises(InputError, match=message):
+        load_dataset(DatasetSpec(**{"name": "testbed-cloze"} | settings))
 
 
 def test_real_counterfact_with_portability():

@@ -1,0 +1,72 @@
+"""Files that are looked things up in while records are read: COUNTERFACT's paraphrases and its attribute snippets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from editors.core.errors import InputError
+from evaluators.datasets.forms import Malformed, Reading, read_case
+from evaluators.datasets.records import file_records
+
+
+class _Sample(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    text: str
+
+
+class _Snippets(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    relation_id: str
+    target_id: str
+    samples: list[_Sample]
+
+
+class Snippet(NamedTuple):
+    """A text about a thing that has a relation to a target."""
+
+    relation: str
+    target: str
+    text: str
+
+
+def snippet_texts(path: str) -> Iterator[str]:
+    """All texts of an attribute_snippets.json, a file or URL. Raises `InputError` where it is none."""
+    return (snippet.text for snippet in _snippets(path))
+
+
+def snippets_by_fact(path: str) -> dict[tuple[str, str], list[str]]:
+    """The texts of an attribute_snippets.json by (relation, target)."""
+    found = defaultdict(list)
+    for snippet in _snippets(path):
+        found[snippet.relation, snippet.target].append(snippet.text)
+    return dict(found)
+
+
+def paraphrases_by_case(path: str) -> dict[str, tuple[str, ...]]:
+    """The `paraphrase_prompts` of a counterfact.json by case id; malformed records have none."""
+    found: dict[str, tuple[str, ...]] = {}
+    for record in file_records(path):
+        try:
+            case = read_case(record, "counterfact", Reading())
+        except Malformed:
+            continue
+        found.setdefault(case.id, case.paraphrases)
+    if not found:
+        raise InputError(f"'{path}' has no COUNTERFACT record; 'paraphrases' names the full counterfact.json")
+    return found
+
+
+def _snippets(path: str) -> Iterator[Snippet]:
+    for record in file_records(path):
+        try:
+            entry = _Snippets.model_validate(record.content)
+        except ValidationError as error:
+            raise InputError(f"'{path}' is no attribute_snippets.json: {record} lacks relation_id, target_id or "
+                             "samples with a text each") from error
+        yield from (Snippet(entry.relation_id, entry.target_id, sample.text) for sample in entry.samples)
