@@ -1,0 +1,152 @@
+"""What is wrong with the cases of a data set that can be edited but measure something else than they seem to.
+
+    no-op            the new target is the true answer: the edit asks for nothing
+    subject-missing  a paraphrase, or the prompt, does not name the subject
+    target-leak      a portability question holds the new target: it can be answered without the edit
+    contradiction    an earlier case gives the same fact, or the same prompt, another target
+    duplicate        an earlier case has the same prompt and the same target
+    train-overlap    the subject also occurs among the training cases
+
+Texts are compared without regard to case and white space. Meng et al. (2023) leave contradictory edits out of what is
+edited at once (`multi_counterfact.json`), as `without_contradictions` does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from evaluators.cases import Case, Skipped
+
+Flag = Literal["no-op", "subject-missing", "target-leak", "contradiction", "duplicate", "train-overlap"]
+FLAGS: tuple[Flag, ...] = get_args(Flag)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One flag of one case, and what it was seen by."""
+
+    case_id: str
+    flag: Flag
+    detail: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All findings about a number of cases, in their order; a case has each flag at most once."""
+
+    cases: int
+    findings: tuple[Finding, ...]
+
+    def by_flag(self) -> Mapping[Flag, list[Finding]]:
+        """The findings of every flag there is, in the order of `FLAGS`."""
+        found: dict[Flag, list[Finding]] = {flag: [] for flag in FLAGS}
+        for finding in self.findings:
+            found[finding.flag].append(finding)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        return {"cases": self.cases, "flags": {
+            flag: {"count": len(found), "cases": [{"id": each.case_id, "detail": each.detail} for each in found]}
+            for flag, found in self.by_flag().items()}}
+
+
+def normalise(text: str) -> str:
+    """Text as it is compared: case folded, white space collapsed."""
+    return " ".join(text.casefold().split())
+
+
+def subjects(items: Iterable[Case | Skipped]) -> frozenset[str]:
+    """The subjects of cases, normalised."""
+    return frozenset(normalise(item.subject) for item in items if isinstance(item, Case))
+
+
+def audit(cases: Iterable[Case], train_subjects: Collection[str] = ()) -> Audit:
+    """Looks at all cases. `train_subjects` are what `subjects` returns for the training cases."""
+    auditor, findings, seen = Auditor(train_subjects), [], 0
+    for case in cases:
+        findings += auditor.look(case)
+        auditor.remember(case)
+        seen += 1
+    return Audit(seen, tuple(findings))
+
+
+def without_contradictions(cases: Iterable[Case]) -> tuple[list[Case], list[Skipped]]:
+    """Cases that can be edited together: of those that give one fact different targets only the first is kept."""
+    auditor, kept, skipped = Auditor(), [], []
+    for case in cases:
+        if found := auditor.contradiction(case):
+            skipped.append(Skipped(case_id=case.id, reason=f"contradiction: {found}"))
+        else:
+            auditor.remember(case)
+            kept.append(case)
+    return kept, skipped
+
+
+class Auditor:
+    """Looks at cases one after another, in the light of those it was told to remember."""
+
+    def __init__(self, train_subjects: Collection[str] = ()) -> None:
+        self._train_subjects = train_subjects
+        self._facts: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)  # what is asked -> target -> case id
+
+    def remember(self, case: Case) -> None:
+        for key in _keys(case):
+            self._facts[key].setdefault(normalise(case.target_new), case.id)
+
+    def look(self, case: Case) -> list[Finding]:
+        """A case's findings. Earlier cases are those remembered."""
+        looks: dict[Flag, str | None] = {
+            "no-op": _no_op(case), "subject-missing": _subject_missing(case), "target-leak": _target_leak(case),
+            "contradiction": self.contradiction(case), "duplicate": self._duplicate(case),
+            "train-overlap": self._train_overlap(case)}
+        return [Finding(case.id, flag, detail) for flag, detail in looks.items() if detail]
+
+    def contradiction(self, case: Case) -> str | None:
+        """Which remembered case gives the same fact another target, if one does."""
+        target = normalise(case.target_new)
+        for what, key in zip(("prompt", "subject and relation"), _keys(case), strict=False):
+            for other, case_id in self._facts.get(key, {}).items():
+                if other != target:
+                    return f"case {case_id} has the same {what} and the target '{other}', not '{case.target_new}'"
+        return None
+
+    def _duplicate(self, case: Case) -> str | None:
+        prompt = next(_keys(case))
+        earlier = self._facts.get(prompt, {}).get(normalise(case.target_new))
+        return None if earlier is None else f"case {earlier} has the same prompt and the same target"
+
+    def _train_overlap(self, case: Case) -> str | None:
+        known = normalise(case.subject) in self._train_subjects
+        return f"'{case.subject}' is a subject of the training cases" if known else None
+
+
+def _keys(case: Case) -> Iterator[tuple[str, ...]]:
+    """What is asked: the prompt and, where the relation is known, the subject's relation."""
+    yield (normalise(case.prompt),)
+    if case.relation is not None:
+        yield normalise(case.subject), case.relation
+
+
+def _no_op(case: Case) -> str | None:
+    same = case.target_true is not None and normalise(case.target_new) == normalise(case.target_true)
+    return f"the new target '{case.target_new}' is the true answer" if same else None
+
+
+def _subject_missing(case: Case) -> str | None:
+    subject = normalise(case.subject)
+    for text in (case.prompt, *case.paraphrases):
+        if subject not in normalise(text):
+            return f"'{case.subject}' is not in '{text}'"
+    return None
+
+
+def _target_leak(case: Case) -> str | None:
+    """An inverse question asks about the new target, so it has to name it."""
+    target = normalise(case.target_new)
+    for chain in case.portability:
+        if chain.kind != "inverse" and target in normalise(chain.prompt):
+            return f"'{case.target_new}' is in the question '{chain.prompt}'"
+    return None

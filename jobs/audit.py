@@ -1,0 +1,90 @@
+"""`editfleet audit`: which edits of a data set measure something else than they seem to.
+
+    python -m jobs.audit testbed-cloze
+    python -m jobs.audit zsre_mend_eval.json --train zsre_mend_train.json --json audit.json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from jobs.console import SHOWN, console, count, exit_codes
+
+if TYPE_CHECKING:
+    from evaluators.audit import Audit
+    from evaluators.cases import Skipped
+    from evaluators.datasets import DatasetSpec
+
+
+def audit(
+    data: Annotated[str, typer.Argument(help="A file or URL, or the name of a built-in data set.")],
+    format: Annotated[str | None, typer.Option(help="What its records look like, where they do not tell.")] = None,
+    target: Annotated[str | None, typer.Option(help="Of ZsRE: `alt` or `answers0`.")] = None,
+    train: Annotated[str | None, typer.Option(help="Training cases, to compare subjects with: a file or URL.")] = None,
+    json: Annotated[Path | None, typer.Option(help="A file to write everything that was found to.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many cases of each kind to list.")] = SHOWN,
+) -> None:
+    """Look for edits that ask for nothing, contradict each other, or are asked about by questions that tell."""
+    with exit_codes():
+        from evaluators.audit import audit as look_at
+        from evaluators.audit import subjects
+        from evaluators.datasets import load_dataset, stream_cases
+        from evaluators.portability.files import write_json
+
+        dataset = load_dataset(_spec(data, format, target))
+        known = subjects(stream_cases(_spec(train, format, target, name="train"))) if train else frozenset()
+        found = look_at(dataset.cases, known)
+        if json is not None:
+            write_json(json, {"data": dataset.provenance, "train": train, **found.to_json(),
+                              "skipped": [skip.model_dump() for skip in dataset.skipped]})
+        screen = console()
+        screen.print(_table(found, looked_at_training=train is not None))
+        for note in dataset.notes:
+            screen.print(note, soft_wrap=True)
+        for line in _details(found, dataset.skipped, show):
+            screen.print(line, soft_wrap=True)
+
+
+def _spec(data: str, format: str | None, target: str | None, name: str | None = None) -> DatasetSpec:
+    from typing import get_args
+
+    from editors.core.errors import unknown
+    from evaluators.datasets import DatasetSpec
+    from evaluators.datasets.spec import Format, Target
+
+    for option, given, possible in (("format", format, get_args(Format)), ("target", target, get_args(Target))):
+        if given is not None and given not in possible:
+            raise unknown(option, given, possible)
+    is_file = name is not None or "://" in data or Path(data).suffix != "" or Path(data).exists()
+    place = {"name": name or Path(data).name, "path": data} if is_file else {"name": data}
+    return DatasetSpec.model_validate({**place, "format": format, "target": target})
+
+
+def _table(found: Audit, looked_at_training: bool) -> Table:
+    table = Table("flag", "cases", f"of {found.cases}")
+    for flag, findings in found.by_flag().items():
+        if flag == "train-overlap" and not looked_at_training:
+            table.add_row(flag, "-", "needs --train")
+        else:
+            table.add_row(flag, str(len(findings)), f"{len(findings) / max(found.cases, 1):.1%}")
+    return table
+
+
+def _details(found: Audit, skipped: tuple[Skipped, ...], show: int) -> list[str]:
+    kinds = {"skipped": [f"{skip.case_id}: {skip.reason}" for skip in skipped]}
+    kinds |= {flag: [f"{each.case_id}: {each.detail}" for each in findings]
+              for flag, findings in found.by_flag().items()}
+    lines = []
+    for kind, each in kinds.items():
+        if each:
+            lines += [f"{kind}, {count(len(each), 'case')}:", *(f"  {line}" for line in each[:show])]
+            lines += [f"  ... and {len(each) - show} more"] if len(each) > show else []
+    return lines
+
+
+if __name__ == "__main__":
+    typer.run(audit)
