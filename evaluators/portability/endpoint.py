@@ -1,0 +1,149 @@
+"""A language model behind an OpenAI-compatible endpoint, asked at a limited rate, with retries."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from editors.core.errors import CaseError, InputError
+
+KEY = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Which model is asked and how. `timeout` is in seconds, for one try; `retries` follow the first try."""
+
+    endpoint: str
+    model: str
+    temperature: float = 0.0
+    max_tokens: int = 256
+    requests_per_minute: float | None = 60.0
+    concurrency: int = 4
+    timeout: float = 60.0
+    retries: int = 6
+
+    def request(self, prompt: str) -> dict[str, Any]:
+        """The body of a request for one chat completion."""
+        return {"model": self.model, "messages": [{"role": "user", "content": prompt}],
+                "temperature": self.temperature, "max_tokens": self.max_tokens}
+
+
+class RateLimit:
+    """Spaces requests evenly, at most so many a minute; None is no limit. `clock` and `sleep` are in seconds."""
+
+    def __init__(self, per_minute: float | None, clock: Callable[[], float] = time.monotonic,
+                 sleep: Callable[[float], object] = time.sleep) -> None:
+        self._interval = 60 / per_minute if per_minute else 0.0
+        self._clock, self._sleep = clock, sleep
+        self._next = clock()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Returns when the next request may be sent. From any thread."""
+        with self._lock:
+            now = self._clock()
+            start = max(now, self._next)
+            self._next = start + self._interval
+        if start > now:
+            self._sleep(start - now)
+
+
+class Reply(NamedTuple):
+    """The body that came back, and the number of tries before."""
+
+    body: str
+    retries: int
+
+
+class Unanswered(CaseError):
+    """A request that got no answer, retries included."""
+
+
+class ChatClient:
+    """Sends requests, from any thread. Dropped connections, timeouts, 408, 409, 429 and 5xx are tried again with
+    growing pauses, or the pause the endpoint asks for; every try keeps to `limit`.
+
+    Raises `InputError` for an address that is none, and where there is no key or the `openai` package is missing.
+    """
+
+    def __init__(self, asking: Asking, limit: RateLimit | None = None) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise InputError("asking a language model needs the package 'openai': "
+                             "pip install 'editfleet[portability]'") from error
+        if not asking.endpoint.startswith(("http://", "https://")) or "@" in asking.endpoint:
+            raise InputError(f"endpoint '{asking.endpoint}' is not the address of an API: write something like "
+                             "https://host/v1, without a name or key in it")
+        if not os.environ.get(KEY):
+            raise InputError(f"there is no key for {asking.endpoint}: set the environment variable {KEY} (to any text, "
+                             "for an endpoint that needs none)")
+        self.asking = asking
+        self._stopped = threading.Event()
+        self._limit = limit or RateLimit(asking.requests_per_minute, sleep=self._stopped.wait)
+        self._openai = openai
+        self._client = openai.OpenAI(
+            api_key=os.environ[KEY], base_url=asking.endpoint, timeout=asking.timeout, max_retries=asking.retries,
+            http_client=openai.DefaultHttpxClient(event_hooks={"request": [self._before_try]}))
+
+    def _before_try(self, request: object) -> None:
+        self._limit.wait()
+        if self._stopped.is_set():
+            raise Unanswered("stopped before it was sent")
+
+    def check(self) -> None:
+        """Raises `InputError` where nothing answers at the address, or the key is refused.
+
+        What comes back is of no interest: not every endpoint lists its models.
+        """
+        try:
+            self._client.with_options(max_retries=1).models.with_raw_response.list()
+        except self._openai.AuthenticationError as error:
+            raise self._refused(error) from error
+        except self._openai.APIConnectionError as error:
+            raise InputError(f"{self.asking.endpoint} cannot be reached: {_short(error)} {error.__cause__ or ''} "
+                             "Check --endpoint, and that its server runs") from error
+        except self._openai.OpenAIError:
+            pass
+
+    def ask(self, request: dict[str, Any]) -> Reply:
+        """What comes back for one request, as it is.
+
+        Raises `InputError` for what would befall every request (a refused key, an unknown model), and `Unanswered`
+        where this one got no answer.
+        """
+        create: Any = self._client.chat.completions.with_raw_response.create  # a body as a mapping has no type there
+        try:
+            raw = create(**request)
+        except self._openai.AuthenticationError as error:
+            raise self._refused(error) from error
+        except self._openai.NotFoundError as error:
+            raise InputError(f"{self.asking.endpoint} has no model '{self.asking.model}', or is not the address of an "
+                             f"OpenAI-compatible API (most end in /v1): {_short(error)}") from error
+        except self._openai.APIConnectionError as error:
+            raise Unanswered(f"{_short(error)} {error.__cause__ or ''}".strip()) from error
+        except self._openai.OpenAIError as error:
+            raise Unanswered(_short(error)) from error
+        return Reply(raw.text, raw.retries_taken)
+
+    def _refused(self, error: Exception) -> InputError:
+        return InputError(f"{self.asking.endpoint} refuses the key in {KEY}: {_short(error)}")
+
+    def stop(self) -> None:
+        """No further try is sent; what is under way comes to its end."""
+        self._stopped.set()
+
+    def __enter__(self) -> ChatClient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,210 @@
+"""`editfleet portability`: make questions about what follows from edits, have them reviewed, write the data set.
+
+    python -m jobs.portability build testbed-cloze --endpoint http://localhost:8000/v1 --model my-model \\
+        --subject-models testbed-gptj,testbed-t5 --limit 50 --out portability
+    python -m jobs.portability export portability
+    python -m jobs.portability import portability --unreviewed drop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.console import FAILED, console, count, exit_codes, shorten
+
+if TYPE_CHECKING:
+    from evaluators.portability.building import Candidate, Sorted
+    from evaluators.portability.endpoint import Asking
+    from evaluators.portability.journal import Entry, Journal
+    from evaluators.portability.records import Source
+
+PLAIN_INTERVAL = 25  # answers between lines where there is no terminal for a bar
+JOURNAL = "journal.jsonl"
+
+portability = typer.Typer(no_args_is_help=True, help="Make questions about what follows from edits (paper, 5.1).")
+
+
+@portability.command()
+def build(
+    source: Annotated[str, typer.Argument(help="A COUNTERFACT or ZsRE file, or a built-in data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for all that is asked, answered and built; a build resumes here.")],
+    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible address, up to /v1. Its key: OPENAI_API_KEY.")],
+    model: Annotated[str, typer.Option(help="The model that is asked, by the endpoint's name for it.")],
+    subject_models: Annotated[str, typer.Option(
+        help="Models that have to know the linked facts: names or folders, with commas between them.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many records, from the first on.")] = None,
+    requests_per_minute: Annotated[float, typer.Option(min=0, help="Most requests a minute; 0: no limit.")] = 60,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 4,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the model that is asked.")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer before trying again.")] = 60,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of a request that gets no answer.")] = 6,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(
+        help="Of the subject models' weights.")] = "float32",
+) -> None:
+    """Ask a language model for a linked fact and a question per edit; keep those whose fact the subject models know.
+
+    Ends with 1 where requests got no answer: the same command asks for those alone.
+    """
+    with exit_codes():
+        from evaluators.portability.building import sort_answers, with_ranks, write_build
+        from evaluators.portability.endpoint import Asking
+        from evaluators.portability.files import make_folder
+        from evaluators.portability.journal import Journal
+        from evaluators.portability.records import read_source
+
+        screen = console()
+        names = _model_names(subject_models)
+        asking = Asking(endpoint, model, temperature, max_tokens, requests_per_minute or None, concurrency, timeout,
+                        retries)
+        edits = read_source(source, limit)
+        make_folder(out)
+        with Journal(out / JOURNAL) as journal:
+            _ask(edits, asking, journal, screen)
+            outcome = sort_answers(edits.records, asking, journal.answers)
+            ranks, digests = _rank(outcome.candidates, names, dtype, screen)
+            outcome = outcome._replace(candidates=with_ranks(outcome.candidates, ranks))
+            write_build(out, edits, asking, outcome, journal.answers, digests)
+        _tell(edits, outcome, names, out, screen)
+        if outcome.unanswered:
+            raise typer.Exit(FAILED)
+
+
+@portability.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder given to `build` as --out.")],
+    sheet: Annotated[Path | None, typer.Option(help="The sheet to write, if not review.csv in the folder.")] = None,
+) -> None:
+    """Write a sheet (CSV) for human review: people put yes or no into its column `verdict`."""
+    with exit_codes():
+        from evaluators.portability.building import read_candidates
+        from evaluators.portability.review import SHEET, write_sheet
+
+        candidates = read_candidates(folder)
+        path = sheet or folder / SHEET
+        write_sheet(path, candidates)
+        console().print(f"{count(len(candidates), 'candidate')} to review: {path}", soft_wrap=True)
+
+
+@portability.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="The folder given to `build` as --out.")],
+    sheet: Annotated[Path | None, typer.Option(help="The reviewed sheet, if not review.csv in the folder.")] = None,
+    unreviewed: Annotated[Literal["keep", "drop"], typer.Option(
+        help="What becomes of candidates without a verdict; `keep` needs no sheet.")] = "drop",
+    out: Annotated[Path | None, typer.Option(help="The final file, if not portability.json in the folder.")] = None,
+) -> None:
+    """Read the verdicts and write the records that passed, in the form of the paper's files."""
+    with exit_codes():
+        from evaluators.portability.building import read_candidates
+        from evaluators.portability.review import FINAL, SHEET, read_verdicts, write_final
+
+        candidates = read_candidates(folder)
+        path = sheet or folder / SHEET
+        unseen = sheet is None and unreviewed == "keep" and not path.exists()
+        verdicts = {} if unseen else read_verdicts(path, candidates)
+        final = out or folder / FINAL
+        review = write_final(final, candidates, verdicts, keep_unreviewed=unreviewed == "keep")
+        console().print(f"{review.yes} yes, {review.no} no, {review.unreviewed} without a verdict; "
+                        f"{count(review.written, 'record')}: {final}", soft_wrap=True)
+
+
+def _model_names(text: str) -> list[str]:
+    """The subject models by name. Raises `InputError`, before anything is asked, for one that is not there."""
+    from editors.core.errors import InputError
+    from editors.core.loading import load_config
+    from evaluators.testbed import model_path
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"--subject-models '{text}' has to name at least one model, and none twice")
+    for name in names:
+        load_config(model_path(name))
+    return names
+
+
+def _ask(edits: Source, asking: Asking, journal: Journal, screen: Console) -> None:
+    from evaluators.portability.asking import ask_all, unasked
+    from evaluators.portability.endpoint import ChatClient
+
+    waiting = unasked(edits.records, asking, journal)
+    screen.print(f"{count(len(edits.records), 'record')}, {len(waiting)} to ask {asking.model} about", soft_wrap=True)
+    if not waiting:
+        return
+    try:
+        with ChatClient(asking) as client, _progress(len(waiting), screen) as on_entry:
+            ask_all(waiting, client, journal, on_entry)
+    except KeyboardInterrupt:
+        typer.echo("What was answered is kept; run the same command again to go on.", err=True)
+        raise
+
+
+@contextmanager
+def _progress(total: int, screen: Console) -> Iterator[Callable[[Entry], None]]:
+    """Yields what to call with every request that is through: a live bar on a terminal, else a line now and then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    done = 0
+    with Progress("asking", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen,
+                  disable=not screen.is_terminal) as bars:
+        bar = bars.add_task("asking", total=total)
+
+        def tell(entry: Entry) -> None:
+            nonlocal done
+            done += 1
+            bars.update(bar, completed=done)
+            if not screen.is_terminal and (done % PLAIN_INTERVAL == 0 or done == total):
+                screen.print(f"{done} of {total} asked")
+
+        yield tell
+
+
+def _rank(candidates: Sequence[Candidate], names: Sequence[str], dtype: str,
+          screen: Console) -> tuple[dict[str, list[int | None]], dict[str, str]]:
+    """Of each subject model, the ranks of all links' answers and its digest. One model is loaded at a time."""
+    import torch
+
+    from editors.core.loading import load_model
+    from evaluators.portability.knowledge import link_ranks
+    from evaluators.testbed import model_path
+
+    ranks, digests = {}, {}
+    links = [candidate.link for candidate in candidates]
+    for name in names:
+        with screen.status(f"asking {name} for the linked facts"):
+            subject = load_model(model_path(name), name=name, dtype=dtype,
+                                 device="cuda" if torch.cuda.is_available() else "cpu")
+            ranks[name], digests[name] = link_ranks(subject, links), subject.digest
+            del subject  # two may not fit
+    return ranks, digests
+
+
+def _tell(edits: Source, outcome: Sorted, names: Sequence[str], out: Path, screen: Console) -> None:
+    """The counts, the rows of the paper's table 5, and what to do next."""
+    from evaluators.metrics import KNOWN_RANK
+    from evaluators.portability.building import scores
+
+    for title, lines in (
+            ("unusable", [f"  {skip.case_id}: {skip.reason}" for skip in edits.skipped]),
+            ("with an answer of no use", [f"  {answer.id}: {answer.reason}" for answer in outcome.rejected]),
+            ("without an answer", [f"  {name}" for name in outcome.unanswered])):
+        if lines:
+            screen.print("\n".join([f"{count(len(lines), 'record')} {title}:", *shorten(lines)]), soft_wrap=True)
+    each, together = scores(outcome.candidates, names)
+    table = Table("model", "suggestions", f"known (top {KNOWN_RANK})", "%")
+    for name, score in (*each.items(), ("all", together)):
+        table.add_row(name, str(len(outcome.candidates)), str(score.known), f"{score.percent:.2f}")
+    screen.print(table)
+    screen.print(f"{count(together.known, 'candidate')}: {out}. Next: editfleet portability export {out}",
+                 soft_wrap=True)
+
+
+if __name__ == "__main__":
+    portability()
