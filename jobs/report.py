@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.console import console, exit_codes
+from jobs.console import console, exit_codes, shorten
 
 if TYPE_CHECKING:
     from cluster.store import CampaignRecord
@@ -21,27 +21,37 @@ def report(
     format: Annotated[Literal["table", "json", "markdown"], typer.Option(
         help="A table; JSON, one object a line with every metric; or Markdown.")] = "table",
     every: Annotated[bool, typer.Option("--all", help="Show every metric, not only the main ones.")] = False,
+    versus: Annotated[str | None, typer.Option(
+        metavar="EDITOR", help="Show the other editors' differences to this one, on the cases both have.")] = None,
     campaign: Annotated[str | None, typer.Option(help="Which campaign, if not the one that was run last.")] = None,
 ) -> None:
-    """Show the results of a campaign: means with 95 % confidence intervals."""
+    """Show the results of a campaign: means, or differences between editors, with 95 % confidence intervals."""
     with exit_codes():
         from cluster.store import Store
-        from evaluators.report import summarise, to_json_lines, to_markdown, to_rich_tables
+        from evaluators.compare import compare
+        from evaluators.report import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
 
         found = Store.open(store)
         record = _choose(found.campaigns(), campaign)
         standing = found.standing(record)
         if missing := len(record.tasks) - len(standing.done):
             typer.echo(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done", err=True)
-        summaries = summarise(found.rows(record.tasks))
+        table = found.rows(record.tasks)
+        rows: Rows
+        if versus is None:
+            rows = summarise(table)
+        else:
+            rows, notes = compare(table, versus)
+            for note in shorten(notes):
+                typer.echo(note, err=True)
         match format:
             case "json":
-                typer.echo(to_json_lines(summaries), nl=False)
+                typer.echo(to_json_lines(rows), nl=False)
             case "markdown":
-                typer.echo(to_markdown(summaries, all_metrics=every), nl=False)
+                typer.echo(to_markdown(rows, all_metrics=every), nl=False)
             case "table":
-                for table in to_rich_tables(summaries, all_metrics=every):
-                    console().print(table)
+                for grid in to_rich_tables(rows, all_metrics=every):
+                    console().print(grid)
 
 
 def _choose(records: list[CampaignRecord], name: str | None) -> CampaignRecord:
