@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from jobs.audit import audit
+from jobs.harness import harness
 from jobs.plan import plan
+from jobs.portability import portability
 from jobs.pretrain import pretrain
 from jobs.report import report
 from jobs.run import run
@@ -13,8 +16,9 @@ from jobs.train import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
                   help="Edit facts in language models, many ways at once, and measure what becomes of the models.")
-for command in (run, plan, status, report, train, pretrain):
+for command in (run, plan, status, report, harness, train, pretrain, audit):
     app.command()(command)
+app.add_typer(portability, name="portability")
 
 
 def main() -> None:
