@@ -1,12 +1,18 @@
-"""What an edit is judged by: the edit itself and the probes asked before and after it."""
+"""What an edit is judged by: the edit itself and the questions asked before and after it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from editors.core.requests import EditRequest
+
+Role = Literal["rewrite", "paraphrase", "neighbourhood", "attributes", "unrelated", "portability", "link",
+               "distracting"]
+Which = Literal["answer", "rival"]
+ROLES: tuple[Role, ...] = tuple(role for role in get_args(Role) if role != "distracting")  # what is always asked
 
 
 class _Value(BaseModel):
@@ -69,3 +75,39 @@ class Skipped(_Value):
 
     case_id: str
     reason: str
+
+
+class Key(NamedTuple):
+    """Which probe of a case, and which of its two answers: its own (`answer`), or the one it competes with (`rival`).
+
+    Rewrite and paraphrases answer with the new target, against the true one; neighbourhood probes with their own
+    answer, against the new target. A `distracting` probe is a neighbourhood probe behind the edit as a sentence.
+    """
+
+    role: Role
+    number: int
+    which: Which = "answer"
+
+
+def ask(case: Case) -> Iterator[tuple[Key, str, str]]:
+    """(key, prompt, target) of every question."""
+    true, new = case.target_true, case.target_new
+    rewritten = [Probe(prompt=prompt, target=new) for prompt in (case.prompt, *case.paraphrases)]
+    probes: dict[Role, Sequence[Probe]] = {
+        "rewrite": rewritten[:1], "paraphrase": rewritten[1:], "neighbourhood": case.neighbourhood,
+        "attributes": case.attributes, "unrelated": case.unrelated, "portability": case.portability,
+        "distracting": distracting(case)}
+    for role, asked in probes.items():
+        for number, probe in enumerate(asked):
+            yield Key(role, number), probe.prompt, probe.target
+            if true is not None and role in ("rewrite", "paraphrase", "neighbourhood"):
+                yield Key(role, number, "rival"), probe.prompt, true if probe.target == new else new
+    for number, chain in enumerate(case.portability):
+        if chain.link is not None:
+            yield Key("link", number), chain.link.prompt, chain.link.target
+
+
+def distracting(case: Case) -> list[Probe]:
+    """The neighbourhood probes, each with the edit as a sentence before it."""
+    return [probe.model_copy(update={"prompt": f"{case.prompt} {case.target_new}. {probe.prompt}"})
+            for probe in case.neighbourhood]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from cluster.campaign import load_campaign
+from cluster.campaign_file import load_campaign
 from cluster.plan import plan
 from cluster.work import TrainTask
 from editors import get_editor, resolve_config
@@ -12,7 +12,8 @@ from editors.base import Resources
 from editors.core.artefacts import Artefact
 from editors.core.statistics import second_moments
 from evaluators.datasets import corpus, training_example
-from evaluators.protocols import baseline, single
+from evaluators.judging import baseline
+from evaluators.protocols import single
 from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect
 from jobs.console import find_campaign
 

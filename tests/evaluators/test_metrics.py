@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -157,3 +158,43 @@ def test_observations_of_another_case_are_refused():
         score([a_case()], [other], [observation(REWRITE)], NOTHING)
     with pytest.raises(ValueError):
         score([a_case()], [], [], NOTHING)
+
+
+def test_kinds_of_portability_are_told_apart():
+    case = a_case(portability=(Chain(prompt="Who?", target="Ann", kind="inverse"),
+                               Chain(prompt="And she?", target="Dutch", kind="subject"),
+                               Chain(prompt="So?", target="x")))
+    got = values(case, REWRITE | {("portability", 0, "answer"): outputs([1], [1]),
+                                  ("portability", 1, "answer"): outputs([1, 2], [1, 3]),
+                                  ("portability", 2, "answer"): outputs([1], [2])})
+    found = {name: value for name, value in got.items() if name.startswith("portability")}
+    assert found == {"portability.inverse.token": 1, "portability.inverse.exact": 1, "portability.subject.token": 0.5,
+                     "portability.subject.exact": 0, "portability.all.token": 0, "portability.all.exact": 0}
+
+
+def test_free_answers_are_compared_as_text_and_kept():
+    case = a_case(paraphrases=("a", "b"), neighbourhood=(Probe(prompt="Bo speaks", target="x"),
+                                                         Probe(prompt="Cy speaks", target="x")))
+    after = {("rewrite", 0, "answer"): replace(outputs([1], [1]), text="the Dutch"),
+             ("paraphrase", 0, "answer"): replace(outputs([1], [1]), text="Dutch"),
+             ("paraphrase", 1, "answer"): replace(outputs([1], [1]), text="Dutch or so"),
+             ("neighbourhood", 0, "answer"): replace(outputs([1], [1]), text="French!"),
+             ("neighbourhood", 1, "answer"): replace(outputs([1], [1]), text="Dutch")}
+    before = {**after, ("neighbourhood", 0, "answer"): replace(outputs([1], [1]), text="french"),
+              ("neighbourhood", 1, "answer"): replace(outputs([1], [1]), text="Welsh")}
+    scores = {each.metric: each for each in score([case], [observation(after)], [observation(before)], NOTHING)}
+    assert {name: (scores[name].value, scores[name].texts) for name in scores if name.endswith("generation")} == {
+        "reliability.generation": (1, ("the Dutch",)), "generality.generation": (0.5, ("Dutch", "Dutch or so")),
+        "locality.generation": (0.5, ("French!", "Dutch"))}
+
+
+def test_divergence_and_distraction_belong_to_locality():
+    case = a_case(neighbourhood=(Probe(prompt="Bo speaks", target="x", subject="Bo", relation="tongue"),))
+    probes = {("neighbourhood", 0, "answer"): replace(outputs([1], [1]), kl=0.25),
+              ("distracting", 0, "answer"): replace(outputs([2], [1]), kl=0.5)}
+    before = REWRITE | {("neighbourhood", 0, "answer"): outputs([1], [1]),
+                        ("distracting", 0, "answer"): outputs([1], [1])}
+    got = values(case, REWRITE | probes, before)
+    assert (got["locality.kl"], got["locality.distracting.kl"], got["locality.distracting.exact"]) == (0.25, 0.5, 0)
+    edited = values(case, REWRITE | probes, before, EditedFacts(frozenset({("Bo", "tongue")}), frozenset()))
+    assert not any(name.startswith("locality") for name in edited)
