@@ -1,23 +1,20 @@
-"""What people write: a campaign as a YAML file, read into a frozen, validated `Campaign`.
+"""What people write: a campaign, as a frozen and validated `Campaign`. In its YAML file (`campaign_file` reads it):
 
     name: quickstart
     models: [testbed-gptj]
     datasets: [{name: testbed-cloze, limit: 200}]
     editors: [identity, ft, {name: rome, label: rome-plain, config: {covariance: false}, protocols: [single]}]
     protocols: [single, {name: batch, sizes: [1, 10]}, {name: sequential, lengths: [1, 10]}]
-
-Every mistake is an `InputError` that names the file, the line, the wrong value and what would be right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -26,23 +23,26 @@ from pydantic import (
     NonNegativeFloat,
     PositiveInt,
     PrivateAttr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from editors import EDITORS
 from editors.core.errors import InputError, unknown
-from evaluators.datasets import DatasetSpec
+from evaluators.datasets import TESTBED_CORPUS, DatasetSpec
+from evaluators.measures import Measures
 
 Location = tuple[str | int, ...]
+FILES = ("path", "train", "paraphrases", "snippets")  # of a data set
 Name = Annotated[str, Field(min_length=1)]
 
 
 def _named(value: object) -> object:
     """A bare name stands for a mapping with only a name."""
     return {"name": value} if isinstance(value, str) else value
+
+
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
 
 
 class Spec(BaseModel):
@@ -52,7 +52,7 @@ class Spec(BaseModel):
 
 
 class ModelSpec(Spec):
-    """A model under study: built-in by `name`, or whatever lies at `path` (a folder or a hub name)."""
+    """A model under study: by its `name`, or whatever is at `path`: a folder, a hub name, or a built-in model."""
 
     name: Name
     path: str | None = None
@@ -92,12 +92,13 @@ class DatasetEntry(DatasetSpec):
 
 
 class ProtocolSpec(Spec):
-    """How edits are applied: each alone (`single`), `sizes` at once (`batch`), or one after another, scored at
-    `lengths` (`sequential`)."""
+    """How edits are applied: each alone (`single`), `sizes` at once (`batch`), or one after another, `step` at a time,
+    scored at `lengths` (`sequential`)."""
 
     name: Literal["single", "batch", "sequential"]
     sizes: tuple[PositiveInt, ...] = ()
     lengths: tuple[PositiveInt, ...] = ()
+    step: PositiveInt = 1
 
     @model_validator(mode="after")
     def _has_its_numbers(self) -> Self:
@@ -109,7 +110,14 @@ class ProtocolSpec(Spec):
                 raise ValueError(f"'{name}' is for the protocol '{owner}', not for '{self.name}'")
             if len(set(numbers)) < len(numbers):
                 raise ValueError(f"{name} lists a number twice: {', '.join(map(str, numbers))}")
+        if self.name != "sequential" and self.step != 1:
+            raise ValueError(f"'step' is for the protocol 'sequential', not for '{self.name}'")
         return self
+
+    @property
+    def joint(self) -> bool:
+        """Whether it makes several edits as one."""
+        return self.name == "batch" or self.step > 1
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -157,10 +165,19 @@ class Source:
 
 
 class Campaign(Spec):
-    """Every editor on every model, data set and protocol listed; `chunk` cases make one task."""
+    """Every editor on every model, data set and protocol listed, with each of the `seeds`; `chunk` cases make one task.
+
+    Batches and streams are made in each of the `orders`: 0 is the data set's, any other number shuffles the cases. Of
+    edits that contradict each other they have only the first, unless `contradictions` are allowed. `data` is the
+    folder or URL that the paths of data sets and of corpora start from.
+    """
 
     name: Name
-    seed: int = Field(0, ge=0, lt=2**63)
+    seeds: Numbers = (0,)
+    orders: Numbers = (0,)
+    contradictions: Literal["exclude", "allow"] = "exclude"
+    measures: Measures = Measures()
+    data: Name | None = None
     models: tuple[Annotated[ModelSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
     datasets: tuple[Annotated[DatasetEntry, BeforeValidator(_named)], ...] = Field(min_length=1)
     editors: tuple[Annotated[EditorSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
@@ -171,6 +188,13 @@ class Campaign(Spec):
     training: TrainingSpec = TrainingSpec()
     workers: WorkerSpec = WorkerSpec()
     _source: Source = PrivateAttr(default_factory=Source)
+
+    @field_validator("seeds", "orders")
+    @classmethod
+    def _each_once(cls, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(numbers)) < len(numbers):
+            raise ValueError(f"a number is listed twice: {', '.join(map(str, numbers))}")
+        return numbers
 
     @field_validator("models", "datasets", "editors", "protocols")
     @classmethod
@@ -190,98 +214,36 @@ class Campaign(Spec):
             raise InputError(f"{self._source.place(location)}: {error}") from error
 
     def beside(self, folder: Path) -> Self:
-        """This campaign with paths that exist relative to `folder` resolved; others mean what they say."""
+        """This campaign with paths that exist relative to `folder` resolved; others mean what they say. Those of data
+        sets start at `data`, where that is given."""
         def resolve(path: str | None) -> str | None:
             return str((folder / path).resolve()) if path and (folder / path).exists() else path
 
-        corpus = resolve(self.statistics.corpus)
+        data = resolve(self.data)
+
+        def locate(path: str | None) -> str | None:
+            if path is None or data is None or "://" in path or Path(path).is_absolute():
+                return resolve(path)
+            return f"{data.rstrip('/')}/{path}"
+
+        def read_text(corpus: str) -> str:
+            return corpus if corpus == TESTBED_CORPUS else locate(corpus) or corpus
+
+        def read_there(spec: DatasetEntry) -> DatasetEntry:
+            files = [name for name in FILES if not (spec.hub and name == "train")]  # there a split
+            return spec.model_copy(update={name: locate(getattr(spec, name)) for name in files})
+
         return self.model_copy(update={
             "models": tuple(spec.model_copy(update={"path": resolve(spec.path)}) for spec in self.models),
-            "datasets": tuple(spec.model_copy(update={"path": resolve(spec.path), "train": resolve(spec.train)})
-                              for spec in self.datasets),
+            "datasets": tuple(map(read_there, self.datasets)),
             "editors": tuple(spec.model_copy(update={"artefact": resolve(spec.artefact)}) for spec in self.editors),
-            "statistics": self.statistics.model_copy(update={"corpus": corpus})})
+            "statistics": self.statistics.model_copy(update={"corpus": read_text(self.statistics.corpus)}),
+            "measures": self._measures_of(read_text)})
 
-
-def load_campaign(path: Path | str) -> Campaign:
-    """Reads a campaign file. Paths in it may be relative to its own folder. Raises `InputError` for every mistake."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read campaign '{path}': {getattr(error, 'strerror', None) or error}") from error
-    data, source = _parse(text, str(path))
-    try:
-        campaign = Campaign.model_validate(data)
-    except ValidationError as error:
-        raise InputError("\n".join(f"{source.place(detail['loc'])}: {_explain(detail)}"
-                                   for detail in error.errors())) from None
-    campaign._source = source
-    return campaign.beside(path.parent)
-
-
-def _parse(text: str, file: str) -> tuple[Any, Source]:
-    """YAML with the line of every value; the same key twice is an error, where plain YAML would keep the last."""
-    try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            raise InputError(f"{file} is empty; a campaign needs name, models, datasets and editors")
-        source = Source(file, dict(_lines(node, file)))
-        return loader.construct_document(node), source
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"{file}{place}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that does not exist
-        raise InputError(f"{file}: not valid YAML: {error}") from error
-
-
-def _lines(node: yaml.Node, file: str, at: Location = ()) -> Iterator[tuple[Location, int]]:
-    if not at:
-        yield at, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise InputError(f"{file}, line {line}: a field's name must be a word, not a list or a mapping")
-            if key.value in seen:
-                raise InputError(f"{file}, line {line}: '{key.value}' is written twice")
-            seen.add(key.value)
-            yield (*at, key.value), line
-            yield from _lines(value, file, (*at, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            yield (*at, number), value.start_mark.line + 1
-            yield from _lines(value, file, (*at, number))
-
-
-def _explain(detail: ErrorDetails) -> str:
-    """One validation error in the words of whoever wrote the file."""
-    match detail["type"]:
-        case "extra_forbidden":
-            return str(unknown("field", str(detail["loc"][-1]), _fields(detail["loc"][:-1])))
-        case "missing":
-            return "this field is required"
-        case "value_error":
-            return str(detail["ctx"]["error"])
-        case "model_type" | "model_attributes_type":
-            return f"expected a mapping, got {detail['input']!r}"
-    return f"{detail['msg']}, got {detail['input']!r}"
-
-
-def _fields(location: Location) -> list[str]:
-    """The fields that the part of a campaign at `location` may have."""
-    part: type[BaseModel] = Campaign
-    for step in location:
-        if isinstance(step, str):
-            part = _part(part.model_fields[step].annotation) or part
-    return list(part.model_fields)
-
-
-def _part(annotation: Any) -> type[BaseModel] | None:
-    """The model class inside an annotation such as `tuple[Annotated[ModelSpec, ...], ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _part(inner))), None)
+    def _measures_of(self, read_text: Callable[[str], str]) -> Measures:
+        """The measures, with the place of the corpus of perplexity."""
+        perplexity = self.measures.perplexity
+        if perplexity is None:
+            return self.measures
+        moved = perplexity.model_copy(update={"corpus": read_text(perplexity.corpus)})
+        return self.measures.model_copy(update={"perplexity": moved})

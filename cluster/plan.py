@@ -10,19 +10,19 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import islice, pairwise
-from pathlib import Path
+from itertools import islice, pairwise, product
 
 from transformers import PretrainedConfig
 
-from cluster.campaign import Campaign, DatasetEntry, EditorSpec, ModelSpec, ProtocolSpec
+from cluster.campaign import Campaign, EditorSpec, ModelSpec, ProtocolSpec
+from cluster.checks import check_joint, check_names, is_for, resolve_artefact, resolve_model
 from cluster.store import CampaignRecord, DatasetRecord, Key
 from cluster.work import (
-    ArtefactRef,
     BaselineTask,
     Chunk,
     EditorRef,
@@ -35,13 +35,13 @@ from cluster.work import (
     TrainTask,
     digest,
 )
-from editors import EDITORS, get_editor, resolve_config
+from editors import get_editor, resolve_config
 from editors.base import Editor, EditorConfig
-from editors.core.artefacts import Artefact
-from editors.core.errors import InputError, unknown
-from editors.core.loading import load_config, model_digest
+from editors.core.errors import InputError
+from evaluators.audit import without_contradictions
+from evaluators.cases import Case, Skipped
 from evaluators.datasets import TESTBED_CORPUS, Dataset, corpus, load_dataset, training_spec
-from evaluators.testbed import MODELS, model_path
+from evaluators.measures import Measures, Perplexity
 
 CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still the same
 
@@ -71,13 +71,13 @@ def plan(campaign: Campaign) -> Plan:
     model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
     protocol asks for, training cases that are missing.
     """
-    _check_names(campaign)
+    check_names(campaign)
     datasets = []
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
             datasets.append(load_dataset(spec))
-    notes = tuple(note for data in datasets for note in _check_counts(campaign, data))
     planner = _Planner(campaign, datasets)
+    notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
@@ -85,53 +85,72 @@ def plan(campaign: Campaign) -> Plan:
     return Plan(campaign, tasks, tuple(datasets), notes)
 
 
-def _check_names(campaign: Campaign) -> None:
-    """Data sets and editors may name only models and protocols that are listed."""
-    listed: dict[str, list[str]] = {"models": [model.name for model in campaign.models],
-                                    "protocols": [protocol.name for protocol in campaign.protocols]}
-    places: list[tuple[str, int, str, Sequence[str] | None]] = [
-        ("datasets", number, "models", data.models) for number, data in enumerate(campaign.datasets)]
-    for number, editor in enumerate(campaign.editors):
-        places += [("editors", number, "models", editor.models), ("editors", number, "protocols", editor.protocols)]
-    for part, number, field, names in places:
-        for name in names or ():
-            if name not in listed[field]:
-                with campaign.at(part, number, field):
-                    raise unknown(f"{field.removesuffix('s')} of this campaign", name, listed[field])
-
-
-def _check_counts(campaign: Campaign, data: Dataset) -> Iterator[str]:
-    """Refuses more edits than there are cases; tells which cases make no whole batch."""
-    name, cases = data.spec.name, len(data.cases)
-    for number, protocol in enumerate(campaign.protocols):
-        for count in protocol.counts:
-            if count > cases:
-                with campaign.at("protocols", number, "sizes" if protocol.sizes else "lengths"):
-                    raise InputError(f"{protocol.name} editing with {count} edits needs as many cases, and data set "
-                                     f"'{name}' has {cases}; raise its limit or take {count} off the list")
-            if protocol.name == "batch" and (left := cases % count):
-                yield (f"{name}: batches of {count} leave out the last {left} of {cases} cases, which make no whole "
-                       "batch")
-
-
 class _Planner:
     def __init__(self, campaign: Campaign, datasets: Sequence[Dataset]) -> None:
         self.campaign, self.datasets = campaign, datasets
         self._training: dict[int, Chunk] = {}
+        self._consistent = [_consistent(campaign, data) for data in datasets]
+
+    def notes(self, data: int) -> Iterator[str]:
+        """What people should know of a data set's batches and streams. Refuses more edits than there are cases."""
+        cases, contradicting = self._consistent[data]
+        name = self.datasets[data].spec.name
+        if self.measures.writing and not any(case.generation_prompts for case in self.datasets[data].cases):
+            yield f"{name}: no case has generation prompts, so 'writing' measures nothing here"
+        if contradicting and any(protocol.name != "single" for protocol in self.campaign.protocols):
+            yield (f"{name}: batches and streams leave out {len(contradicting)} cases that contradict one before them, "
+                   f"such as {contradicting[0].case_id}: {contradicting[0].reason}; 'contradictions: allow' keeps them")
+        for number, protocol in enumerate(self.campaign.protocols):
+            for count in protocol.counts:
+                if count > len(cases):
+                    with self.campaign.at("protocols", number, "sizes" if protocol.sizes else "lengths"):
+                        raise InputError(f"{protocol.name} editing with {count} edits needs as many cases, and data "
+                                         f"set '{name}' has {len(cases)}; raise its limit or take {count} off the list")
+                if protocol.name == "batch" and (left := len(cases) % count):
+                    yield (f"{name}: batches of {count} leave out the last {left} of {len(cases)} cases, which make no "
+                           "whole batch")
 
     def tasks(self, number: int) -> Iterator[Task]:
         """The tasks of one model."""
         spec = self.campaign.models[number]
         with self.campaign.at("models", number):
-            model, config = _resolve_model(spec)
-        baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk)
-                             for chunk in self.cut(place, self.campaign.chunk)]
-                     for place, entry in enumerate(self.campaign.datasets) if _is_for(spec, entry)}
+            model, config = resolve_model(spec)
+        baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, self.measures.of_answers)
+                             for chunk in self.cut(place, self.datasets[place].cases)]
+                     for place, entry in enumerate(self.campaign.datasets) if is_for(spec, entry)}
         for tasks in baselines.values():
             yield from tasks
         for place, wanted in enumerate(self.campaign.editors):
-            if _is_for(spec, wanted):
+            if is_for(spec, wanted):
                 yield from self._editor_tasks(place, spec, model, config, baselines)
+
+    @cached_property
+    def measures(self) -> Measures:
+        """The campaign's, with the texts that perplexity is taken on."""
+        with self.campaign.at("measures"):
+            self.campaign.measures.check()
+        wanted = self.campaign.measures.perplexity
+        if wanted is None or wanted.sample:
+            return self.campaign.measures
+        with self.campaign.at("measures", "perplexity", "corpus"):
+            sample = tuple(islice(corpus(wanted.corpus), wanted.texts))
+            if not sample:
+                raise InputError(f"corpus '{wanted.corpus}' has no text to take the perplexity on")
+        return self.campaign.measures.model_copy(update={"perplexity": Perplexity(sample=sample)})
+
+    def measured(self, data: int) -> Measures:
+        """The measures of one data set: what is written is weighed by its snippets, unless others are given."""
+        writing, snippets = self.measures.writing, self.datasets[data].spec.snippets
+        if writing is None or writing.snippets is not None or snippets is None:
+            return self.measures
+        return self.measures.model_copy(update={"writing": writing.model_copy(update={"snippets": snippets})})
+
+    def ordered(self, data: int, order: int) -> Sequence[Case]:
+        """The cases of batches and streams: in the data set's order, or shuffled by any other number than 0."""
+        cases = list(self._consistent[data][0])
+        if order:
+            random.Random(f"order {order}").shuffle(cases)
+        return cases
 
     def _editor_tasks(self, place: int, spec: ModelSpec, model: ModelRef, model_config: PretrainedConfig,
                       baselines: Mapping[int, Sequence[BaselineTask]]) -> Iterator[Task]:
@@ -142,31 +161,30 @@ class _Planner:
             method.check(config, model_config)
             asked = [protocol for protocol in self.campaign.protocols
                      if wanted.protocols is None or protocol.name in wanted.protocols]
-            _check_joint(method, wanted, asked)
+            check_joint(method, wanted, asked)
         with self.campaign.at("editors", place, "artefact"):
-            artefact = _resolve_artefact(method, wanted, model)
+            artefact = resolve_artefact(method, wanted, model)
         editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"))
         layers = tuple(sorted(method.statistics_layers(config)))
         statistics = self._statistics(spec.name, model, layers) if layers else None
         if statistics:
             yield statistics
-        for data, cut in baselines.items():
+        for (data, cut), seed in product(baselines.items(), self.campaign.seeds):
             training = None
             if method.trained and artefact is None:
                 with self.campaign.at("editors", place):
-                    training = self._train(data, spec, model, method, editor, config)
+                    training = self._train(data, spec, model, method, editor, config, seed)
                 yield training
-            made = Method(editor, self.campaign.seed, statistics, training.key if training else None,
-                          artefact)
+            made = Method(editor, seed, statistics, training.key if training else None, artefact)
             maker = _Maker(self, data, wanted, spec, model, made, cut)
             for protocol in asked:
                 yield from maker.tasks(protocol)
 
     def _train(self, data: int, spec: ModelSpec, model: ModelRef, method: type[Editor], editor: EditorRef,
-               config: EditorConfig) -> TrainTask:
+               config: EditorConfig, seed: int) -> TrainTask:
         name = self.datasets[data].spec.name
         return TrainTask(f"training of {editor.name} on {spec.name}: {name}", model, editor,
-                         method.training_settings(config), self._training_cases(data, editor.name), self.campaign.seed)
+                         method.training_settings(config), self._training_cases(data, editor.name), seed)
 
     def _training_cases(self, data: int, editor: str) -> Chunk:
         """What editors learn from before they are judged on a data set; read once."""
@@ -179,11 +197,11 @@ class _Planner:
             self._training[data] = Chunk(entry.name, 1, cases)
         return self._training[data]
 
-    def cut(self, data: int, size: int, end: int | None = None) -> list[Chunk]:
-        """The first `end` cases of a data set (default: all) in pieces; the last may be short."""
-        found = self.datasets[data]
-        cases = found.cases[:end]
-        return [Chunk(found.spec.name, start + 1, cases[start: start + size]) for start in range(0, len(cases), size)]
+    def cut(self, data: int, cases: Sequence[Case], size: int | None = None) -> list[Chunk]:
+        """Cases of a data set in pieces (default: the campaign's chunks); the last may be short."""
+        found, size = self.datasets[data], size or self.campaign.chunk
+        return [Chunk(found.spec.name, start + 1, tuple(cases[start: start + size]), found.provenance)
+                for start in range(0, len(cases), size)]
 
     def _statistics(self, name: str, model: ModelRef, layers: tuple[int, ...]) -> StatisticsTask:
         text = self.campaign.statistics
@@ -214,70 +232,58 @@ class _Maker:
     baselines: Sequence[BaselineTask]
 
     def tasks(self, protocol: ProtocolSpec) -> Iterator[Task]:
-        for count in protocol.counts:
-            if protocol.name == "single":
-                yield from (self._score(protocol, 1, baseline.chunk) for baseline in self.baselines)
-            elif protocol.name == "batch":
-                yield from self._batches(protocol, count)
-        if protocol.name == "sequential":
-            yield from self._stream(protocol)
+        if protocol.name == "single":
+            yield from (self._score(protocol, 1, baseline.chunk) for baseline in self.baselines)
+            return
+        for order in self.planner.campaign.orders:
+            cases = self.planner.ordered(self.data, order)
+            if protocol.name == "batch":
+                for count in protocol.counts:
+                    yield from self._batches(protocol, count, cases, order)
+            else:
+                yield from self._stream(protocol, cases, order)
 
-    def _batches(self, protocol: ProtocolSpec, size: int) -> Iterator[Task]:
+    def _batches(self, protocol: ProtocolSpec, size: int, cases: Sequence[Case], order: int) -> Iterator[Task]:
         """As many whole batches in a task as a chunk holds, but at least one."""
         planner = self.planner
-        whole = len(planner.datasets[self.data].cases) // size * size
-        for chunk in planner.cut(self.data, max(1, planner.campaign.chunk // size) * size, whole):
-            yield self._score(protocol, size, chunk)
+        whole = cases[: len(cases) // size * size]
+        for chunk in planner.cut(self.data, whole, max(1, planner.campaign.chunk // size) * size):
+            yield self._score(protocol, size, chunk, order)
 
-    def _stream(self, protocol: ProtocolSpec) -> Iterator[Task]:
+    def _stream(self, protocol: ProtocolSpec, cases: Sequence[Case], order: int) -> Iterator[Task]:
         """Segments between lengths, and at each length the scores of all edits so far."""
         data, before = self.planner.datasets[self.data], None
         for start, end in pairwise([0, *protocol.counts]):
-            chunk = Chunk(data.spec.name, start + 1, data.cases[start:end])
-            segment = StreamTask(f"{self._title} one after another: {chunk}", self.model, self.method, chunk, before)
+            chunk = Chunk(data.spec.name, start + 1, tuple(cases[start:end]), data.provenance)
+            segment = StreamTask(f"{self._title} one after another{_shuffled(order)}: {chunk}", self.model, self.method,
+                                 chunk, before, protocol.step)
             before = segment.key
             yield segment
-            for piece in self.planner.cut(self.data, self.planner.campaign.chunk, end):
-                yield self._score(protocol, end, piece, before)
+            for piece in self.planner.cut(self.data, cases[:end]):
+                yield self._score(protocol, end, piece, order, before)
 
     @property
     def _title(self) -> str:
         return f"{self.wanted.title} on {self.spec.name}"
 
-    def _score(self, protocol: ProtocolSpec, count: int, chunk: Chunk, stream: Key | None = None) -> ScoreTask:
-        baselines = tuple(task for task in self.baselines
-                          if task.chunk.first <= chunk.last and chunk.first <= task.chunk.last)
+    def _score(self, protocol: ProtocolSpec, count: int, chunk: Chunk, order: int = 0,
+               stream: Key | None = None) -> ScoreTask:
+        own = (self._baseline_of[case.id] for case in chunk.cases)
+        baselines = tuple({baseline.id: baseline for baseline in own}.values())
         how = {"single": "", "batch": f" {count} at once", "sequential": f" after {count} edits"}[protocol.name]
-        return ScoreTask(f"{self._title}{how}: {chunk}", self.model, self.method, chunk, protocol.name, count,
-                         baselines, stream, self.wanted.title, self.spec.name)
+        return ScoreTask(f"{self._title}{how}{_shuffled(order)}: {chunk}", self.model, self.method, chunk,
+                         protocol.name, count, baselines, stream, self.wanted.title, self.spec.name, order,
+                         self.planner.measured(self.data))
+
+    @cached_property
+    def _baseline_of(self) -> dict[str, BaselineTask]:
+        return {case.id: baseline for baseline in self.baselines for case in baseline.chunk.cases}
 
 
-def _is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:
-    return entry.models is None or model.name in entry.models
+def _shuffled(order: int) -> str:
+    return f" in order {order}" if order else ""
 
 
-def _resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
-    path = str(spec.path or model_path(spec.name))
-    if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
-        raise unknown("model", spec.name, MODELS)
-    config = load_config(path)
-    return ModelRef(path, model_digest(path), spec.dtype), config
-
-
-def _check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[ProtocolSpec]) -> None:
-    if method.joint or all(protocol.name != "batch" for protocol in asked):
-        return
-    others = [protocol.name for protocol in asked if protocol.name != "batch"] or ["single"]
-    joint = [name for name in EDITORS if get_editor(name).joint]
-    raise InputError(f"editor '{spec.name}' makes one edit at a time, so it cannot edit in batches; editors that can: "
-                     f"{', '.join(joint)}. Add 'protocols: [{', '.join(others)}]' to it, or leave out batch")
-
-
-def _resolve_artefact(method: type[Editor], spec: EditorSpec, model: ModelRef) -> ArtefactRef | None:
-    """The file an editor is given instead of training it. Raises `InputError` where it is for something else."""
-    if spec.artefact is None:
-        return None
-    if not method.trained:
-        raise InputError(f"editor '{spec.name}' is not trained; leave 'artefact: {spec.artefact}' out")
-    Artefact.describe(spec.artefact).check(spec.name, method.version, model.digest)
-    return ArtefactRef(spec.artefact, Artefact.load(spec.artefact).digest)
+def _consistent(campaign: Campaign, data: Dataset) -> tuple[Sequence[Case], Sequence[Skipped]]:
+    """The cases that may be edited on one model, and those that contradict one before them."""
+    return (data.cases, ()) if campaign.contradictions == "allow" else without_contradictions(data.cases)

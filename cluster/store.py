@@ -1,6 +1,6 @@
 """Where results live: one folder, in which every finished task is one file named by the task's id.
 
-    store.json                          {"format": 1}
+    store.json                          {"format": 2}
     rows/<task>.parquet                 scores; provenance in the file's metadata
     baselines/<task>.parquet            the unedited model's outputs
     artefacts/<task>.safetensors        what other tasks need: second moments, trained editors, streams of edits
@@ -35,13 +35,14 @@ from safetensors import SafetensorError, safe_open
 from editors.core.errors import InputError
 from evaluators.cases import Skipped
 
-FORMAT = 1
+FORMAT = 2
 PROVENANCE = b"editfleet"
 UNREADABLE = (OSError, pa.ArrowException, SafetensorError)  # what reading a missing or damaged file raises
 ROW_SCHEMA = pa.schema([("editor", pa.string()), ("model", pa.string()), ("dataset", pa.string()),
                         ("protocol", pa.string()), ("edits", pa.int64()), ("metric", pa.string()),
                         ("value", pa.float64()), ("case_id", pa.string()), ("subject", pa.string()),
-                        ("task", pa.string()), ("seed", pa.int64())])
+                        ("task", pa.string()), ("seed", pa.int64()), ("order", pa.int64()),
+                        ("texts", pa.list_(pa.string()))])
 
 Output = Literal["rows", "baselines", "artefacts"]
 _SUFFIX = {"rows": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors", "checkpoints": ".safetensors",

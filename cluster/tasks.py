@@ -27,9 +27,11 @@ from editors.core.patch import Route
 from editors.core.statistics import load_moments, save_moments, second_moments
 from evaluators.cases import Skipped
 from evaluators.datasets import corpus, training_example
+from evaluators.judging import baseline, unusable
 from evaluators.metrics import Score
-from evaluators.protocols import ProtocolResult, Stream, baseline, batch, extend, judge, single, unusable
+from evaluators.protocols import ProtocolResult, batch, single
 from evaluators.scoring import from_table, to_table
+from evaluators.streams import Stream, extend, judge_stream
 
 PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
 
@@ -82,7 +84,7 @@ class Workbench:
     def _baseline(self, task: BaselineTask) -> None:
         model = self._hold_model(task.model)
         started = perf_counter()
-        observations, failed = baseline(model, task.chunk.cases)
+        observations, failed = baseline(model, task.chunk.cases, task.measures)
         self.store.write_table(task.key, to_table(observations),
                                self._provenance(task, failed, seconds=perf_counter() - started))
 
@@ -105,7 +107,7 @@ class Workbench:
         model = self._hold_model(task.model)
         editor = self._hold_editor(task.method, model)
         before = Stream.load(self.store.path(task.before), model.device) if task.before else Stream()
-        stream = extend(editor, task.chunk.cases, before)
+        stream = extend(editor, task.chunk.cases, before, task.step)
         with self.store.new_artefact(task.key) as path:
             stream.save(path)
 
@@ -114,7 +116,7 @@ class Workbench:
         result = self._result(task, model)
         statistics, artefact = task.method.statistics, task.method.artefact
         provenance = self._provenance(
-            task, result.failed, statistics=statistics and statistics.identity(),
+            task, result.failed, data=task.chunk.source, statistics=statistics and statistics.identity(),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
             memory_of=result.memory_of)
@@ -128,9 +130,11 @@ class Workbench:
             stream = Stream.load(self.store.path(task.stream), model.device)
             if any(isinstance(term, Route) for term in stream.patch.terms):
                 self._hold_editor(task.method, model)  # the editor brings the model that answers are routed to
-            return judge(model, cases, stream, before)
+            return judge_stream(model, cases, stream, before, task.measures)
         editor = self._hold_editor(task.method, model)
-        return single(editor, cases, before) if task.protocol == "single" else batch(editor, cases, before, task.count)
+        if task.protocol == "single":
+            return single(editor, cases, before, task.measures)
+        return batch(editor, cases, before, task.count, task.measures)
 
     def _hold_model(self, ref: ModelRef) -> LanguageModel:
         """The model of a task. The one held before is let go first: two may not fit."""
@@ -175,7 +179,8 @@ class Workbench:
 def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
     """One row per score. Nothing in them differs between two runs of the same task."""
     same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
-            "protocol": task.protocol, "edits": task.count, "task": task.id, "seed": task.method.seed}
+            "protocol": task.protocol, "edits": task.count, "task": task.id, "seed": task.method.seed,
+            "order": task.order}
     return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from cluster.store import Key, Output, TaskRecord
 from editors.core import statistics
 from evaluators import metrics, protocols, testbed
 from evaluators.cases import Case
+from evaluators.measures import NOTHING_MORE, Measures
 
 SHIPPED = Path(testbed.__file__).parent / "artefacts"  # what training tasks yield, by task id
 
@@ -60,11 +61,13 @@ class EditorRef:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive cases of a data set, the first of which is case number `first`, counted from 1."""
+    """Consecutive cases of a data set, the first of which is case number `first`, counted from 1. `source` says how the
+    data set was read, and is no part of the identity."""
 
     dataset: str
     first: int
     cases: tuple[Case, ...]
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -121,6 +124,12 @@ class Task(ABC):
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits)
 
 
+def _measured(measures: Measures) -> dict[str, Any]:
+    """What is measured in addition, as part of an identity."""
+    more = measures.identity()
+    return {"measures": more} if more else {}
+
+
 @dataclass(frozen=True)
 class BaselineTask(Task):
     """The unedited model's outputs on all probes of a chunk."""
@@ -128,9 +137,10 @@ class BaselineTask(Task):
     kind = "baseline"
     output = "baselines"
     chunk: Chunk
+    measures: Measures = NOTHING_MORE
 
     def identity(self) -> dict[str, Any]:
-        return {"version": protocols.VERSIONS["baseline"], "cases": self.chunk.digest}
+        return {"version": protocols.VERSIONS["baseline"], "cases": self.chunk.digest, **_measured(self.measures)}
 
     @property
     def cost(self) -> int:
@@ -212,20 +222,21 @@ class Method:
 
 @dataclass(frozen=True)
 class StreamTask(Task):
-    """One segment of a stream: the edits of a chunk, one after another, on the patch of the segments `before` it."""
+    """One segment of a stream: the edits of a chunk, `step` at a time, on the patch of the segments `before` it."""
 
     kind = "stream"
     output = "artefacts"
     method: Method
     chunk: Chunk
     before: Key | None
+    step: int = 1
 
     @property
     def needs(self) -> tuple[str, ...]:
         return (*([self.before.id] if self.before else []), *self.method.needs)
 
     def identity(self) -> dict[str, Any]:
-        return {**self.method.identity(), "cases": self.chunk.digest,
+        return {**self.method.identity(), "cases": self.chunk.digest, "step": self.step,
                 "protocol": {"sequential": protocols.VERSIONS["sequential"]}}
 
     @property
@@ -241,8 +252,8 @@ class StreamTask(Task):
 class ScoreTask(Task):
     """The scores of a chunk under one protocol, and its edits where no `stream` has made them.
 
-    `count` is how many edits a model has on it. `baselines` are those of all its cases; `editor_title` and
-    `model_title` go into its rows.
+    `count` is how many edits a model has on it. `baselines` are those of all its cases; `editor_title`, `model_title`
+    and `order`, the number of the shuffle that the cases are in, go into its rows.
     """
 
     kind = "score"
@@ -255,6 +266,8 @@ class ScoreTask(Task):
     stream: Key | None
     editor_title: str
     model_title: str
+    order: int = 0
+    measures: Measures = NOTHING_MORE
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -265,7 +278,8 @@ class ScoreTask(Task):
         counted = {} if self.protocol == "single" else {"count": self.count}
         return {**self.method.identity(), "cases": self.chunk.digest, **counted,
                 "protocol": {self.protocol: protocols.VERSIONS[self.protocol]}, "metrics": metrics.VERSION,
-                "titles": [self.editor_title, self.model_title, self.chunk.dataset]}
+                "titles": [self.editor_title, self.model_title, self.chunk.dataset], "order": self.order,
+                **_measured(self.measures)}
 
     @property
     def cost(self) -> int:

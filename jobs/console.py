@@ -7,18 +7,24 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from cluster.plan import Plan
     from cluster.store import CampaignRecord, Standing, Store
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 CAMPAIGNS = Path(__file__).parent / "campaigns"
 SHOWN = 10  # of a long list
+
+CampaignName = Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")]
+Scale = Annotated[str | None, typer.Option(
+    help="One of the campaign's `scales`: `testbed` has the paper's campaigns run on the built-in models.")]
+Data = Annotated[str | None, typer.Option(help="The folder or URL that the data sets' paths start from.")]
 
 
 def console() -> Console:
@@ -54,6 +60,14 @@ def find_campaign(name: str) -> Path:
     if Path(name).name != name or Path(name).suffix:
         raise InputError(f"there is no campaign file '{name}'; shipped campaigns: {', '.join(shipped)}")
     raise unknown("campaign", name, shipped)
+
+
+def plan_campaign(name: str, scale: str | None, data: str | None) -> Plan:
+    """All tasks of a campaign. Raises `InputError` for whatever would keep it from running."""
+    from cluster.campaign_file import load_campaign
+    from cluster.plan import plan
+
+    return plan(load_campaign(find_campaign(name), scale=scale, data=data))
 
 
 def tasks_table(record: CampaignRecord, standing: Standing | None) -> Table:

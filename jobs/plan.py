@@ -10,22 +10,22 @@ from typing import Annotated
 
 import typer
 
-from jobs.console import console, exit_codes, find_campaign, list_skipped, tasks_table
+from jobs.console import CampaignName, Data, Scale, console, exit_codes, list_skipped, plan_campaign, tasks_table
 
 
 def plan(
-    campaign: Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")],
+    campaign: CampaignName,
     out: Annotated[Path | None, typer.Option(help="A store: tells what is done already.")] = None,
+    scale: Scale = None,
+    data: Data = None,
 ) -> None:
     """Check a campaign and list its tasks, and what is done of them already."""
     with exit_codes():
         from datetime import UTC, datetime
 
-        from cluster.campaign import load_campaign
-        from cluster.plan import plan as make_plan
         from cluster.store import Standing, Store
 
-        record = make_plan(load_campaign(find_campaign(campaign))).record(datetime.now(UTC))
+        record = plan_campaign(campaign, scale, data).record(datetime.now(UTC))
         standing = None
         if out is not None:
             standing = Store.open(out).standing(record) if out.exists() else Standing(frozenset(), ())

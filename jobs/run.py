@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from jobs.console import FAILED, console, exit_codes, find_campaign, list_failed, list_skipped
+from jobs.console import (
+    FAILED,
+    CampaignName,
+    Data,
+    Scale,
+    console,
+    exit_codes,
+    list_failed,
+    list_skipped,
+    plan_campaign,
+)
 
 if TYPE_CHECKING:
     from cluster.driver import Progress
@@ -24,25 +34,25 @@ PLAIN_INTERVAL = 5.0  # seconds between lines where there is no terminal for a b
 
 
 def run(
-    campaign: Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")],
+    campaign: CampaignName,
     out: Annotated[Path, typer.Option(help="The store: a folder for results. What it holds already is not redone.")],
     address: Annotated[str | None, typer.Option(
         help="A Ray cluster to use; without it RAY_ADDRESS, else this machine.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
+    scale: Scale = None,
+    data: Data = None,
 ) -> None:
     """Run a campaign, or what is missing of it. Ends with 1 where tasks failed, 2 for wrong input."""
     with exit_codes():
         from datetime import UTC, datetime
 
-        from cluster.campaign import load_campaign
         from cluster.driver import run_campaign
-        from cluster.plan import plan
         from cluster.pool import ray_pool
         from cluster.store import Store
 
         screen = console()
         with screen.status("planning"):
-            planned = plan(load_campaign(find_campaign(campaign)))
+            planned = plan_campaign(campaign, scale, data)
             store = Store.create(out)
         spec = planned.campaign.workers
         if workers is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from jobs.console import console, count, exit_codes, find_campaign
+from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign
 
 if TYPE_CHECKING:
     from cluster.work import ModelRef, TrainTask
@@ -24,22 +24,22 @@ PLAIN_INTERVAL = 100  # steps between lines where there is no terminal for a bar
 
 
 def train(
-    campaign: Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")],
+    campaign: CampaignName,
     out: Annotated[Path, typer.Option(help="Folder for the files; what it holds already is not trained again.")],
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    scale: Scale = None,
+    data: Data = None,
 ) -> None:
     """Train what a campaign's editors need, on this machine: one file for each, named by its task. Resumes."""
     with exit_codes():
         import torch
 
-        from cluster.campaign import load_campaign
-        from cluster.plan import plan
         from cluster.work import TrainTask
 
         torch.set_num_threads(threads)
         screen = console()
         with screen.status("planning"):
-            planned = plan(load_campaign(find_campaign(campaign)))
+            planned = plan_campaign(campaign, scale, data)
         tasks = [task for task in planned.tasks.values() if isinstance(task, TrainTask)]
         _make_folder(out)
         try:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from campaigns import drilled, local_pool, tiny_folder, write_campaign
 
-from cluster.campaign import load_campaign
+from cluster.campaign_file import load_campaign
 from cluster.plan import plan
 
 __all__ = ["drilled", "local_pool", "tiny_folder", "write_campaign"]

@@ -3,7 +3,9 @@ the protocols say."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ from editors.core.errors import InputError
 from editors.core.loading import model_digest
 from editors.core.patch import Patch
 from editors.ft import FineTuning, FineTuningConfig
-from evaluators.protocols import baseline, batch, sequential
+from evaluators.judging import baseline
+from evaluators.protocols import batch
+from evaluators.streams import sequential
 
 BATCH = {"name": "batch", "sizes": [1, 3]}
 STREAM = {"name": "sequential", "lengths": [3, 1]}
@@ -133,7 +137,96 @@ def test_an_editor_for_decoders_is_refused_for_an_encoder_decoder(make_plan, tin
         make_plan(models=[{"name": "t5", "path": "t5"}], editors=[{"name": "rome", "config": ROME}])
 
 
+def test_seeds_and_orders_repeat_what_they_change(make_plan):
+    planned = make_plan(protocols=["single", {"name": "batch", "sizes": [2]}, STREAM], seeds=[0, 3], orders=[0, 7],
+                        editors=EDITORS[1:])
+    scores = of_kind(planned, "score")
+    assert {(task.protocol, task.method.seed, task.order) for task in scores} == {
+        ("single", 0, 0), ("single", 3, 0), *((protocol, seed, order) for protocol in ("batch", "sequential")
+                                              for seed in (0, 3) for order in (0, 7))}
+    cases = planned.datasets[0].cases
+    batches = [task for task in scores if task.protocol == "batch" and task.method.seed == 0]
+    in_file, shuffled = ([case for task in batches if task.order == order for case in task.chunk.cases]
+                         for order in (0, 7))
+    assert tuple(in_file) == cases and shuffled != in_file
+    assert sorted(case.id for case in shuffled) == [case.id for case in cases]
+    for task in scores:
+        known = {case.id for baseline in task.baselines for case in baseline.chunk.cases}
+        assert {case.id for case in task.chunk.cases} <= known
+    assert any("in order 7" in task.title for task in scores)
+
+
+def test_rows_of_every_seed_and_order_are_told_apart(make_plan, store, local_pool):
+    planned = make_plan(protocols=[{"name": "batch", "sizes": [2]}], seeds=[0, 3], orders=[0, 7], editors=EDITORS[1:])
+    assert run_campaign(planned, store, local_pool(store)).failed == 0
+    table = store.rows(task.record() for task in planned.tasks.values())
+    counted = Counter(zip(table["seed"].to_pylist(), table["order"].to_pylist(), table["metric"].to_pylist(),
+                          strict=True))
+    assert {(seed, order) for seed, order, _ in counted} == {(0, 0), (0, 7), (3, 0), (3, 7)}
+    assert all(counted[seed, order, "reliability.exact"] == 4 for seed in (0, 3) for order in (0, 7))
+
+
+def test_edits_that_contradict_each_other_are_not_made_together(make_plan, tmp_path):
+    lines = [{"prompt": "Ann Bo was born in", "subject": "Ann Bo", "target_new": place} for place in ("Rome", "Oslo")]
+    lines += [{"prompt": f"{name} was born in", "subject": name, "target_new": "Rome"} for name in ("Cy", "Di")]
+    (tmp_path / "edits.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    fields = {"datasets": [{"name": "mine", "path": str(tmp_path / "edits.jsonl")}], "editors": ["identity"],
+              "protocols": ["single", {"name": "batch", "sizes": [3]}]}
+    planned = make_plan(**fields)
+    edited = {task.protocol: [case.target_new for case in task.chunk.cases] for task in of_kind(planned, "score")
+              if task.protocol == "batch"}
+    assert edited == {"batch": ["Rome", "Rome", "Rome"]}
+    assert sum(len(task.chunk.cases) for task in of_kind(planned, "score") if task.protocol == "single") == 4
+    assert any("leave out 1 cases that contradict" in note for note in planned.notes)
+    told = make_plan(**fields, contradictions="allow")
+    assert [case.target_new for task in of_kind(told, "score") if task.protocol == "batch"
+            for case in task.chunk.cases] == ["Rome", "Oslo", "Rome"]
+    with pytest.raises(InputError, match=r"sizes.*has 3"):
+        make_plan(**{**fields, "protocols": [{"name": "batch", "sizes": [4]}]})
+
+
+def test_steps_of_several_edits_need_an_editor_that_joins_them(make_plan):
+    steps = {**STREAM, "step": 2}
+    planned = make_plan(protocols=[steps], editors=EDITORS)
+    assert {task.step for task in of_kind(planned, "stream")} == {2}
+    assert not {task.id for task in of_kind(planned, "stream")} & set(make_plan(protocols=[STREAM],
+                                                                                editors=EDITORS).tasks)
+    with pytest.raises(InputError, match=r"'rome' makes one edit at a time.*long steps"):
+        make_plan(protocols=[steps])
+
+
 # --- what runs
+
+
+MEASURES = {"kl": True, "distracting": True, "generation": {"tokens": 4}, "perplexity": {"texts": 2}}
+
+
+def test_what_writing_lacks_is_told(make_plan, monkeypatch):
+    assert any("no case has generation prompts" in note for note in make_plan(measures={"writing": True}).notes)
+    monkeypatch.setattr("evaluators.measures.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"measures: .*pip install 'editfleet\[writing\]'"):
+        make_plan(measures={"writing": True})
+
+
+def test_measures_reach_the_rows_and_the_ids(make_plan, store, local_pool):
+    fields = {"protocols": ["single", STREAM], "editors": EDITORS}
+    plain, planned = make_plan(**fields), make_plan(**fields, measures=MEASURES)
+    assert run_campaign(planned, store, local_pool(store)).failed == 0
+    found = {key[4] for key in found_rows(store, planned)}
+    assert {"locality.kl", "locality.distracting.exact", "reliability.generation", "perplexity",
+            "newest.reliability.exact"} <= found
+    assert {task.id for task in of_kind(plain, "stream")} == {task.id for task in of_kind(planned, "stream")}
+    others = {task.id for kind in ("baseline", "score") for task in of_kind(plain, kind)}
+    assert not others & set(planned.tasks)
+    more = make_plan(**fields, measures={"perplexity": {"texts": 2}})
+    assert {task.id for task in of_kind(plain, "baseline")} == {task.id for task in of_kind(more, "baseline")}
+    table = store.rows(task.record() for task in planned.tasks.values())
+    texts = [text for text, metric in zip(table["texts"].to_pylist(), table["metric"].to_pylist(), strict=True)
+             if metric == "generality.generation"]
+    assert texts and all(len(each) == 3 for each in texts)
+    [scored, *_] = of_kind(planned, "score", "ft")
+    assert store.provenance(scored.key)["data"]["name"] == "testbed-cloze"
+
 
 
 def test_rows_are_those_of_the_protocols(make_plan, store, local_pool, tiny_gptj):
@@ -236,7 +329,8 @@ def test_training_depends_on_its_settings_cases_and_seed_alone(make_plan, drille
     assert train_ids(datasets=[{"name": "testbed-cloze", "limit": 3}]) == [known]
     twice = [{"name": "drilled"}, {"name": "drilled", "label": "weak", "config": {"strength": 0.1}}]
     assert train_ids(editors=twice) == [known]
-    for change in ({"seed": 1}, {"training": {"limit": 7}}, {"datasets": [{"name": "testbed-questions", "limit": 4}]},
+    for change in ({"seeds": [1]}, {"training": {"limit": 7}},
+                   {"datasets": [{"name": "testbed-questions", "limit": 4}]},
                    {"editors": [{"name": "drilled", "config": {"width": 2}}]}):
         assert known not in train_ids(**change)
     assert len(train_ids(datasets=[{"name": name, "limit": 4} for name in ("testbed-cloze", "testbed-questions")])) == 2

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from cluster.campaign import load_campaign
+from cluster.campaign_file import load_campaign
 from editors.core.errors import InputError
 
 GOOD = """\
@@ -19,10 +19,10 @@ editors: [identity, ft]
 
 @pytest.fixture
 def load(tmp_path):
-    def load(text):
+    def load(text, **options):
         path = tmp_path / "study.yaml"
         path.write_text(dedent(text))
-        return load_campaign(path)
+        return load_campaign(path, **options)
 
     return load
 
@@ -32,7 +32,8 @@ def test_names_stand_for_mappings_and_the_rest_has_defaults(load):
     assert [spec.name for spec in campaign.models] == ["testbed-gptj"]
     assert (campaign.models[0].dtype, campaign.datasets[0].split) == ("float32", "eval")
     assert [editor.title for editor in campaign.editors] == ["identity", "ft"]
-    assert ([protocol.name for protocol in campaign.protocols], campaign.chunk, campaign.seed) == (["single"], 25, 0)
+    assert [protocol.name for protocol in campaign.protocols] == ["single"]
+    assert (campaign.chunk, campaign.seeds, campaign.orders) == (25, (0,), (0,))
     assert (campaign.statistics.tokens, campaign.workers.cpus, campaign.workers.count) == (100_000, 1, None)
 
 
@@ -91,7 +92,7 @@ def test_paths_may_be_relative_to_the_file(load, tmp_path):
     (("[testbed-cloze]", "[{name: testbed-cloze, model: [x]}]"), 3, ["datasets[0]", "'models'"]),
     (("chunk: 25", "workers: {cpus: 0}"), 5, ["workers.cpus", "got 0"]),
     (("chunk: 25", "workers: {gpus: .inf}"), 5, ["workers.gpus", "finite"]),
-    (("chunk: 25", "seed: 99999999999999999999"), 5, ["seed", "less than"]),
+    (("chunk: 25", "seeds: [99999999999999999999]"), 5, ["seeds", "less than"]),
     (("name: study", "name: {{ x }}"), 1, ["a field's name must be a word"]),
     (("chunk: 25", "statistics:\n  token: 5"), 6, ["statistics.token", "Did you mean 'tokens'?"]),
     (("chunk: 25", "chunk: [1"), 6, ["not valid YAML"]),
@@ -133,3 +134,65 @@ def test_input_errors_get_their_place(load):
     with pytest.raises(InputError, match=r"study.yaml, line 4, editors\[1\].config: wrong"), \
             campaign.at("editors", 1, "config"):
         raise InputError("wrong")
+
+
+SCALED = GOOD + """\
+chunk: 5
+scales:
+  small:
+    models: [testbed-t5]
+    datasets:
+      - {name: testbed-questions, limit: 3}
+"""
+
+
+def test_a_scale_replaces_fields(load):
+    plain, small = load(SCALED), load(SCALED, scale="small")
+    assert [spec.name for spec in plain.models] == ["testbed-gptj"] and plain.chunk == small.chunk == 5
+    assert [spec.name for spec in small.models] == ["testbed-t5"] and small.datasets[0].limit == 3
+    assert small.editors == plain.editors
+
+
+@pytest.mark.parametrize(("change", "scale", "parts"), [
+    (("", ""), "smal", ["unknown scale 'smal'", "Did you mean 'small'?"]),
+    (("limit: 3", "limit: 0"), "small", ["line 10", "datasets[0].limit", "got 0"]),
+    (("models: [testbed-t5]", "model: [testbed-t5]"), "small", ["line 8", "unknown field 'model'"]),
+    (("small:", "small: 3\n  more:"), "small", ["line 6", "scales"]),
+])
+def test_mistakes_in_a_scale_are_named_with_their_line(load, change, scale, parts):
+    with pytest.raises(InputError) as error:
+        load(SCALED.replace(*change), scale=scale)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_campaign_without_scales_says_so(load):
+    with pytest.raises(InputError, match="unknown scale 'testbed'"):
+        load(GOOD, scale="testbed")
+
+
+def test_paths_of_data_sets_start_at_data(load, tmp_path):
+    text = GOOD.replace("[testbed-cloze]", "[{name: d, path: in/cases.json, train: s3://bucket/train.json}]")
+    elsewhere = load(text + "data: s3://bucket/data/\n").datasets[0]
+    assert (elsewhere.path, elsewhere.train) == ("s3://bucket/data/in/cases.json", "s3://bucket/train.json")
+    assert load(text, data="/given").datasets[0].path == "/given/in/cases.json"
+    (tmp_path / "mine").mkdir()
+    assert load(text + "data: mine\n").datasets[0].path == f"{tmp_path}/mine/in/cases.json"
+    assert load(text + "data: mine\n", data="https://host/x").datasets[0].path == "https://host/x/in/cases.json"
+    absolute = text.replace("in/cases.json", "/there/cases.json")
+    assert load(absolute + "data: mine\n").datasets[0].path == "/there/cases.json"
+
+
+@pytest.mark.parametrize(("field", "parts"), [
+    ("seeds: []", ["seeds", "at least 1"]), ("seeds: [1, 1]", ["seeds", "twice"]), ("orders: [-1]", ["orders[0]"]),
+    ("protocols: [{name: batch, sizes: [2], step: 2}]", ["'step' is for the protocol 'sequential'"]),
+    ("measures: {generation: {token: 3}}", ["measures.generation.token", "Did you mean 'tokens'?"]),
+    ("measures: {fluency: true}", ["measures.fluency", "unknown field"]),
+    ("measures: {generation: {template: x}}", ["template 'x'", "{prompt}"]),
+    ("contradictions: keep", ["contradictions", "'exclude' or 'allow'"]),
+])
+def test_what_is_measured_and_repeated(load, field, parts):
+    with pytest.raises(InputError) as error:
+        load(f"{GOOD}{field}\n")
+    for part in parts:
+        assert part in str(error.value)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cluster.campaign import load_campaign
+from cluster.campaign_file import load_campaign
 from cluster.plan import plan
 from cluster.work import SHIPPED, TrainTask
 from editors import get_editor
@@ -47,7 +47,7 @@ def test_the_last_chunk_may_be_short(make_plan):
 
 def test_ids_are_the_same_in_every_process(write_campaign):
     path = write_campaign()
-    program = ("import sys, json; from cluster.campaign import load_campaign; from cluster.plan import plan; "
+    program = ("import sys, json; from cluster.campaign_file import load_campaign; from cluster.plan import plan; "
                "print(json.dumps(list(plan(load_campaign(sys.argv[1])).tasks)))")
     other = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True,
                            env={**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)})
@@ -63,7 +63,7 @@ def test_ids_do_not_depend_on_names_and_places(make_plan, tiny_folder, tmp_path)
 
 
 @pytest.mark.parametrize(("change", "kept"), [
-    ({"seed": 1}, {"baseline", "statistics"}),
+    ({"seeds": [1]}, {"baseline", "statistics"}),
     ({"statistics": {"tokens": 501}}, {"baseline", "score identity", "score ft"}),
     ({"datasets": [{"name": "testbed-cloze", "limit": 4, "offset": 4}]}, {"statistics"}),
     ({"datasets": [{"name": "testbed-cloze", "limit": 4, "split": "train"}]}, {"statistics"}),
@@ -146,7 +146,7 @@ def test_the_record_holds_what_reports_need(make_plan):
     assert [task.id for task in record.tasks] == list(planned.tasks)
     assert [(data.name, data.cases) for data in record.datasets] == [("testbed-cloze", 4)]
     assert record.digest == make_plan(workers={"count": 7}).record(NOW).digest
-    assert record.digest != make_plan(seed=5).record(NOW).digest
+    assert record.digest != make_plan(seeds=[5]).record(NOW).digest
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -26,7 +26,8 @@ def store(tmp_path):
 
 def rows(*values):
     row = {"editor": "ft", "model": "m", "dataset": "d", "protocol": "single", "edits": 1,
-           "metric": "reliability.token", "case_id": "c", "subject": "s", "task": "a1", "seed": 0}
+           "metric": "reliability.token", "case_id": "c", "subject": "s", "task": "a1", "seed": 0, "order": 0,
+           "texts": None}
     return pa.Table.from_pylist([{**row, "value": value} for value in values], schema=ROW_SCHEMA)
 
 
@@ -196,7 +197,7 @@ def test_a_folder_that_cannot_be_written(store, monkeypatch):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (json.dumps({"format": 2}), "format 2"), (json.dumps([1]), "format None"), ("{", "cannot read")])
+    (json.dumps({"format": 1}), "format 1"), (json.dumps([1]), "format None"), ("{", "cannot read")])
 def test_another_format_is_refused_and_left_alone(store, content, message):
     (store.root / "store.json").write_text(content)
     for use in (Store.open, Store.create):

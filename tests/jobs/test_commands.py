@@ -198,7 +198,7 @@ def test_report_says_what_is_missing(invoke, done):
 
 
 def test_report_shows_one_campaign_at_a_time(invoke, done, write_campaign):
-    assert invoke("run", write_campaign(name="other", editors=["identity"], seed=9), "--out", done).exit_code == 0
+    assert invoke("run", write_campaign(name="other", editors=["identity"], seeds=[9]), "--out", done).exit_code == 0
     last = invoke("report", done, "--format", "json")
     assert "showing 'other'" in last.stderr and "small" in last.stderr
     assert {json.loads(line)["editor"] for line in last.stdout.splitlines()} == {"identity"}
@@ -209,7 +209,7 @@ def test_report_shows_one_campaign_at_a_time(invoke, done, write_campaign):
 
 
 def test_an_amended_campaign_is_not_mixed_with_its_former_self(invoke, done, write_campaign):
-    assert invoke("run", write_campaign(seed=5, editors=["identity"]), "--out", done).exit_code == 0
+    assert invoke("run", write_campaign(seeds=[5], editors=["identity"]), "--out", done).exit_code == 0
     result = invoke("report", done, "--format", "json")
     assert {json.loads(line)["n"] for line in result.stdout.splitlines()} <= {1, 2, 3, 4}
     assert {json.loads(line)["editor"] for line in result.stdout.splitlines()} == {"identity"}
@@ -221,7 +221,7 @@ def test_shipped_campaigns_are_found_by_name():
 
 @pytest.mark.parametrize("path", sorted(CAMPAIGNS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_campaigns_are_valid(path):
-    from cluster.campaign import load_campaign
+    from cluster.campaign_file import load_campaign
 
     assert load_campaign(path).name == path.stem
 

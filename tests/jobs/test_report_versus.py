@@ -1,0 +1,51 @@
+"""`editfleet report --versus` on a small store."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from cluster.store import ROW_SCHEMA, CampaignRecord, Key, Store, TaskRecord
+from jobs.cli import app
+
+SHARES = {"identity": (0, 0, 0, 0), "ft": (1, 0, 1, 0), "rome": (1, 1, 1)}  # rome lacks the last case
+
+
+@pytest.fixture
+def report(tmp_path):
+    """Runs the command on a store with one task for each editor."""
+    store = Store.create(tmp_path)
+    tasks = tuple(TaskRecord(id=f"{number:024}", kind="score", output="rows", title=editor, edits=1)
+                  for number, editor in enumerate(SHARES))
+    for task, (editor, shares) in zip(tasks, SHARES.items(), strict=True):
+        rows = [{"editor": editor, "model": "m", "dataset": "d", "protocol": "single", "edits": 1,
+                 "metric": "reliability.exact", "value": share, "case_id": case, "subject": case, "task": task.id,
+                 "seed": 0, "order": 0} for case, share in zip("abcd", shares, strict=False)]
+        store.write_table(Key("rows", task.id), pa.Table.from_pylist(rows, schema=ROW_SCHEMA), {"failed": []})
+    store.write_campaign(CampaignRecord(name="c", digest="c", started=datetime.now(UTC), datasets=(), tasks=tasks))
+    return lambda *arguments: CliRunner().invoke(app, ["report", str(tmp_path), *arguments])
+
+
+def test_differences_and_what_was_left_out(report):
+    result = report("--versus", "identity", "--format", "json")
+    assert result.exit_code == 0, result.output
+    ft, rome = map(json.loads, result.stdout.splitlines())
+    assert (ft["editor"], ft["versus"], ft["difference"], ft["n"], ft["p"]) == ("ft", "identity", 0.5, 4, 0.5)
+    assert (rome["difference"], rome["n"], rome["p"]) == (1, 3, 0.25)
+    assert "only one of 'rome' and 'identity' has them: 1 case" in result.stderr and "'ft'" not in result.stderr
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_tables(report, form):
+    result = report("--versus", "rome", "--format", form)
+    assert result.exit_code == 0 and "difference to rome" in result.stdout
+    assert "-33.3 ±" in result.stdout and "identity" in result.stdout
+
+
+def test_an_unknown_editor(report):
+    result = report("--versus", "romme")
+    assert result.exit_code == 2 and "Did you mean 'rome'?" in result.stderr
