@@ -6,6 +6,7 @@ lm-evaluation-harness.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib.metadata
 import json
@@ -164,17 +165,41 @@ def _check_fit(patch: Patch, file: Path, model: LanguageModel) -> None:
 def compare(model: LanguageModel, edit: Patch | None, tasks: Sequence[str], manager: Any, *, limit: int | None,
             batch_size: int) -> list[Change]:
     """Scores of all tasks on the unedited model and, where there is an edit, on the edited one."""
-    from lm_eval.models.huggingface import HFLM
-
     from editors.core.overlay import overlay
 
-    wrapped = HFLM(pretrained=model.module, tokenizer=model.tokenizer, batch_size=batch_size)
+    wrapped = wrap(model, batch_size)
     before, after = _evaluate(wrapped, tasks, manager, limit), None
     if edit is not None:
         with overlay(model, edit):
             after = _evaluate(wrapped, tasks, manager, limit)
     return [Change(task, metric, *score, *((None, None) if after is None else after[task, metric]))
             for (task, metric), score in before.items()]
+
+
+def wrap(model: LanguageModel, batch_size: int) -> Any:
+    """The model as the harness takes it, which asks the very module that `overlay` edits.
+
+    The harness ties a T5's head to its input embeddings, whatever the checkpoint has; so the head is put back.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    head = model.module.get_output_embeddings()
+    own = head.weight
+    wrapped = HFLM(pretrained=model.module, tokenizer=_closing_tokenizer(model), batch_size=batch_size)
+    head.weight = own
+    return wrapped
+
+
+def _closing_tokenizer(model: LanguageModel) -> Any:
+    """A copy of the tokenizer that ends an encoder's prompts with the end token, which the built-in T5's leaves out."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = copy.deepcopy(model.tokenizer)
+    name, end = tokenizer.eos_token, tokenizer.eos_token_id
+    if model.has_encoder and tokenizer("a").input_ids[-1] != end:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"$A {name}", special_tokens=[(name, end)])
+    return tokenizer
 
 
 def _evaluate(wrapped: Any, tasks: Sequence[str], manager: Any, limit: int | None) -> Scores:

@@ -37,8 +37,8 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder for all that is asked, answered and built; a build resumes here.")],
     endpoint: Annotated[str, typer.Option(help="OpenAI-compatible address, up to /v1. Its key: OPENAI_API_KEY.")],
     model: Annotated[str, typer.Option(help="The model that is asked, by the endpoint's name for it.")],
-    subject_models: Annotated[str, typer.Option(
-        help="Models that have to know the linked facts: names or folders, with commas between them.")],
+    subject_models: Annotated[list[str], typer.Option(
+        help="Models that have to know the linked facts: names or folders, given again or with commas between them.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many records, from the first on.")] = None,
     requests_per_minute: Annotated[float, typer.Option(min=0, help="Most requests a minute; 0: no limit.")] = 60,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 4,
@@ -116,15 +116,15 @@ def import_(
                         f"{count(review.written, 'record')}: {final}", soft_wrap=True)
 
 
-def _model_names(text: str) -> list[str]:
+def _model_names(texts: Sequence[str]) -> list[str]:
     """The subject models by name. Raises `InputError`, before anything is asked, for one that is not there."""
     from editors.core.errors import InputError
     from editors.core.loading import load_config
     from evaluators.testbed import model_path
 
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
-        raise InputError(f"--subject-models '{text}' has to name at least one model, and none twice")
+        raise InputError(f"--subject-models '{', '.join(texts)}' has to name at least one model, and none twice")
     for name in names:
         load_config(model_path(name))
     return names

@@ -17,6 +17,7 @@ from editors.core.patch import Dense, LowRank, Patch, Route
 from evaluators.testbed import model_path
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 from jobs.cli import app
+from jobs.harness import wrap
 
 TASK = """\
 task: old-facts
@@ -84,6 +85,11 @@ def low_rank(module, inside=WIDTH):
     return Patch((LowRank(module, torch.ones(WIDTH, 1), torch.ones(inside, 1)),))
 
 
+def logprob(model, prompt, answer):
+    batch = model.collate([model.encode(prompt, answer)])
+    return model.target_logits(batch).log_softmax(-1).gather(1, batch.target[:, None]).sum().item()
+
+
 def share_right(model, cases):
     """In a plain loop: how often the true answer is more probable than the new one, given the prompt."""
     def logprob(prompt, answer):
@@ -111,6 +117,28 @@ def test_an_edit_changes_the_answer_to_its_question(lm_eval, invoke, own_tasks, 
     assert record["digest"] == model.digest and len(record["patches"]) == 1
     assert "old-facts" in result.stdout and f"{after:.4f}" in result.stdout and "-0.2000" in result.stdout
     assert [file.name for file in tmp_path.glob("*out.json*")] == ["out.json"]
+
+
+@pytest.mark.parametrize("name", ["testbed-gptj", "testbed-t5"])
+def test_the_harness_asks_the_very_model_that_is_edited(lm_eval, cases, name):
+    """Log-probabilities and what is written on, against the model's own; wrapping changes no weight."""
+    from lm_eval.api.instance import Instance
+
+    model = load_model(model_path(name))
+    weights = {key: value.clone() for key, value in model.module.state_dict().items()}
+    [patch] = get_editor("ft")(model, resolve_config("ft", model.module.config)).edit_each([cases[0].request()])
+    wrapped = wrap(model, 2)
+    pairs = [(case.prompt, f" {answer}") for case in cases for answer in (case.target_true, case.target_new)]
+    pairs += [(cases[0].paraphrases[-1], f" {cases[0].target_new}")]
+    settings = {"until": ["."], "max_gen_toks": 8, "do_sample": False}
+    for edit in (Patch(), patch):
+        with overlay(model, edit):
+            found = wrapped.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs])
+            [written] = wrapped.generate_until([Instance("generate_until", {}, (cases[0].prompt, settings), 0)])
+            expected = [logprob(model, *pair) for pair in pairs]
+        assert [value for value, _ in found] == pytest.approx(expected, abs=1e-4)
+        assert written.startswith(f" {cases[0].target_new}") == bool(edit), written
+    assert all(torch.equal(value, weights[key]) for key, value in model.module.state_dict().items())
 
 
 def test_patches_add_up_and_questions_can_be_limited(lm_eval, invoke, own_tasks, edit, tmp_path):

@@ -19,7 +19,7 @@ LIMIT = 300  # seconds, on a machine that is busy with something else
 @pytest.fixture
 def command(write_campaign, tmp_path):
     """The `run` command of a campaign whose edits take a while, and an environment that marks all its processes."""
-    path = write_campaign(chunk=1, editors=[{"name": "ft", "config": {"layers": [1], "steps": 400, "stop_loss": 0}}])
+    path = write_campaign(chunk=1, editors=[{"name": "ft", "config": {"layers": [1], "steps": 1000, "stop_loss": 0}}])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), MARK: uuid.uuid4().hex}
     return [sys.executable, "-m", "jobs.cli", "run", str(path), "--out", str(tmp_path / "store")], environment
 

@@ -44,6 +44,7 @@ def test_from_edits_to_a_data_set_with_one_chain_a_case(server, invoke, tmp_path
     summary = json.loads((made / "summary.json").read_text())
     assert summary["suggestions"] == 12 and summary["prompt_tokens"] == 1200
     known = summary["intersection"]["known"]
+    assert set(summary["models"]) == {"testbed-gptj", "testbed-t5"}
     assert 0 < known <= min(score["known"] for score in summary["models"].values())
     assert "testbed-t5" in built.stdout and f"{summary['intersection']['percent']:.2f}" in built.stdout
 
