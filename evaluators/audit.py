@@ -131,8 +131,9 @@ def _keys(case: Case) -> Iterator[tuple[str, ...]]:
 
 
 def _no_op(case: Case) -> str | None:
-    same = case.target_true is not None and normalise(case.target_new) == normalise(case.target_true)
-    return f"the new target '{case.target_new}' is the true answer" if same else None
+    if normalise(case.target_new) in map(normalise, (case.target_true or "", *case.also_true)):
+        return f"the new target '{case.target_new}' is the true answer"
+    return None
 
 
 def _subject_missing(case: Case) -> str | None:

@@ -47,7 +47,8 @@ class Case(_Value):
     subject for other relations, `unrelated` anything else; `portability` asks what follows from the edit.
     `generation_prompts` are openings to write on from, and `references` texts about things of which the new target is
     true, to compare what is written with (Meng et al. 2022, section 3.4).
-    `subject_start` is the subject's character offset in `prompt`, where the data set says it.
+    `also_true` are further names of the true answer. `subject_start` is the subject's character offset in `prompt`,
+    where the data set says it.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Case(_Value):
     portability: tuple[Chain, ...] = ()
     generation_prompts: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    also_true: tuple[str, ...] = ()
 
     def request(self) -> EditRequest:
         """The edit to ask for. Raises `CaseError` for an empty target or a subject that is not in the prompt."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from editors.core.batches import Encoded
-from editors.core.errors import CaseError
+from editors.core.errors import CaseError, quoted
 from editors.core.models import LanguageModel
 from editors.core.overlay import UNPATCHED
 from editors.core.patch import Patch
@@ -34,7 +34,7 @@ def _encode(model: LanguageModel, text: str) -> Encoded:
         ids = model.tokenise(text)[: model.max_length]
         encoded = Encoded(ids[:1], ids[1:])
     if not encoded.target:
-        raise CaseError(f"text '{text}' is too short to have a perplexity")
+        raise CaseError(f"text {quoted(text)} is too short to have a perplexity")
     return encoded
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+QUOTED = 200  # characters
+
 
 class EditFleetError(Exception):
     """Base of all errors raised on purpose."""
@@ -21,6 +23,11 @@ class InputError(EditFleetError):
 
 class CaseError(EditFleetError):
     """One case is unusable. The message names what is wrong with it."""
+
+
+def quoted(text: str) -> str:
+    """A text as messages show it: a long one is cut."""
+    return f"'{text}'" if len(text) <= QUOTED else f"'{text[:QUOTED]}...'"
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> InputError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from editors.core.errors import CaseError
+from editors.core.errors import CaseError, quoted
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class EditRequest:
         if self.subject_start is None:
             object.__setattr__(self, "subject_start", find_subject(self.prompt, self.subject))
         elif not self.prompt.startswith(self.subject, self.subject_start):
-            raise CaseError(f"subject '{self.subject}' is not at character {self.subject_start} of '{self.prompt}'")
+            raise CaseError(f"subject {quoted(self.subject)} is not at character {self.subject_start} of "
+                            f"{quoted(self.prompt)}")
 
     @property
     def subject_end(self) -> int:
@@ -46,5 +47,5 @@ def find_subject(prompt: str, subject: str) -> int:
     whole = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)
     start = whole.start() if whole else prompt.find(subject)
     if start < 0:
-        raise CaseError(f"subject '{subject}' is not in prompt '{prompt}'")
+        raise CaseError(f"subject {quoted(subject)} is not in prompt {quoted(prompt)}")
     return start

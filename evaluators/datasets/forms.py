@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,13 +23,20 @@ class Malformed(ValueError):
     """A record is not what its format asks for."""
 
 
+class Paraphrases(NamedTuple):
+    """A COUNTERFACT record's paraphrases, and the subject that they name."""
+
+    subject: str
+    texts: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Reading:
     """What is read from the records: the switches of `DatasetSpec`, with the files that they name looked up."""
 
     target: Target = "alt"
     generality: Generality = "paraphrase_prompts"
-    paraphrases: Mapping[str, Sequence[str]] | None = None  # by case id
+    paraphrases: Mapping[str, Paraphrases] | None = None  # by case id
     snippets: Mapping[tuple[str, str], Sequence[str]] | None = None  # by relation and target
 
 
@@ -38,7 +45,7 @@ def recognise(record: dict[str, Any], name: str) -> Format:
     keys = record.keys()
     if "requested_rewrite" in keys:
         return "counterfact"
-    if {"src", "alt"} <= keys:
+    if "src" in keys and keys & {"alt", "answers"}:
         return "zsre"
     if {"prompt", "subject", "target_new"} <= keys:
         return "counterfact-flat" if keys & {"ground_truth", "rephrase_prompt", "locality_prompt"} else "edits"
@@ -200,7 +207,9 @@ class _Counterfact(_Part):
         edit, other = self.requested_rewrite, self.alternative_subject
         if self.portability:
             yield self.portability.chain(edit.subject, edit.target_new.text)
-        if other is not None and "{}" in edit.prompt:
+        if other is not None:
+            if "{}" not in edit.prompt:
+                raise Malformed("requested_rewrite.prompt: it has no {} for 'alternative_subject'")
             yield Chain(kind="subject", prompt=self._prompt(other), target=edit.target_new.text, subject=other,
                         relation=edit.relation_id)
 
@@ -223,12 +232,15 @@ class _Flat(_Part):
             neighbourhood=(Probe(prompt=self.locality_prompt, target=self.locality_ground_truth),),
             portability=(self.portability.chain(self.subject, self.target_new),) if self.portability else ())
 
-    def _paraphrases(self, known: Mapping[str, Sequence[str]] | None) -> tuple[str, ...]:
+    def _paraphrases(self, known: Mapping[str, Paraphrases] | None) -> tuple[str, ...]:
         if known is None:
             return (self.rephrase_prompt,) if self.rephrase_prompt else ()
         if (found := known.get(str(self.case_id))) is None:
             raise Malformed(f"case_id: there is no {self.case_id} in the file that 'paraphrases' names")
-        return tuple(found)
+        if found.subject != self.subject:
+            raise Malformed(f"subject: case {self.case_id} is about '{found.subject}' in the file that 'paraphrases' "
+                            f"names, not about '{self.subject}'")
+        return found.texts
 
 
 class _ZsRE(_Part):
@@ -237,7 +249,7 @@ class _ZsRE(_Part):
     subject: Text
     src: Text
     rephrase: Text
-    alt: Optional  # where it is empty there is no edit
+    alt: Optional = ""  # where it is empty there is no edit
     answers: list[Text] = Field(min_length=1)
     loc: Text | None = None
     loc_ans: Text | None = None
@@ -249,11 +261,15 @@ class _ZsRE(_Part):
     def case(self, number: int, reading: Reading) -> Case:
         if (self.loc is None) != (self.loc_ans is None):
             raise Malformed("loc and loc_ans: one is there without the other")
-        new, true = (self.alt, self.answers[0]) if reading.target == "alt" else (self.answers[0], None)
+        true, *also_true = self.answers
+        new = self.alt if reading.target == "alt" else true
         unrelated = (Probe(prompt=self.loc, target=self.loc_ans),) if self.loc and self.loc_ans else ()
-        return Case(id=_zsre_id(number), subject=self.subject, prompt=self.src, target_new=new, target_true=true,
+        case = Case(id=_zsre_id(number), subject=self.subject, prompt=self.src, target_new=new,
                     paraphrases=(self.rephrase,), unrelated=unrelated,
                     portability=tuple(self._chains(new, asks_about_alt=reading.target == "alt")))
+        if reading.target == "answers0":
+            return case
+        return case.model_copy(update={"target_true": true, "also_true": tuple(also_true)})
 
     def _chains(self, new: str, asks_about_alt: bool) -> Iterator[Chain]:
         """What follows from `alt` is asked only where that is the edit's target."""

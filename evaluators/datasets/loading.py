@@ -68,7 +68,7 @@ def load_dataset(spec: DatasetSpec) -> Dataset:
     and so is the second of two with one id.
 
     Raises `InputError` for an unknown name, a source that cannot be read, a format that is not recognised, switches
-    that do not belong to it, and a range that holds no record, or malformed ones alone.
+    that do not belong to it, and where no record is usable.
     """
     format, items = _open(spec)
     cases: dict[str, Case] = {}
@@ -80,6 +80,9 @@ def load_dataset(spec: DatasetSpec) -> Dataset:
             skipped.append(Skipped(case_id=item.id, reason=f"record {number}: an earlier record has this id"))
         else:
             cases[item.id] = item
+    if not cases:
+        raise InputError(f"data set '{spec.name}' has no usable case: all of its {len(skipped)} records are left out, "
+                         f"such as {skipped[0].case_id}: {skipped[0].reason}")
     return Dataset(spec, tuple(cases.values()), tuple(skipped), format)
 
 

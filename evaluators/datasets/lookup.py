@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editors.core.errors import InputError
-from evaluators.datasets.forms import Malformed, Reading, read_case
+from evaluators.datasets.forms import Malformed, Paraphrases, Reading, read_case
 from evaluators.datasets.records import file_records
 
 
@@ -48,15 +48,15 @@ def snippets_by_fact(path: str) -> dict[tuple[str, str], list[str]]:
     return dict(found)
 
 
-def paraphrases_by_case(path: str) -> dict[str, tuple[str, ...]]:
+def paraphrases_by_case(path: str) -> dict[str, Paraphrases]:
     """The `paraphrase_prompts` of a counterfact.json by case id; malformed records have none."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, Paraphrases] = {}
     for record in file_records(path):
         try:
             case = read_case(record, "counterfact", Reading())
         except Malformed:
             continue
-        found.setdefault(case.id, case.paraphrases)
+        found.setdefault(case.id, Paraphrases(case.subject, case.paraphrases))
     if not found:
         raise InputError(f"'{path}' has no COUNTERFACT record; 'paraphrases' names the full counterfact.json")
     return found

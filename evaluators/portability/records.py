@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from editors.core.errors import InputError
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import DatasetSpec, load_dataset
-from evaluators.portability.files import read_json
+from evaluators.datasets.records import Record, file_records
 
 Form = Literal["counterfact", "zsre"]
 
@@ -45,16 +46,22 @@ def read_source(source: str, limit: int | None = None) -> Source:
     twice.
     """
     if Path(source).suffix or Path(source).is_file():
-        raw = read_json(Path(source).expanduser(), "data set")
-        if not isinstance(raw, list) or not raw:
-            raise InputError(f"{source}: expected a list of COUNTERFACT or ZsRE records")
+        raw = [_content(record, source) for record in islice(file_records(source), limit)]
+        if not raw:
+            raise InputError(f"{source}: expected COUNTERFACT or ZsRE records, and there are none")
     else:
         raw = [counterfact(case) for case in load_dataset(DatasetSpec(name=source, limit=limit)).cases]
     form: Form = "counterfact" if isinstance(raw[0], dict) and "requested_rewrite" in raw[0] else "zsre"
-    records = list(_parsed(source, raw[:limit], form))
+    records = list(_parsed(source, raw, form))
     skipped = [Skipped(case_id=record.id, reason=reason) for record in records if (reason := _problem(record))]
     unusable = {skip.case_id for skip in skipped}
     return Source(form, tuple(record for record in records if record.id not in unusable), tuple(skipped))
+
+
+def _content(record: Record, source: str) -> Any:
+    if record.fault is not None:
+        raise InputError(f"{source}: {record}: {record.fault}")
+    return record.content
 
 
 def counterfact(case: Case) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_nothing_is_wrong():
 
 
 @pytest.mark.parametrize(("changes", "flag"), [
-    ({"target_true": " HARP "}, "no-op"),
+    ({"target_true": " HARP "}, "no-op"), ({"target_true": "lute", "also_true": ("luth", "Harp")}, "no-op"),
     ({"paraphrases": ("ann's is the", "Annie")}, None), ({"paraphrases": ("Ann is", "The lady is")}, "subject-missing"),
     ({"subject": "Ann  Lee", "prompt": "Ann  Lee", "paraphrases": ("ann lee",)}, None),
     ({"portability": hop("Has a HARP strings?")}, "target-leak"),
@@ -95,7 +95,7 @@ def test_counts_on_public_zsre_files(name):
     records, found = counted(name)
     skipped = {17} if name == "zsre_subject_replace" else set()
     records = [record for number, record in enumerate(records) if number not in skipped]
-    assert found["no-op"] == sum(plain(r["alt"]) == plain(r["answers"][0]) for r in records)
+    assert found["no-op"] == sum(plain(r["alt"]) in map(plain, r["answers"]) for r in records)
     assert found["target-leak"] == sum(
         plain(r["alt"]) in plain(r.get("portability", {}).get("New Question", "") + r.get("alter_subject_question", ""))
         for r in records)

@@ -51,6 +51,18 @@ def test_zsre(load):
     assert case.portability == case.neighbourhood == () and data.format == "zsre" and data.notes == ()
 
 
+def test_zsre_has_further_true_answers_and_needs_no_alt_where_it_is_not_asked(load):
+    assert one(load(ZSRE)).also_true == ("luth",)
+    truth = one(load({key: value for key, value in ZSRE.items() if key != "alt"}, target="answers0"))
+    assert (truth.target_new, truth.target_true, truth.also_true) == ("lute", None, ())
+
+
+def test_another_subject_needs_a_place_in_the_prompt(load):
+    edit = FULL["requested_rewrite"] | {"prompt": "Ann, by trade"}
+    data = load(FULL, FULL | {"case_id": 6, "requested_rewrite": edit, "alternative_subject": "Bo"})
+    assert "requested_rewrite.prompt: it has no {} for 'alternative_subject'" in data.skipped[0].reason
+
+
 def test_zsre_portability_asks_what_follows_from_alt(load):
     record = ZSRE | {"portability": HOP, "inverse question": "Who plays the harp?"}
     record |= {"alternative_subject": "Annie", "alter_subject_question": "What does Annie play?"}
@@ -124,6 +136,8 @@ def test_flat_counterfact_takes_its_paraphrases_from_the_full_file(load, tmp_pat
     data = load(FLAT, FLAT | {"case_id": 6}, paraphrases=str(full))
     assert data.cases[0].paraphrases == ("They say Ann plays", "Ann is at the") and data.notes == ()
     assert "there is no 6 in the file that 'paraphrases' names" in data.skipped[0].reason
+    data = load(FLAT, FLAT | {"case_id": "5", "subject": "plays"}, paraphrases=str(full))
+    assert "case 5 is about 'Ann' in the file that 'paraphrases' names, not about 'plays'" in data.skipped[0].reason
     full.write_text(json.dumps([FLAT]))
     with pytest.raises(InputError, match="no COUNTERFACT record"):
         load(FLAT, paraphrases=str(full))
@@ -181,6 +195,18 @@ def test_a_format_that_is_not_recognised(load):
 def test_switches_of_other_formats(load, record, settings, message):
     with pytest.raises(InputError, match=message):
         load(record, **settings)
+
+
+def test_a_data_set_without_a_usable_case(load):
+    with pytest.raises(InputError, match="no usable case: all of its 2 records are left out, such as 1: subject 'Ann'"):
+        load(EDIT | {"prompt": "Who?"}, EDIT | {"target_new": "x", "prompt": "x" * 9_000})
+    with pytest.raises(InputError, match="such as 1: no-op"):
+        load(EDIT | {"target_true": "harp"}, exclude=("no-op",))
+
+
+def test_reasons_do_not_quote_endless_texts(load):
+    data = load(EDIT, EDIT | {"prompt": "x " * 9_000})
+    assert "is not in prompt 'x x" in data.skipped[0].reason and len(data.skipped[0].reason) < 300
 
 
 def test_excluded_cases(load):

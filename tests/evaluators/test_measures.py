@@ -1,5 +1,6 @@
 """What is measured in addition, each against a plain computation."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -234,6 +235,18 @@ def test_consistency_is_the_cosine_of_tf_idf_vectors():
     found = Idf(corpus)
     assert found.consistency(["Red", "fox red"], ["red dog"]) == pytest.approx(expected)
     assert found.consistency(["fox"], ["dog"]) == 0 == found.consistency(["unknown words"], ["dog"])
+
+
+def test_what_is_written_is_compared_with_a_cases_references(editor, cases, patch, tmp_path):
+    corpus = ["Vadolm is a city of trades.", "Art paints and Art sings.", "Bo lives in Fuzoia"]
+    path = tmp_path / "attribute_snippets.json"
+    samples = [{"text": text} for text in corpus]
+    path.write_text(json.dumps([{"relation_id": "P1", "target_id": "Q1", "samples": samples}]))
+    case = cases[0].model_copy(update={"generation_prompts": ("Art paints a city",), "references": tuple(corpus[:2])})
+    how = Writing(tokens=20, snippets=str(path))
+    found = judged(editor, [case], Measures(writing=how))
+    texts = write(editor.model, case, editor.patch(case.request()), how)
+    assert found["full", "consistency"] == pytest.approx(Idf(corpus).consistency(texts, case.references)) != 0
 
 
 def test_texts_begin_with_their_prompts_and_are_drawn_by_case(editor, cases, patch):

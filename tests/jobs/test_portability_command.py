@@ -96,8 +96,8 @@ def test_records_without_an_answer_end_the_build_with_1_and_the_same_command_com
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("[]", "expected a list of COUNTERFACT or ZsRE records"),
-    ("[1", "not JSON"),
+    ("[]", "expected COUNTERFACT or ZsRE records, and there are none"),
+    ("[1", "ends in the middle"),
     ('[{"src": "q", "subject": "s"}]', "record 0 is not of zsre's form: alt"),
 ])
 def test_a_file_that_is_no_data_set_ends_the_command_with_2(server, invoke, tmp_path, text, message):
