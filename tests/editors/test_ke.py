@@ -6,22 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hyper_examples import EXAMPLES, REQUESTS
 from torch import nn
 
 from editors.base import Resources
-from editors.core.examples import Example, Question
 from editors.core.hypernetwork import HyperTrainee, Matrix, patches
 from editors.core.requests import EditRequest
 from editors.ke import KE, KEConfig, KENetwork, with_answers
-
-REQUESTS = [
-    EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words", "Vadolm"),
-    EditRequest("X", "X", "so", "Paris"),
-    EditRequest("Who employs the one and only Zed Corman, whom all know?", "Zed Corman", "Vard and Sons"),
-]
-EXAMPLES = [Example(EditRequest(f"Who is S{number}?", f"S{number}", f"t{number % 3} and so"),
-                    (f"Say who S{number} is:",), (Question("It was", "so long"), Question("Who is Ann?", "Omerga")))
-            for number in range(12)]
 
 
 @pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hyper_examples import EXAMPLES, REQUESTS
 
 from editors.base import Resources
-from editors.core.examples import Example, Question
 from editors.core.hypernetwork import Factors, HyperTrainee, Matrix, matrices, read_factors
 from editors.core.overlay import overlay
-from editors.core.requests import EditRequest
 from editors.mend import EPSILON, MEND, MendConfig, MendNetwork, Transform
-
-REQUESTS = [
-    EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words", "Vadolm"),
-    EditRequest("X", "X", "so", "Paris"),
-    EditRequest("Who employs the one and only Zed Corman, whom all know?", "Zed Corman", "Vard and Sons", "Omerga"),
-]
-EXAMPLES = [Example(EditRequest(f"Who is S{number}?", f"S{number}", f"t{number % 3} and so"),
-                    (f"Say who S{number} is:",), (Question("It was", "so long"), Question("Who is Ann?", "Omerga")))
-            for number in range(12)]
 
 
 @pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
