@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from cluster.agenda import Status
+from cluster.events import (
+    Assign,
+    Event,
+    Instruction,
+    OutOfMemory,
+    Recall,
+    ResultDamaged,
+    Retire,
+    Room,
+    SetAside,
+    StartWorker,
+    TaskDone,
+    TaskFailed,
+    Tick,
+    WorkerEvent,
+    WorkerLost,
+)
+from cluster.journal import note
 from cluster.plan import Plan
-from cluster.state import Assign, CampaignState, Event, Instruction, SetAside, StartWorker, TaskDone
+from cluster.state import CampaignState, Limits
 from cluster.store import Failure, Store
 from cluster.work import Task
 
+PULSE = 1.0  # seconds between looks at the clock and the cluster
+
 
 class Pool(Protocol):
-    """Workers, wherever they run. `size` is how many there is room for."""
+    """Workers, wherever they run. `room` is how many there is room for at the moment."""
 
     @property
-    def size(self) -> int: ...
+    def room(self) -> int: ...
 
     def start(self, worker: int) -> None:
         """Begins to start a worker; `wait` says when it is up."""
 
-    def assign(self, worker: int, task: Task) -> None:
-        """Begins a task on a worker that is up and idle."""
+    def retire(self, worker: int) -> None:
+        """Ends a worker, whatever it is doing; nothing more is heard of it."""
 
-    def wait(self) -> list[Event]:
-        """Blocks until something has happened."""
+    def assign(self, worker: int, task: Task, parts: int) -> None:
+        """Begins a task on a worker that is up, or puts it in its queue."""
+
+    def recall(self, worker: int, task: str) -> None:
+        """Takes a task out of a worker's queue, unless it has begun."""
+
+    def wait(self, seconds: float) -> Iterable[WorkerEvent]:
+        """What has happened; blocks until something has, but not for longer than this."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +65,23 @@ class Progress:
 
     tasks: int
     edits: int
-    cost: int
+    cost: float
     done: int = 0
     failed: int = 0
     edits_done: int = 0
-    cost_done: int = 0
+    cost_done: float = 0
 
-    def with_done(self, task: Task) -> Progress:
-        return replace(self, done=self.done + 1, edits_done=self.edits_done + task.edits,
-                       cost_done=self.cost_done + task.cost)
+    def with_done(self, task: Task, sign: int = 1) -> Progress:
+        return replace(self, done=self.done + sign, edits_done=self.edits_done + sign * task.edits,
+                       cost_done=self.cost_done + sign * task.cost)
 
     def with_failed(self) -> Progress:
         return replace(self, failed=self.failed + 1)
 
 
 def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContextManager[Pool]],
-                 watch: Callable[[Progress], None] = lambda progress: None) -> Progress:
+                 watch: Callable[[Progress], None] = lambda progress: None, *,
+                 limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> Progress:
     """Does whatever of the plan is not in the store yet; `connect` is called only if anything is missing.
 
     Tasks set aside leave a failure in the store. Interrupted at any point, calling it again goes on from there.
@@ -63,11 +93,14 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
     for task in done:
         store.clear_failure(task)
         progress = progress.with_done(plan.tasks[task])
-    if len(done) == len(tasks):
-        return progress
-    with connect() as pool:
-        state = CampaignState([task.node() for task in tasks], workers=pool.size, done=done)
-        return _Run(plan, store, pool, state, progress, watch).go()
+    note("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=len(done), store=store.root)
+    if len(done) < len(tasks):
+        with connect() as pool:
+            state = CampaignState([task.node() for task in tasks], workers=pool.room, done=done,
+                                  limits=limits or Limits())
+            progress = _Run(plan, store, pool, state, progress, watch, clock).go()
+    note("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)
+    return progress
 
 
 @dataclass
@@ -78,27 +111,75 @@ class _Run:
     state: CampaignState
     progress: Progress
     watch: Callable[[Progress], None]
+    clock: Callable[[], float]
+    _pulse: float = field(default=float("-inf"))
 
     def go(self) -> Progress:
         self._carry_out(self.state.start())
         self.watch(self.progress)
         while not self.state.finished:
-            for event in self.pool.wait():
-                instructions = self.state.handle(event)
-                if isinstance(event, TaskDone):
-                    self.store.clear_failure(event.task)
-                    self.progress = self.progress.with_done(self.plan.tasks[event.task])
-                self._carry_out(instructions)
+            for event in (*self.pool.wait(PULSE), *self._time()):
+                self._happened(event)
                 self.watch(self.progress)
         return self.progress
+
+    def _time(self) -> Iterator[Event]:
+        """Every second: how late it is, and how much room there is."""
+        if not 0 <= (now := self.clock()) - self._pulse < PULSE:
+            self._pulse = now
+            yield Tick(now)
+            yield Room(self.pool.room)
+
+    def _happened(self, event: Event) -> None:
+        match event:
+            case TaskDone(worker, task, seconds):
+                note("task-done", task=task, worker=worker, seconds=seconds, title=self._title(task))
+                self.store.clear_failure(task)
+                self.progress = self.progress.with_done(self.plan.tasks[task])
+            case TaskFailed(worker, task, error):
+                self._trouble("task-failed", worker, task, error)
+            case OutOfMemory(worker, task, error):
+                self._trouble("out-of-memory", worker, task, error)
+            case ResultDamaged(worker, task, damaged, error):
+                self._trouble("result-damaged", worker, task, error, damaged)
+                self._put_away(damaged)
+            case WorkerLost(worker, reason):
+                self._trouble("worker-lost", worker, None, reason)
+        self._carry_out(self.state.handle(event))
+
+    def _put_away(self, damaged: str) -> None:
+        if self.state.agenda.status.get(damaged) is Status.DONE:  # else it is being made anew already
+            self.progress = self.progress.with_done(self.plan.tasks[damaged], -1)
+
+    def _trouble(self, event: str, worker: int, task: str | None, reason: str, damaged: str | None = None) -> None:
+        summary = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
+        note(event, level=logging.WARNING, task=task, worker=worker, damaged=damaged, reason=summary,
+             title=task and self._title(task))
 
     def _carry_out(self, instructions: Iterable[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
                 case StartWorker(worker):
+                    note("worker-start", worker=worker)
                     self.pool.start(worker)
-                case Assign(worker, task):
-                    self.pool.assign(worker, self.plan.tasks[task])
+                case Retire(worker, reason):
+                    note("worker-retire", worker=worker, reason=reason)
+                    self.pool.retire(worker)
+                case Assign(worker, task, parts):
+                    note("task-start", task=task, worker=worker, parts=parts if parts > 1 else None,
+                         title=self._title(task))
+                    self.pool.assign(worker, self.plan.tasks[task], parts)
+                case Recall(worker, task):
+                    note("task-recall", task=task, worker=worker)
+                    self.pool.recall(worker, task)
                 case SetAside(task, reason):
-                    self.store.write_failure(Failure(task=task, title=self.plan.tasks[task].title, reason=reason))
-                    self.progress = self.progress.with_failed()
+                    self._set_aside(task, reason)
+
+    def _set_aside(self, task: str, reason: str) -> None:
+        failure = Failure(task=task, title=self._title(task), reason=reason)
+        note("task-set-aside", level=logging.ERROR, task=task, reason=failure.summary, title=failure.title)
+        self.store.write_failure(failure)
+        self.progress = self.progress.with_failed()
+
+    def _title(self, task: str) -> str:
+        return self.plan.tasks[task].title

@@ -7,13 +7,25 @@ import os
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from cluster.campaign import WorkerSpec
-from cluster.state import Event, TaskDone, TaskFailed, WorkerLost, WorkerUp
+from cluster.events import (
+    OutOfMemory,
+    ResultDamaged,
+    TaskCancelled,
+    TaskDone,
+    TaskFailed,
+    WorkerEvent,
+    WorkerLost,
+    WorkerUp,
+)
+from cluster.journal import note
 from cluster.store import Store
+from cluster.version import code_version
 from cluster.work import Task
 from editors.core.errors import InputError
 
@@ -41,7 +53,7 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
     pool = RayPool(store, spec)
     try:
         # A count asked of a remote cluster may be a demand on its autoscaler, so only there it need not fit yet.
-        if not pool.room and (address is None or spec.count is None):
+        if not any(pool.fits().values()) and (address is None or spec.count is None):
             raise InputError(f"no node has room for a worker of {spec.cpus} CPUs and {spec.gpus} GPUs; the cluster "
                              f"has {_total('CPU'):g} CPUs and {_total('GPU'):g} GPUs in all. Change `workers` in the "
                              "campaign")
@@ -90,62 +102,123 @@ def _total(resource: str) -> float:
 
 
 class RayPool:
-    """A pool of `Worker` actors. It alone knows Ray handles; outside, a worker is a number."""
+    """A pool of `Worker` actors. It alone knows Ray handles; outside, a worker is a number.
+
+    Workers that come up with other code than this process has are turned away, and none is started on their node again.
+    """
 
     def __init__(self, store: Store, spec: WorkerSpec) -> None:
         self._store, self._spec = store, spec
         self._actors: dict[int, Any] = {}
+        self._places: dict[int, str] = {}  # worker -> the node it was started on
+        self._refused: set[str] = set()
         self._calls: dict[Any, tuple[int, str | None]] = {}  # object ref -> worker and its task (None: starting up)
+        self._orders = 0
+        self._order_of: dict[str, int] = {}  # task -> the number it was last handed out under
 
     @property
     def room(self) -> int:
-        """How many workers fit on the nodes there are now."""
+        """How many workers there can be: as many as are asked for, or fit on the nodes there are now."""
+        return self._spec.count or sum(self.fits().values())
+
+    def fits(self) -> dict[str, int]:
+        """How many workers fit on each node, were it empty."""
         import ray
 
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return sum(self._fit(resources) for resources in nodes)
+        return {node["NodeID"]: self._fit(node["Resources"]) for node in ray.nodes()
+                if node["Alive"] and node["NodeID"] not in self._refused}
 
     def _fit(self, resources: dict[str, float]) -> int:
         by_cpu = resources.get("CPU", 0) // self._spec.cpus
         return int(min(by_cpu, resources.get("GPU", 0) // self._spec.gpus) if self._spec.gpus else by_cpu)
 
-    @property
-    def size(self) -> int:
-        return self._spec.count or self.room
-
     def start(self, worker: int) -> None:
+        """Begins to start a worker, on the emptiest node; `wait` says when it is up. Where none has room, Ray is left
+        to find a place, which asks an autoscaler for it."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         from cluster.worker import Worker
 
-        options = Worker.options(num_cpus=self._spec.cpus, num_gpus=self._spec.gpus)  # type: ignore[attr-defined]
-        self._actors[worker] = options.remote(self._store.root, self._spec)
-        self._calls[self._actors[worker].ready.remote()] = (worker, None)
+        taken = Counter(self._places.values())
+        free = {node: fit - taken[node] for node, fit in self.fits().items()}
+        node = max(free, key=lambda node: free[node], default=None)
+        options: dict[str, Any] = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus}
+        if node is not None and free[node] > 0:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+            self._places[worker] = node
+        actor = Worker.options(**options).remote(self._store.root, self._spec)  # type: ignore[attr-defined]
+        self._actors[worker] = actor
+        self._calls[actor.ready.remote()] = (worker, None)
 
-    def assign(self, worker: int, task: Task) -> None:
-        self._calls[self._actors[worker].run.remote(task)] = (worker, task.id)
-
-    def wait(self) -> list[Event]:
+    def retire(self, worker: int) -> None:
+        """Ends a worker, whatever it is doing."""
         import ray
 
-        ready, _ = ray.wait(list(self._calls), num_returns=1)
-        return [self._event(call) for call in ready]
+        self._places.pop(worker, None)
+        self._calls = {call: about for call, about in self._calls.items() if about[0] != worker}
+        ray.kill(self._actors.pop(worker))
 
-    def _event(self, call: Any) -> Event:
+    def assign(self, worker: int, task: Task, parts: int) -> None:
+        """Begins a task on a worker that is up, or puts it in its queue."""
+        self._orders += 1
+        self._calls[self._actors[worker].run.remote(self._orders, task, parts)] = (worker, task.id)
+        self._order_of[task.id] = self._orders
+
+    def recall(self, worker: int, task: str) -> None:
+        """Takes a task out of a worker's queue, unless it has begun."""
+        self._actors[worker].recall.remote(self._order_of[task])
+
+    def wait(self, seconds: float) -> list[WorkerEvent]:
+        """What has happened; blocks until something has, but not for longer than this."""
         import ray
 
+        if not self._calls:
+            threading.Event().wait(seconds)
+            return []
+        calls = list(self._calls)
+        if not ray.wait(calls, num_returns=1, timeout=seconds)[0]:
+            return []
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+        return [event for call in ready if (event := self._event(call))]
+
+    def _event(self, call: Any) -> WorkerEvent | None:
+        import ray
+
+        if call not in self._calls:
+            return None  # of a worker that was lost a moment ago
         worker, task = self._calls.pop(call)
         try:
-            error = ray.get(call)
+            answer = ray.get(call)
         except ray.exceptions.RayError as lost:
-            ray.kill(self._actors.pop(worker))  # it may only be cut off: then it must not go on writing
-            return WorkerLost(worker, str(lost))
+            self.retire(worker)  # it may only be cut off: then it must not go on writing
+            return WorkerLost(worker, str(lost), isinstance(lost, ray.exceptions.OutOfMemoryError))
         if task is None:
+            return self._welcome(worker, answer)
+        match answer.outcome:
+            case "done":
+                return TaskDone(worker, task, answer.seconds)
+            case "out of memory":
+                return OutOfMemory(worker, task, answer.detail)
+            case "damaged":
+                return ResultDamaged(worker, task, answer.damaged, answer.detail)
+            case "recalled":
+                return TaskCancelled(worker, task)
+        return TaskFailed(worker, task, answer.detail)
+
+    def _welcome(self, worker: int, arrival: Any) -> WorkerEvent:
+        if arrival.code == code_version():
+            note("worker-up", worker=worker, host=arrival.host, pid=arrival.pid, node=arrival.node)
+            self._places[worker] = arrival.node
             return WorkerUp(worker)
-        return TaskDone(worker, task) if error is None else TaskFailed(worker, task, error)
+        self._refused.add(arrival.node)
+        self.retire(worker)
+        reason = (f"host '{arrival.host}' has another version: {arrival.code}; here it is {code_version()}. Install "
+                  "the same there")
+        if not any(self.fits().values()):
+            raise InputError(f"no node can be used: {reason}")
+        return WorkerLost(worker, reason)
 
     def close(self) -> None:
         """Ends all workers, whatever they are doing."""
-        import ray
-
-        for actor in self._actors.values():
-            ray.kill(actor)
-        self._actors, self._calls = {}, {}
+        for worker in list(self._actors):
+            self.retire(worker)

@@ -6,255 +6,272 @@ replayed in a test. The same events in the same order always give the same instr
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, defaultdict, deque
+import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from graphlib import TopologicalSorter
+from typing import assert_never
+
+from cluster.agenda import Agenda, Status
+from cluster.crew import Crew
+from cluster.events import (
+    Assign,
+    Event,
+    Instruction,
+    Node,
+    OutOfMemory,
+    Recall,
+    ResultDamaged,
+    Retire,
+    Room,
+    SetAside,
+    StartWorker,
+    TaskCancelled,
+    TaskDone,
+    TaskFailed,
+    Tick,
+    WorkerEvent,
+    WorkerLost,
+    WorkerUp,
+)
+
+LONGEST_TICK = 30.0  # seconds; a longer one is a clock that jumped, or a driver that was stopped
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before lost workers are replaced
 
 
 @dataclass(frozen=True)
-class Node:
-    """A task as the scheduler sees it. `model` is what a worker has to load for it; `cost` is in any common unit."""
+class Limits:
+    """How much trouble is borne: how often a task may raise (`attempts`), lose its worker or the result of one and the
+    same task be damaged (`losses`), and for how many seconds there may be no worker at all (`unmanned`). `depth` is how
+    many tasks a worker has in flight."""
 
-    id: str
-    model: str = ""
-    needs: tuple[str, ...] = ()
-    cost: float = 1.0
-
-
-@dataclass(frozen=True)
-class WorkerUp:
-    """A worker that was asked for is ready."""
-
-    worker: int
-
-
-@dataclass(frozen=True)
-class WorkerLost:
-    """A worker died, was cut off, or never started. What it was doing may or may not have been done."""
-
-    worker: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class TaskDone:
-    worker: int
-    task: str
-
-
-@dataclass(frozen=True)
-class TaskFailed:
-    """The task itself raised; the worker is fine."""
-
-    worker: int
-    task: str
-    error: str
-
-
-@dataclass(frozen=True)
-class StartWorker:
-    worker: int
-
-
-@dataclass(frozen=True)
-class Assign:
-    worker: int
-    task: str
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """Give the task up and keep the reason; the rest goes on."""
-
-    task: str
-    reason: str
-
-
-Event = WorkerUp | WorkerLost | TaskDone | TaskFailed
-Instruction = StartWorker | Assign | SetAside
-
-
-class Status(StrEnum):
-    WAITING = "waiting"
-    RUNNING = "running"
-    DONE = "done"
-    SET_ASIDE = "set aside"
-
-
-@dataclass
-class _Worker:
-    up: bool = False
-    task: str | None = None
-    model: str | None = None
+    attempts: int = 2
+    losses: int = 3
+    unmanned: float = 900.0
+    depth: int = 2
 
 
 class CampaignState:
     """Decides which worker runs which task. Changes only through `start` and `handle`.
 
-    A task goes back to the queue when its worker is lost (up to `losses` times in all) or when it raises (up to
-    `attempts` times); then it is set aside, and all that needs it. A lost worker is replaced, unless workers are lost
-    over and over without getting anything done. Events of workers that are no longer known are ignored.
+    A task goes back to the agenda when its worker is lost or it raises, and is set aside when that happens too often,
+    with all that needs it. Where memory does not suffice it is done in twice as many parts. Lost workers are replaced,
+    after a pause that doubles as long as nothing gets done, until in the end the campaign is given up. There are as
+    many workers as there is room for, but no more than tasks. Events of workers that are no longer known are ignored.
     """
 
-    def __init__(self, nodes: Iterable[Node], *, workers: int, done: Collection[str] = (), attempts: int = 2,
-                 losses: int = 3) -> None:
-        self.nodes = {node.id: node for node in nodes}
-        self._attempts, self._losses = attempts, losses
-        #: Exactly one status per task.
-        self.status = {task: Status.DONE if task in done else Status.WAITING for task in self.nodes}
-        #: Tasks that are waiting or running.
-        self.open = sum(status is Status.WAITING for status in self.status.values())
-        self._wanted = min(workers, self.open)
-        self._workers: dict[int, _Worker] = {}
-        self._next_worker = 0
-        self._patience = self._idle_losses_allowed = max(3, 2 * self._wanted)
+    def __init__(self, nodes: Iterable[Node], *, workers: int, done: Collection[str] = (),
+                 limits: Limits = Limits()) -> None:
+        self.agenda = Agenda(nodes, done)
+        self.crew = Crew(limits.depth)
+        self._limits = limits
+        self._room = workers
+        self._now = 0.0
+        self._last_tick: float | None = None
+        self._manned = 0.0  # when a worker was last up
+        #: Since a task was done or room was found: workers lost on their way or idle, and pauses made.
+        self._fruitless = self._pauses = 0
+        self._start_after = -math.inf
         self._raised: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
-        self._dependents: dict[str, list[str]] = defaultdict(list)
-        for node in self.nodes.values():
-            for need in node.needs:
-                self._dependents[need].append(node.id)
-        self._priority = self._critical_paths()
-        self._position = {task: place for place, task in enumerate(self.nodes)}
-        #: Needs not done yet, of every waiting task.
-        self._missing = {node.id: sum(self.status[need] is not Status.DONE for need in node.needs)
-                         for node in self.nodes.values()}
-        #: Per model, a heap of exactly the waiting tasks that lack nothing.
-        self._ready: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
-        for task, status in self.status.items():
-            if status is Status.WAITING and not self._missing[task]:
-                self._make_ready(task)
-
-    def _critical_paths(self) -> dict[str, float]:
-        """Cost of each task and of the longest chain of tasks that waits for it."""
-        order = list(TopologicalSorter({node.id: node.needs for node in self.nodes.values()}).static_order())
-        if unknown := [task for task in order if task not in self.nodes]:
-            raise ValueError(f"tasks are needed that do not exist: {', '.join(unknown)}")
-        paths: dict[str, float] = {}
-        for task in reversed(order):
-            paths[task] = self.nodes[task].cost + max((paths[after] for after in self._dependents[task]), default=0.0)
-        return paths
+        self._damaged: Counter[str] = Counter()
+        self._parts: dict[str, int] = {}
 
     @property
     def finished(self) -> bool:
-        return self.open == 0
+        return self.agenda.open == 0
 
     def start(self) -> list[Instruction]:
         """The first instructions: which workers to start."""
-        return [self._start_worker() for _ in range(self._wanted)]
+        return list(self._scale())
 
     def handle(self, event: Event) -> list[Instruction]:
         """What to do about one event."""
-        if event.worker not in self._workers:
-            return []
-        instructions: list[Instruction] = []
+        return [*self._react(event), *self._assign(), *self._scale()]
+
+    def _react(self, event: Event) -> Iterator[Instruction]:
         match event:
-            case WorkerUp(worker):
-                self._workers[worker].up = True
-            case TaskDone(worker, task):
-                self._done(worker, task)
-            case TaskFailed(worker, task, error):
-                instructions += self._failed(worker, task, error)
-            case WorkerLost(worker, reason):
-                instructions += self._worker_lost(worker, reason)
-        return [*instructions, *self._assign()]
+            case Tick(now):
+                yield from self._tick(now)
+            case Room(workers):
+                if workers > self._room:
+                    self._hope()
+                self._room = workers
+            case _ if event.worker in self.crew.members:
+                yield from self._hear(event)
 
-    # --- what happened
-
-    def _done(self, worker: int, task: str) -> None:
-        if not self._release(worker, task):
+    def _hear(self, event: WorkerEvent) -> Iterator[Instruction]:
+        match event:
+            case WorkerUp(number):
+                self.crew.comes_up(number)
+                return
+            case WorkerLost(number, reason, out_of_memory):
+                yield from self._lose(number, reason, out_of_memory)
+                return
+        if event.task not in self.crew.members[event.worker].tasks:
             return
-        self._patience = self._idle_losses_allowed
-        self.status[task] = Status.DONE
-        self.open -= 1
-        for after in self._dependents[task]:
-            self._missing[after] -= 1
-            if not self._missing[after] and self.status[after] is Status.WAITING:
-                self._make_ready(after)
+        self.crew.take_back(event.worker, event.task, self._now)
+        match event:
+            case TaskDone(_, task):
+                self._hope()
+                self.agenda.done(task)
+            case TaskFailed(_, task, error):
+                yield from self._failed(task, error)
+            case OutOfMemory(_, task, error):
+                yield from self._split(task, error)
+            case ResultDamaged(_, task, damaged, error):
+                yield from self._redo(task, damaged, error)
+            case TaskCancelled(_, task):
+                yield from self._again(task)
+            case _:
+                assert_never(event)
 
-    def _failed(self, worker: int, task: str, error: str) -> Iterator[Instruction]:
-        if not self._release(worker, task):
-            return
+    # --- tasks
+
+    def _again(self, task: str) -> Iterator[Instruction]:
+        """A task goes back to the agenda, unless something it needs was set aside in the meantime."""
+        self.agenda.again(task)
+        for need in self.agenda.nodes[task].needs:
+            if self.agenda.status[need] is Status.SET_ASIDE:
+                yield from self._set_aside(task, f"needs task {need}, which was set aside")
+                return
+
+    def _failed(self, task: str, error: str) -> Iterator[Instruction]:
         self._raised[task] += 1
-        if self._raised[task] < self._attempts:
-            self._requeue(task)
+        if self._raised[task] < self._limits.attempts:
+            yield from self._again(task)
         else:
             yield from self._set_aside(task, error)
 
-    def _worker_lost(self, worker: int, reason: str) -> Iterator[Instruction]:
-        task = self._workers.pop(worker).task
-        if task is None:
-            self._patience -= 1
+    def _can_split(self, task: str) -> bool:
+        return self._parts.get(task, 1) < self.agenda.nodes[task].pieces
+
+    def _split(self, task: str, error: str) -> Iterator[Instruction]:
+        """Has a task done in twice as many parts; where there are no smaller ones, it failed as others do."""
+        if self._can_split(task):
+            self._parts[task] = min(2 * self._parts.get(task, 1), self.agenda.nodes[task].pieces)
+            yield from self._again(task)
         else:
-            self._lost[task] += 1
-            if self._lost[task] < self._losses:
-                self._requeue(task)
+            yield from self._failed(task, error)
+
+    def _redo(self, task: str, damaged: str, error: str) -> Iterator[Instruction]:
+        """Has a damaged result made anew, and then the task that needs it done."""
+        if damaged not in self.agenda.nodes[task].needs:
+            yield from self._failed(task, error)
+            return
+        if self.agenda.status[damaged] is Status.DONE:
+            self.agenda.undo(damaged)
+            self._damaged[damaged] += 1
+            if self._damaged[damaged] < self._limits.losses:
+                yield from self._again(damaged)
             else:
-                yield from self._set_aside(task, f"lost its worker {self._losses} times; the last time: {reason}")
-        if self._patience > 0 and len(self._workers) < min(self._wanted, self.open):
-            yield self._start_worker()
-        elif not self._workers:
-            for left in self.nodes:
-                if self.status[left] is Status.WAITING:
-                    yield from self._set_aside(left, f"no worker could be kept alive; the last one: {reason}")
+                yield from self._set_aside(damaged, f"its result was damaged {self._limits.losses} times; the last "
+                                                    f"time: {error}")
+        yield from self._again(task)
 
-    # --- what to do
+    def _set_aside(self, task: str, reason: str) -> Iterator[SetAside]:
+        return (SetAside(*each) for each in self.agenda.set_aside(task, reason))
 
-    def _start_worker(self) -> StartWorker:
-        worker = self._next_worker
-        self._next_worker += 1
-        self._workers[worker] = _Worker()
-        return StartWorker(worker)
+    # --- workers
 
-    def _assign(self) -> Iterator[Assign]:
-        """Gives idle workers the most urgent task of the model they hold, else of the model that fewest hold."""
-        idle = [number for number, worker in self._workers.items() if worker.up and worker.task is None]
-        for number in sorted(idle, key=self._loading):
-            worker = self._workers[number]
-            holders = Counter(other.model for other in self._workers.values())
-            choices = [(model != worker.model, holders[model], heap[0], model)
-                       for model, heap in self._ready.items() if heap]
-            if not choices:
-                return
-            model = min(choices)[-1]
-            task = heapq.heappop(self._ready[model])[-1]
-            worker.task, worker.model = task, model
-            self.status[task] = Status.RUNNING
-            yield Assign(number, task)
+    def _tick(self, now: float) -> Iterator[Instruction]:
+        """Time passes; workers that hang are given up, and so is the campaign if there have been none for long."""
+        if self._last_tick is not None:
+            self._now += min(max(now - self._last_tick, 0.0), LONGEST_TICK)
+        self._last_tick = now
+        for number, worker in list(self.crew.members.items()):
+            if worker.tasks and self._now - worker.since > (limit := self.agenda.nodes[worker.tasks[0]].limit):
+                reason = f"took longer than {limit:.0f} s, the time limit of task {worker.tasks[0]}"
+                yield Retire(number, reason)
+                yield from self._lose(number, reason)
+        if self.crew.up:
+            self._manned = self._now
+        elif self._now - self._manned > self._limits.unmanned:
+            reason = f"no worker came up within {self._limits.unmanned:.0f} s"
+            for number in list(self.crew.members):
+                self.crew.leaves(number)
+                yield Retire(number, reason)
+            yield from self._give_up(reason)
+
+    def _hope(self) -> None:
+        self._fruitless, self._pauses, self._start_after = 0, 0, -math.inf
+
+    def _lose(self, number: int, reason: str, out_of_memory: bool = False) -> Iterator[Instruction]:
+        """A worker is gone. Only the task it was at is held to blame."""
+        worker = self.crew.leaves(number)
+        if self._now >= self._start_after:  # those lost during a pause are lost by the same cause
+            self._start_after = self._now + min(FIRST_PAUSE * 2.0 ** self._pauses, LONGEST_PAUSE)
+            self._pauses += 1
+        if worker.tasks:
+            for task in list(worker.tasks)[1:]:
+                yield from self._again(task)
+            yield from self._blame(worker.tasks[0], reason, out_of_memory)
+            return
+        self._fruitless += 1
+        if self._fruitless > max(5, 2 * self._room) and not self.crew.up:
+            yield from self._give_up(f"no worker could be kept alive; the last one: {reason}")
+
+    def _blame(self, task: str, reason: str, out_of_memory: bool) -> Iterator[Instruction]:
+        if out_of_memory and self._can_split(task):
+            yield from self._split(task, reason)
+            return
+        self._lost[task] += 1
+        if self._lost[task] < self._limits.losses:
+            yield from self._again(task)
+        else:
+            yield from self._set_aside(
+                task, f"lost its worker {self._limits.losses} times; the last time: {reason}")
+
+    def _give_up(self, reason: str) -> Iterator[SetAside]:
+        for task, status in self.agenda.status.items():
+            if status is Status.WAITING:
+                yield from self._set_aside(task, reason)
+
+    def _scale(self) -> Iterator[Instruction]:
+        """As many workers as there is room for, but no more than tasks."""
+        wanted = min(self._room, self.agenda.open)
+        while len(self.crew.members) < wanted and self._now >= self._start_after:
+            yield StartWorker(self.crew.hire())
+        while len(self.crew.members) > max(self.agenda.open, 1) and self.crew.idle:
+            number = next(reversed(self.crew.idle))
+            self.crew.leaves(number)
+            yield Retire(number, "there is nothing left to do for it")
+
+    # --- who does what
+
+    def _assign(self) -> Iterator[Instruction]:
+        """Idle workers first; then others get a next task of the model that they hold, so that they need not wait for
+        word from here. What was handed out early is recalled when others run out of work."""
+        for number in sorted(self.crew.idle, key=self._loading):
+            if (model := self._choose(number)) is None:
+                break
+            yield self._give(number, model)
+        for number in list(self.crew.busy):
+            model = self.crew.members[number].model
+            if model is not None and self.agenda.has_for(model):
+                yield self._give(number, model)
+            elif not self.agenda.models():
+                break
+        for number in list(self.crew.full)[:len(self.crew.idle)]:
+            if not self.crew.members[number].recalled and len(self.crew.members[number].tasks) > 1:
+                yield Recall(number, self.crew.recall(number))
+
+    def _choose(self, number: int) -> str | None:
+        """The model a worker holds, if there is something to do for it, else of those that fewest hold the one with the
+        most urgent task."""
+        held = self.crew.members[number].model
+        choices = [(model != held, self.crew.holders[model], urgency, model)
+                   for urgency, model in self.agenda.models()]
+        return min(choices)[-1] if choices else None
 
     def _loading(self, number: int) -> int:
         """What the next task costs a worker: 0, it goes on with its model; 1, it loads one; 2, in another's place."""
-        model = self._workers[number].model
+        model = self.crew.members[number].model
         if model is None:
             return 1
-        return 0 if self._ready[model] else 2
+        return 0 if self.agenda.has_for(model) else 2
 
-    def _release(self, worker: int, task: str) -> bool:
-        """Frees the worker; False for a report about a task that is not its own."""
-        if self._workers[worker].task != task:
-            return False
-        self._workers[worker].task = None
-        return True
-
-    def _requeue(self, task: str) -> None:
-        self.status[task] = Status.WAITING
-        self._make_ready(task)
-
-    def _make_ready(self, task: str) -> None:
-        entry = (-self._priority[task], self._position[task], task)
-        heapq.heappush(self._ready[self.nodes[task].model], entry)
-
-    def _set_aside(self, task: str, reason: str) -> Iterator[SetAside]:
-        """Gives up a task and, in turn, all that needs it."""
-        queue = deque([(task, reason)])
-        while queue:
-            task, reason = queue.popleft()
-            if self.status[task] in (Status.DONE, Status.SET_ASIDE):
-                continue
-            self.status[task] = Status.SET_ASIDE
-            self.open -= 1
-            yield SetAside(task, reason)
-            queue.extend((after, f"needs task {task}, which was set aside") for after in self._dependents[task])
+    def _give(self, number: int, model: str) -> Assign:
+        task = self.agenda.take(model)
+        self.crew.give(number, task, model, self._now)
+        return Assign(number, task, self._parts.get(task, 1))

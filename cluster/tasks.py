@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +25,7 @@ from editors.core.loading import load_model
 from editors.core.models import LanguageModel
 from editors.core.patch import Route
 from editors.core.statistics import load_moments, save_moments, second_moments
-from evaluators.cases import Skipped
+from evaluators.cases import Case, Skipped
 from evaluators.datasets import corpus, training_example
 from evaluators.judging import baseline, unusable
 from evaluators.metrics import Score
@@ -49,6 +49,22 @@ def train(task: TrainTask, model: LanguageModel, checkpoint: Path,
     return artefact
 
 
+def in_parts(cases: Sequence[Case], parts: int, unit: int = 1) -> list[Sequence[Case]]:
+    """Cases in `parts` pieces of about one size, or fewer, that are whole multiples of `unit` but for the last."""
+    units = -(-len(cases) // unit)
+    size = -(-units // parts) * unit
+    return [cases[start: start + size] for start in range(0, len(cases), size)]
+
+
+def joined(results: Sequence[ProtocolResult]) -> ProtocolResult:
+    """What several pieces of one task gave, as one."""
+    return ProtocolResult([score for result in results for score in result.scores],
+                          [skipped for result in results for skipped in result.failed],
+                          sum(result.seconds_edit for result in results),
+                          sum(result.seconds_score for result in results),
+                          max(result.peak_memory for result in results), results[0].memory_of)
+
+
 class Workbench:
     """Runs tasks and keeps what most of them share: the model and the editor used last."""
 
@@ -59,8 +75,9 @@ class Workbench:
         self._editor: Editor | None = None
         self._editor_key = ""
 
-    def run(self, task: Task) -> None:
-        """Leaves the task's result in the store, under its id. Running it twice is harmless.
+    def run(self, task: Task, parts: int = 1) -> None:
+        """Leaves the task's result in the store, under its id. Running it twice is harmless. Where memory does not
+        suffice, its cases can be taken in several `parts`.
 
         Raises whatever keeps the task as a whole from being done; unusable cases are recorded with the result.
         """
@@ -69,7 +86,7 @@ class Workbench:
         torch.manual_seed(0)  # editors draw from generators of their own; this keeps a stray draw repeatable
         match task:
             case BaselineTask():
-                self._baseline(task)
+                self._baseline(task, parts)
             case StatisticsTask():
                 self._statistics(task)
             case TrainTask():
@@ -77,16 +94,18 @@ class Workbench:
             case StreamTask():
                 self._stream(task)
             case ScoreTask():
-                self._score(task)
+                self._score(task, parts)
             case _:
                 raise TypeError(f"no way to run a task of kind '{task.kind}'")
 
-    def _baseline(self, task: BaselineTask) -> None:
+    def _baseline(self, task: BaselineTask, parts: int) -> None:
         model = self._hold_model(task.model)
         started = perf_counter()
-        observations, failed = baseline(model, task.chunk.cases, task.measures)
+        pieces = [baseline(model, cases, task.measures) for cases in in_parts(task.chunk.cases, parts)]
+        observations = [observation for answers, _ in pieces for observation in answers]
+        failed = [skipped for _, unusable in pieces for skipped in unusable]
         self.store.write_table(task.key, to_table(observations),
-                               self._provenance(task, failed, seconds=perf_counter() - started))
+                               self._provenance(task, failed, seconds=perf_counter() - started, parts=parts))
 
     def _statistics(self, task: StatisticsTask) -> None:
         model = self._hold_model(task.model)
@@ -111,30 +130,32 @@ class Workbench:
         with self.store.new_artefact(task.key) as path:
             stream.save(path)
 
-    def _score(self, task: ScoreTask) -> None:
+    def _score(self, task: ScoreTask, parts: int) -> None:
         model = self._hold_model(task.model)
-        result = self._result(task, model)
+        result = self._result(task, model, parts)
         statistics, artefact = task.method.statistics, task.method.artefact
         provenance = self._provenance(
             task, result.failed, data=task.chunk.source, statistics=statistics and statistics.identity(),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
-            memory_of=result.memory_of)
+            memory_of=result.memory_of, parts=parts)
         self.store.write_table(task.key, _rows(task, result.scores), provenance)
 
-    def _result(self, task: ScoreTask, model: LanguageModel) -> ProtocolResult:
-        cases = task.chunk.cases
+    def _result(self, task: ScoreTask, model: LanguageModel, parts: int) -> ProtocolResult:
+        unit = task.count if task.protocol == "batch" else 1
+        pieces = in_parts(task.chunk.cases, parts, unit)
         before = [observation for need in task.baselines
                   for observation in from_table(self.store.read_table(need.key))]
         if task.stream:
             stream = Stream.load(self.store.path(task.stream), model.device)
             if any(isinstance(term, Route) for term in stream.patch.terms):
                 self._hold_editor(task.method, model)  # the editor brings the model that answers are routed to
-            return judge_stream(model, cases, stream, before, task.measures)
+            return replace(joined([judge_stream(model, cases, stream, before, task.measures) for cases in pieces]),
+                           seconds_edit=stream.seconds)
         editor = self._hold_editor(task.method, model)
         if task.protocol == "single":
-            return single(editor, cases, before, task.measures)
-        return batch(editor, cases, before, task.count, task.measures)
+            return joined([single(editor, cases, before, task.measures) for cases in pieces])
+        return joined([batch(editor, cases, before, task.count, task.measures) for cases in pieces])
 
     def _hold_model(self, ref: ModelRef) -> LanguageModel:
         """The model of a task. The one held before is let go first: two may not fit."""

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cluster.state import Node
+from cluster.events import Node
 from cluster.store import Key, Output, TaskRecord
 from editors.core import statistics
 from evaluators import metrics, protocols, testbed
@@ -109,6 +109,11 @@ class Task(ABC):
     def edits(self) -> int:
         return 0
 
+    @property
+    def pieces(self) -> int:
+        """How many parts it can be done in, where memory does not suffice."""
+        return 1
+
     @cached_property
     def id(self) -> str:
         return digest({"kind": self.kind, "model": self.model.key, "needs": self.needs, **self.identity()})
@@ -118,7 +123,7 @@ class Task(ABC):
         return Key(self.output, self.id)
 
     def node(self) -> Node:
-        return Node(self.id, self.model.key, self.needs, self.cost)
+        return Node(self.id, self.model.key, self.needs, self.cost, pieces=self.pieces)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits)
@@ -145,6 +150,10 @@ class BaselineTask(Task):
     @property
     def cost(self) -> int:
         return PROBES * len(self.chunk.cases)
+
+    @property
+    def pieces(self) -> int:
+        return len(self.chunk.cases)
 
 
 @dataclass(frozen=True)
@@ -288,3 +297,7 @@ class ScoreTask(Task):
     @property
     def edits(self) -> int:
         return 0 if self.stream else len(self.chunk.cases)
+
+    @property
+    def pieces(self) -> int:
+        return max(1, len(self.chunk.cases) // (self.count if self.protocol == "batch" else 1))

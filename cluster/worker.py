@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
+import time
 import traceback
-from pathlib import Path
+from typing import Literal, NamedTuple
 
 import ray
 import torch
@@ -12,32 +15,97 @@ import torch
 from cluster.campaign import WorkerSpec
 from cluster.store import Store
 from cluster.tasks import Workbench
+from cluster.version import code_version
 from cluster.work import Task
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)  # the campaign's state decides about both
-class Worker:
-    """Runs tasks with the threads and the device it was given."""
+class Result(NamedTuple):
+    """What became of a task: it is `done`, or why it is not. `detail` is the traceback of what went wrong."""
 
-    def __init__(self, store: Path, spec: WorkerSpec) -> None:
+    outcome: Literal["done", "failed", "out of memory", "damaged", "recalled"]
+    seconds: float = 0.0
+    detail: str = ""
+    damaged: str = ""
+
+
+class Arrival(NamedTuple):
+    """Where a worker came up, and with which code."""
+
+    node: str
+    host: str
+    pid: int
+    code: str
+
+
+class TaskRunner:
+    """Runs tasks, and says what became of them."""
+
+    def __init__(self, store: str, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.cpus)
         if spec.gpus:  # a sum in another order would make other rows
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
         self._bench = Workbench(Store.open(store), "cuda" if spec.gpus else "cpu")
 
-    def ready(self) -> None:
-        """Returns once the worker is up."""
-
-    def run(self, task: Task) -> str | None:
-        """None when the task's result is in the store, else the traceback of what went wrong.
-
-        Raises only what the process cannot go on after: a device error breaks every later task too.
-        """
+    def run(self, task: Task, parts: int = 1) -> Result:
+        """Does a task, in so many parts. Raises only what the process cannot go on after: a device error breaks every
+        later task too, and a worker that cannot write is of no use."""
+        started = time.monotonic()
         try:
-            self._bench.run(task)
+            self._bench.run(task, parts)
         except torch.AcceleratorError:
             raise
-        except Exception:
-            return traceback.format_exc()
-        return None
+        except Exception as error:
+            trace, seconds = traceback.format_exc(), time.monotonic() - started
+            if is_out_of_memory(error):
+                del error
+                self._free()
+                return Result("out of memory", seconds, trace)
+            return Result("failed", seconds, trace)
+        return Result("done", time.monotonic() - started)
+
+    def _free(self) -> None:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the process has no more memory to give."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def arrive() -> Arrival:
+    context = ray.get_runtime_context()
+    return Arrival(context.get_node_id(), os.uname().nodename, os.getpid(), code_version())
+
+
+# The campaign's state decides about restarts and retries. Ray's own `cancel` lets what an actor has queued run.
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})  # type: ignore[call-overload]
+class Worker:
+    """Runs tasks with the threads and the device it was given."""
+
+    def __init__(self, store: str, spec: WorkerSpec) -> None:
+        self._runner = TaskRunner(store, spec)
+        self._begun, self._recalled = set[int](), set[int]()
+        self._door = threading.Lock()
+
+    def ready(self) -> Arrival:
+        """Returns once the worker is up."""
+        return arrive()
+
+    def run(self, number: int, task: Task, parts: int) -> Result:
+        """What `TaskRunner.run` returns, unless the order of this number was recalled."""
+        with self._door:
+            self._begun.add(number)
+            if number in self._recalled:
+                return Result("recalled")
+        return self._runner.run(task, parts)
+
+    @ray.method(concurrency_group="control")
+    def recall(self, number: int) -> None:
+        """An order that has not begun will not be carried out; answers while another is."""
+        with self._door:
+            if number not in self._begun:
+                self._recalled.add(number)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +41,8 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
+    log: Annotated[Path | None, typer.Option(
+        help="A file for one line per event; where there is no terminal, standard error has them.")] = None,
 ) -> None:
     """Run a campaign, or what is missing of it. Ends with 1 where tasks failed, 2 for wrong input."""
     with exit_codes():
@@ -58,7 +60,7 @@ def run(
         if workers is not None:
             spec = spec.model_copy(update={"count": workers})
         try:
-            with _progress(screen) as watch:
+            with _logged(log, screen), _progress(screen) as watch:
                 outcome = run_campaign(planned, store, lambda: ray_pool(store, spec, address), watch)
         except KeyboardInterrupt:
             typer.echo(f"What is done is kept; run the same command again to go on. Results: {out}", err=True)
@@ -66,6 +68,12 @@ def run(
         _summary(screen, store, planned.record(datetime.now(UTC)))
         if outcome.failed:
             raise typer.Exit(FAILED)
+
+
+def _logged(log: Path | None, screen: Console) -> AbstractContextManager[None]:
+    from cluster.journal import journal
+
+    return nullcontext() if log is None and screen.is_terminal else journal(log)
 
 
 @contextmanager
@@ -85,7 +93,7 @@ def _progress(screen: Console) -> Iterator[Callable[[Progress], None]]:
         def watch(progress: Progress) -> None:
             nonlocal bar
             if bar is None:
-                bar = bars.add_task("", total=progress.cost, completed=progress.cost_done)
+                bar = bars.add_task("", total=progress.cost)
             bars.update(bar, completed=progress.cost_done, description=_describe(progress))
 
         yield watch

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import editors
-from cluster.state import TaskDone, TaskFailed, WorkerUp
+from cluster.events import TaskDone, TaskFailed, WorkerUp
 from cluster.tasks import Workbench
 from editors.base import Editor, EditorConfig
 from editors.core.artefacts import Artefact
@@ -55,7 +55,7 @@ class LocalPool:
     """Workers that run their tasks in this process, one after another."""
 
     def __init__(self, store, size=1):
-        self.size = size
+        self.room = size
         self.store, self.queue, self.ran = store, [], []
         self.benches = {}
 
@@ -63,17 +63,25 @@ class LocalPool:
         self.benches[worker] = Workbench(self.store)
         self.queue.append(WorkerUp(worker))
 
-    def assign(self, worker, task):
-        self.queue.append((worker, task))
+    def retire(self, worker):
+        self.benches.pop(worker)
 
-    def wait(self):
+    def assign(self, worker, task, parts):
+        self.queue.append((worker, task, parts))
+
+    def recall(self, worker, task):
+        """Comes too late."""
+
+    def wait(self, seconds):
+        if not self.queue:
+            return []
         item = self.queue.pop(0)
         if isinstance(item, WorkerUp):
             return [item]
-        worker, task = item
+        worker, task, parts = item
         self.ran.append(task.id)
         try:
-            self.benches[worker].run(task)
+            self.benches[worker].run(task, parts)
         except Exception as error:
             return [TaskFailed(worker, task.id, f"{type(error).__name__}: {error}")]
         return [TaskDone(worker, task.id)]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import ray
 
 from cluster.campaign import WorkerSpec
 from cluster.driver import run_campaign
+from cluster.events import TaskCancelled, TaskDone, WorkerLost, WorkerUp
 from cluster.pool import RayPool, ray_pool
-from cluster.state import TaskDone, WorkerLost, WorkerUp
 from cluster.store import Store
 from editors.core.errors import InputError
 
@@ -56,13 +57,13 @@ def test_a_killed_worker_is_replaced(make_plan, tmp_path, monkeypatch):
     events = []
 
     class Dangerous(RayPool):
-        def assign(self, worker, task):
-            super().assign(worker, task)
+        def assign(self, worker, task, parts):
+            super().assign(worker, task, parts)
             if worker == 0:
                 ray.kill(self._actors[worker])
 
-        def wait(self):
-            events.extend(found := super().wait())
+        def wait(self, seconds):
+            events.extend(found := super().wait(seconds))
             return found
 
     monkeypatch.setattr("cluster.pool.RayPool", Dangerous)
@@ -70,6 +71,55 @@ def test_a_killed_worker_is_replaced(make_plan, tmp_path, monkeypatch):
     assert (outcome.done, outcome.failed) == (4, 0)
     assert [type(event) for event in events] == [WorkerUp, WorkerLost, WorkerUp, *[TaskDone] * 4]
     assert events[1].reason and {event.worker for event in events[2:]} == {1}
+
+
+def wait_for(pool, number):
+    """The next so many events of a pool."""
+    events, deadline = [], time.monotonic() + 120
+    while len(events) < number:
+        assert time.monotonic() < deadline, f"only {events}"
+        events += pool.wait(1)
+    return events
+
+
+@pytest.fixture
+def pool(make_plan, tmp_path):
+    planned = make_plan(datasets=[{"name": "testbed-cloze", "limit": 60}], chunk=20)
+    with ray_pool(Store.create(tmp_path / "store"), WorkerSpec(count=1)) as pool:
+        pool.tasks = [task for task in planned.tasks.values() if task.kind == "baseline"]
+        pool.start(0)
+        assert wait_for(pool, 1) == [WorkerUp(0)]
+        yield pool
+
+
+def test_a_task_in_the_queue_can_be_recalled_and_one_that_has_begun_cannot(pool):
+    first, second, third = pool.tasks
+    for task in (first, second, third):
+        pool.assign(0, task, 1)
+    assert wait_for(pool, 1) == [TaskDone(0, first.id)]
+    pool.recall(0, first.id)
+    pool.recall(0, third.id)
+    assert wait_for(pool, 2) == [TaskDone(0, second.id), TaskCancelled(0, third.id)]
+    pool.assign(0, third, 1)
+    assert wait_for(pool, 1) == [TaskDone(0, third.id)]
+
+
+def test_nothing_is_heard_of_a_retired_worker(pool):
+    pool.assign(0, pool.tasks[0], 1)
+    pool.retire(0)
+    assert pool.wait(2) == []
+
+
+def test_parts_of_a_task_are_told_in_its_provenance(pool):
+    pool.assign(0, pool.tasks[0], 2)
+    wait_for(pool, 1)
+    assert pool._store.provenance(pool.tasks[0].key)["parts"] == 2
+
+
+def test_workers_of_another_version_are_turned_away(make_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.pool.code_version", lambda: "code 0123, torch 9")
+    with pytest.raises(InputError, match=r"has another version: code .*; here it is code 0123, torch 9\. Install"):
+        run(make_plan(editors=["identity"]), Store.create(tmp_path / "store"))
 
 
 def test_workers_that_cannot_see_the_store_end_the_campaign(make_plan, tmp_path):
@@ -107,6 +157,6 @@ def test_a_worker_that_fits_nowhere_is_refused(make_plan, tmp_path, spec):
 
 def test_as_many_workers_as_there_is_room_for(tmp_path):
     store = Store.create(tmp_path / "store")
-    assert RayPool(store, WorkerSpec()).size == 2
-    assert RayPool(store, WorkerSpec(cpus=2)).size == 1
-    assert RayPool(store, WorkerSpec(count=5)).size == 5
+    assert RayPool(store, WorkerSpec()).room == 2
+    assert RayPool(store, WorkerSpec(cpus=2)).room == 1
+    assert RayPool(store, WorkerSpec(count=5)).room == 5

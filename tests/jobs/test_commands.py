@@ -46,7 +46,7 @@ def test_run_again_starts_no_workers(invoke, done, write_campaign, local_pool):
 def test_the_command_line_can_set_the_number_of_workers(invoke, write_campaign, tmp_path, local_pool):
     path = write_campaign(workers={"count": 5})
     assert invoke("run", path, "--out", tmp_path / "store", "--workers", 3).exit_code == 0
-    assert local_pool.pools[0].size == 3
+    assert local_pool.pools[0].room == 3
 
 
 def test_failed_tasks_end_the_run_with_1_and_are_named(invoke, write_campaign, tmp_path):
