@@ -36,11 +36,11 @@ class Progress:
 
     tasks: int
     edits: int
-    cost: int
+    cost: float
     done: int = 0
     failed: int = 0
     edits_done: int = 0
-    cost_done: int = 0
+    cost_done: float = 0.0
 
     def with_done(self, task: Task) -> Progress:
         return replace(self, done=self.done + 1, edits_done=self.edits_done + task.edits,

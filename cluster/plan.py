@@ -2,8 +2,8 @@
 
     baseline ──────────┐
                        ├──> score
-    statistics ─┬──────┤               (statistics and train only where the editor asks for them)
-    train ──────┘      │
+    statistics ─┬──────┤               (statistics and train only where the editor asks for them; of a long text,
+    train ──────┘      │                statistics are many shards, and moments their sum)
         └─> stream ─> stream ─> ...    (sequential editing: a segment hands its patch to the next, and to scoring)
 """
 
@@ -19,6 +19,7 @@ from itertools import islice, pairwise, product
 
 from transformers import PretrainedConfig
 
+from cluster import costs
 from cluster.campaign import Campaign, EditorSpec, ModelSpec, ProtocolSpec
 from cluster.checks import check_joint, check_names, is_for, resolve_artefact, resolve_model
 from cluster.store import CampaignRecord, DatasetRecord, Key
@@ -28,6 +29,7 @@ from cluster.work import (
     EditorRef,
     Method,
     ModelRef,
+    MomentsTask,
     ScoreTask,
     StatisticsTask,
     StreamTask,
@@ -38,6 +40,7 @@ from cluster.work import (
 from editors import get_editor, resolve_config
 from editors.base import Editor, EditorConfig
 from editors.core.errors import InputError
+from editors.core.statistics import Shard
 from evaluators.audit import without_contradictions
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import TESTBED_CORPUS, Dataset, corpus, load_dataset, training_spec
@@ -166,9 +169,11 @@ class _Planner:
             artefact = resolve_artefact(method, wanted, model)
         editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"))
         layers = tuple(sorted(method.statistics_layers(config)))
-        statistics = self._statistics(spec.name, model, layers) if layers else None
-        if statistics:
-            yield statistics
+        statistics: StatisticsTask | MomentsTask | None = None
+        if layers:
+            shards = self._statistics(spec, model, layers)
+            statistics = shards[0] if len(shards) == 1 else MomentsTask(_of_moments(spec, layers), model, shards)
+            yield from (*shards, statistics)
         for (data, cut), seed in product(baselines.items(), self.campaign.seeds):
             training = None
             if method.trained and artefact is None:
@@ -203,10 +208,13 @@ class _Planner:
         return [Chunk(found.spec.name, start + 1, tuple(cases[start: start + size]), found.provenance)
                 for start in range(0, len(cases), size)]
 
-    def _statistics(self, name: str, model: ModelRef, layers: tuple[int, ...]) -> StatisticsTask:
+    def _statistics(self, spec: ModelSpec, model: ModelRef, layers: tuple[int, ...]) -> tuple[StatisticsTask, ...]:
+        """The text's second moments, in shards."""
         text = self.campaign.statistics
-        return StatisticsTask(f"second moments of {name}: layers {', '.join(map(str, layers))}", model, layers,
-                              text.corpus, self._corpus_digest, text.tokens)
+        count = costs.shards(model.shape, layers, text.tokens)
+        titles = [f", shard {number} of {count}" for number in range(1, count + 1)] if count > 1 else [""]
+        return tuple(StatisticsTask(_of_moments(spec, layers) + title, model, layers, text.corpus, self._corpus_digest,
+                                    text.tokens, Shard(number, count)) for number, title in enumerate(titles))
 
     @cached_property
     def _corpus_digest(self) -> str:
@@ -278,6 +286,10 @@ class _Maker:
     @cached_property
     def _baseline_of(self) -> dict[str, BaselineTask]:
         return {case.id: baseline for baseline in self.baselines for case in baseline.chunk.cases}
+
+
+def _of_moments(spec: ModelSpec, layers: Sequence[int]) -> str:
+    return f"second moments of {spec.name}: layers {', '.join(map(str, layers))}"
 
 
 def _shuffled(order: int) -> str:

@@ -12,16 +12,19 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from graphlib import TopologicalSorter
+from math import inf
 
 
 @dataclass(frozen=True)
 class Node:
-    """A task as the scheduler sees it. `model` is what a worker has to load for it; `cost` is in any common unit."""
+    """A task as the scheduler sees it. `model` is what a worker has to load for it; `cost` is in any common unit, and
+    `limit` the seconds after which it hangs for sure."""
 
     id: str
     model: str = ""
     needs: tuple[str, ...] = ()
     cost: float = 1.0
+    limit: float = inf
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,18 @@ import pyarrow as pa
 import torch
 
 from cluster.store import ROW_SCHEMA, Store
-from cluster.work import BaselineTask, Method, ModelRef, ScoreTask, StatisticsTask, StreamTask, Task, TrainTask, digest
+from cluster.work import (
+    BaselineTask,
+    Method,
+    ModelRef,
+    MomentsTask,
+    ScoreTask,
+    StatisticsTask,
+    StreamTask,
+    Task,
+    TrainTask,
+    digest,
+)
 from editors import get_editor
 from editors.base import Editor, Resources
 from editors.core.artefacts import Artefact
@@ -24,7 +35,7 @@ from editors.core.errors import InputError
 from editors.core.loading import load_model
 from editors.core.models import LanguageModel
 from editors.core.patch import Route
-from editors.core.statistics import load_moments, save_moments, second_moments
+from editors.core.statistics import load_moments, save_moments, second_moments, sum_moments
 from evaluators.cases import Skipped
 from evaluators.datasets import corpus, training_example
 from evaluators.judging import baseline, unusable
@@ -72,6 +83,8 @@ class Workbench:
                 self._baseline(task)
             case StatisticsTask():
                 self._statistics(task)
+            case MomentsTask():
+                self._moments(task)
             case TrainTask():
                 self._train(task)
             case StreamTask():
@@ -85,12 +98,17 @@ class Workbench:
         model = self._hold_model(task.model)
         started = perf_counter()
         observations, failed = baseline(model, task.chunk.cases, task.measures)
-        self.store.write_table(task.key, to_table(observations),
-                               self._provenance(task, failed, seconds=perf_counter() - started))
+        provenance = self._provenance(task, failed, cases=len(task.chunk.cases), seconds=perf_counter() - started)
+        self.store.write_table(task.key, to_table(observations), provenance)
 
     def _statistics(self, task: StatisticsTask) -> None:
         model = self._hold_model(task.model)
-        moments = second_moments(model, task.layers, corpus(task.corpus), task.tokens)
+        moments = second_moments(model, task.layers, corpus(task.corpus), task.tokens, task.shard)
+        with self.store.new_artefact(task.key) as path:
+            save_moments(moments, path)
+
+    def _moments(self, task: MomentsTask) -> None:
+        moments = sum_moments([self.store.path(shard.key) for shard in task.shards])
         with self.store.new_artefact(task.key) as path:
             save_moments(moments, path)
 
@@ -116,7 +134,8 @@ class Workbench:
         result = self._result(task, model)
         statistics, artefact = task.method.statistics, task.method.artefact
         provenance = self._provenance(
-            task, result.failed, data=task.chunk.source, statistics=statistics and statistics.identity(),
+            task, result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
+            statistics=statistics and statistics.identity(),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
             memory_of=result.memory_of)

@@ -85,7 +85,7 @@ def _progress(screen: Console) -> Iterator[Callable[[Progress], None]]:
         def watch(progress: Progress) -> None:
             nonlocal bar
             if bar is None:
-                bar = bars.add_task("", total=progress.cost, completed=progress.cost_done)
+                bar = bars.add_task("", total=progress.cost)
             bars.update(bar, completed=progress.cost_done, description=_describe(progress))
 
         yield watch
