@@ -165,7 +165,8 @@ class Source:
 
 
 class Campaign(Spec):
-    """Every editor on every model, data set and protocol listed, with each of the `seeds`; `chunk` cases make one task.
+    """Every editor on every model, data set and protocol listed, with each of the `seeds`; `chunk` cases make one task,
+    or as many as take about a minute by the table of costs.
 
     Batches and streams are made in each of the `orders`: 0 is the data set's, any other number shuffles the cases. Of
     edits that contradict each other they have only the first, unless `contradictions` are allowed. `data` is the
@@ -183,7 +184,7 @@ class Campaign(Spec):
     editors: tuple[Annotated[EditorSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
     protocols: tuple[Annotated[ProtocolSpec, BeforeValidator(_named)], ...] = Field(
         (ProtocolSpec(name="single"),), min_length=1)
-    chunk: PositiveInt = 25
+    chunk: PositiveInt | None = None
     statistics: StatisticsSpec = StatisticsSpec()
     training: TrainingSpec = TrainingSpec()
     workers: WorkerSpec = WorkerSpec()

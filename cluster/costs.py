@@ -80,7 +80,8 @@ def _parameters(config: str) -> int:
     with torch.device("meta"):
         module = make.from_config(known)
     counted: int = sum(parameter.numel() for parameter in module.parameters())
-    return counted
+    own_head = known.is_encoder_decoder and not known.scale_decoder_outputs  # a T5 v1.1's, though the library ties it
+    return counted + (known.vocab_size * known.d_model if own_head else 0)
 
 
 def _rows(config: Mapping[str, Any]) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import islice, pairwise, product
@@ -22,6 +22,7 @@ from transformers import PretrainedConfig
 from cluster import costs
 from cluster.campaign import Campaign, EditorSpec, ModelSpec, ProtocolSpec
 from cluster.checks import check_joint, check_names, is_for, resolve_artefact, resolve_model
+from cluster.sizes import Sizes
 from cluster.store import CampaignRecord, DatasetRecord, Key
 from cluster.work import (
     BaselineTask,
@@ -51,12 +52,14 @@ CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tasks of a campaign by id, what others need before the others, and the data sets they were cut from."""
+    """All tasks of a campaign by id, what others need before the others, the data sets they were cut from, and the
+    sizes that the table of costs gave them."""
 
     campaign: Campaign
     tasks: Mapping[str, Task]
     datasets: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def record(self, started: datetime) -> CampaignRecord:
         """The plan as it is kept in a store."""
@@ -64,11 +67,13 @@ class Plan:
             name=self.campaign.name, digest=digest([self.campaign.name, *self.tasks]), started=started,
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
-            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes)
+            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, sizes=self.sizes,
+            costs=costs.COSTS_VERSION)
 
 
-def plan(campaign: Campaign) -> Plan:
-    """All tasks of a campaign. Loads the data sets, but no model.
+def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
+    """All tasks of a campaign. Loads the data sets, but no model. `frozen` are sizes that were planned with before, and
+    win over the table of costs.
 
     Raises `InputError`, with its place in the campaign's file, for what would keep its tasks from running: an unknown
     model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
@@ -79,18 +84,19 @@ def plan(campaign: Campaign) -> Plan:
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
             datasets.append(load_dataset(spec))
-    planner = _Planner(campaign, datasets)
+    planner = _Planner(campaign, datasets, Sizes(campaign.chunk, frozen))
     notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
-    return Plan(campaign, tasks, tuple(datasets), notes)
+    return Plan(campaign, tasks, tuple(datasets), notes, planner.sizes.chosen)
 
 
 class _Planner:
-    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset]) -> None:
-        self.campaign, self.datasets = campaign, datasets
+    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sizes: Sizes) -> None:
+        self.campaign, self.datasets, self.sizes = campaign, datasets, sizes
+        self._cut: dict[tuple[int, int], list[Chunk]] = {}
         self._training: dict[int, Chunk] = {}
         self._consistent = [_consistent(campaign, data) for data in datasets]
 
@@ -118,8 +124,9 @@ class _Planner:
         spec = self.campaign.models[number]
         with self.campaign.at("models", number):
             model, config = resolve_model(spec)
-        baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, self.measures.of_answers)
-                             for chunk in self.cut(place, self.datasets[place].cases)]
+        asked = self.measures.of_answers
+        baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
+                             for chunk in self.whole(place, self.sizes.of_baseline(model, asked))]
                      for place, entry in enumerate(self.campaign.datasets) if is_for(spec, entry)}
         for tasks in baselines.values():
             yield from tasks
@@ -202,16 +209,22 @@ class _Planner:
             self._training[data] = Chunk(entry.name, 1, cases)
         return self._training[data]
 
-    def cut(self, data: int, cases: Sequence[Case], size: int | None = None) -> list[Chunk]:
-        """Cases of a data set in pieces (default: the campaign's chunks); the last may be short."""
-        found, size = self.datasets[data], size or self.campaign.chunk
+    def whole(self, data: int, size: int) -> list[Chunk]:
+        """All cases of a data set in pieces; cut once, as their digests take long."""
+        if (data, size) not in self._cut:
+            self._cut[data, size] = self.cut(data, self.datasets[data].cases, size)
+        return self._cut[data, size]
+
+    def cut(self, data: int, cases: Sequence[Case], size: int) -> list[Chunk]:
+        """Cases of a data set in pieces; the last may be short."""
+        found = self.datasets[data]
         return [Chunk(found.spec.name, start + 1, tuple(cases[start: start + size]), found.provenance)
                 for start in range(0, len(cases), size)]
 
     def _statistics(self, spec: ModelSpec, model: ModelRef, layers: tuple[int, ...]) -> tuple[StatisticsTask, ...]:
         """The text's second moments, in shards."""
         text = self.campaign.statistics
-        count = costs.shards(model.shape, layers, text.tokens)
+        count = self.sizes.of_statistics(model, layers, text.tokens)
         titles = [f", shard {number} of {count}" for number in range(1, count + 1)] if count > 1 else [""]
         return tuple(StatisticsTask(_of_moments(spec, layers) + title, model, layers, text.corpus, self._corpus_digest,
                                     text.tokens, Shard(number, count)) for number, title in enumerate(titles))
@@ -241,7 +254,8 @@ class _Maker:
 
     def tasks(self, protocol: ProtocolSpec) -> Iterator[Task]:
         if protocol.name == "single":
-            yield from (self._score(protocol, 1, baseline.chunk) for baseline in self.baselines)
+            chunks = self.planner.whole(self.data, self._size(protocol, 1))
+            yield from (self._score(protocol, 1, chunk) for chunk in chunks)
             return
         for order in self.planner.campaign.orders:
             cases = self.planner.ordered(self.data, order)
@@ -255,7 +269,7 @@ class _Maker:
         """As many whole batches in a task as a chunk holds, but at least one."""
         planner = self.planner
         whole = cases[: len(cases) // size * size]
-        for chunk in planner.cut(self.data, whole, max(1, planner.campaign.chunk // size) * size):
+        for chunk in planner.cut(self.data, whole, max(1, self._size(protocol, size) // size) * size):
             yield self._score(protocol, size, chunk, order)
 
     def _stream(self, protocol: ProtocolSpec, cases: Sequence[Case], order: int) -> Iterator[Task]:
@@ -267,8 +281,12 @@ class _Maker:
                                  chunk, before, protocol.step)
             before = segment.key
             yield segment
-            for piece in self.planner.cut(self.data, cases[:end]):
+            for piece in self.planner.cut(self.data, cases[:end], self._size(protocol, end)):
                 yield self._score(protocol, end, piece, order, before)
+
+    def _size(self, protocol: ProtocolSpec, count: int) -> int:
+        """Cases per task."""
+        return self.planner.sizes.of_scores(self.model, self.method.editor, protocol.name, count, self.planner.measures)
 
     @property
     def _title(self) -> str:
