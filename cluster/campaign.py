@@ -141,10 +141,14 @@ class StatisticsSpec(Spec):
 class WorkerSpec(Spec):
     """What one worker takes up; `count` workers, or as many as the cluster has room for.
 
-    `gpus` is one where the cluster has any, unless it is given.
+    `gpus` is one where the cluster has any, unless it is given. `memory` is what one device has, in GiB: `editfleet
+    plan` tells by it where a model fits.
     """
 
     cpus: PositiveInt = 1
+    devices: PositiveInt = 1
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     gpus: Annotated[NonNegativeFloat, Field(allow_inf_nan=False)] | None = None
     count: PositiveInt | None = None
 

@@ -52,11 +52,12 @@ CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tasks of a campaign by id, what others need before the others, the data sets they were cut from, and the
-    sizes that the table of costs gave them."""
+    """All tasks of a campaign by id, what others need before the others; its models by name, the data sets they were
+    cut from, and the sizes that the table of costs gave them."""
 
     campaign: Campaign
     tasks: Mapping[str, Task]
+    models: Mapping[str, ModelRef]
     datasets: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -90,12 +91,13 @@ def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
-    return Plan(campaign, tasks, tuple(datasets), notes, planner.sizes.chosen)
+    return Plan(campaign, tasks, planner.models, tuple(datasets), notes, planner.sizes.chosen)
 
 
 class _Planner:
     def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sizes: Sizes) -> None:
         self.campaign, self.datasets, self.sizes = campaign, datasets, sizes
+        self.models: dict[str, ModelRef] = {}
         self._cut: dict[tuple[int, int], list[Chunk]] = {}
         self._training: dict[int, Chunk] = {}
         self._consistent = [_consistent(campaign, data) for data in datasets]
@@ -124,6 +126,7 @@ class _Planner:
         spec = self.campaign.models[number]
         with self.campaign.at("models", number):
             model, config = resolve_model(spec)
+        self.models[spec.name] = model
         asked = self.measures.of_answers
         baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
                              for chunk in self.whole(place, self.sizes.of_baseline(model, asked))]

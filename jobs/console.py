@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,16 +82,26 @@ def _sizes_in(out: Path | str) -> dict[str, int]:
         return {}
 
 
-def tasks_table(record: CampaignRecord, standing: Standing | None) -> Table:
-    """Tasks by kind: how many there are and, of a campaign that has a store, are done and failed when last tried."""
-    table = Table("tasks", *(["done", "failed"] if standing else []), "planned", "edits")
-    for kind in dict.fromkeys(task.kind for task in record.tasks):
+def tasks_table(record: CampaignRecord, standing: Standing | None,
+                more: Mapping[str, Sequence[str]] | None = None) -> Table:
+    """Tasks by kind: how many there are and, of a campaign that has a store, are done and failed when last tried.
+
+    `more` has further columns: their heads, and the cells of all `kinds`.
+    """
+    more = more or {}
+    table = Table("tasks", *(["done", "failed"] if standing else []), "planned", "edits", *more)
+    for place, kind in enumerate(kinds(record)):
         tasks = {task.id: task for task in record.tasks if task.kind == kind}
         counts = [len(tasks), sum(task.edits for task in tasks.values())]
         if standing:
             counts = [len(tasks.keys() & standing.done), sum(f.task in tasks for f in standing.failures), *counts]
-        table.add_row(kind, *map(str, counts))
+        table.add_row(kind, *map(str, counts), *(cells[place] for cells in more.values()))
     return table
+
+
+def kinds(record: CampaignRecord) -> list[str]:
+    """The kinds of a campaign's tasks, in the order of the plan."""
+    return list(dict.fromkeys(task.kind for task in record.tasks))
 
 
 def list_skipped(record: CampaignRecord) -> Iterator[str]:
