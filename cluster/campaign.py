@@ -141,10 +141,14 @@ class StatisticsSpec(Spec):
 class WorkerSpec(Spec):
     """What one worker takes up; `count` workers, or as many as the cluster has room for.
 
-    `gpus` is one where the cluster has any, unless it is given.
+    `gpus` is one where the cluster has any, unless it is given. `memory` is what one device has, in GiB: `editfleet
+    plan` tells by it where a model fits.
     """
 
     cpus: PositiveInt = 1
+    devices: PositiveInt = 1
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     gpus: Annotated[NonNegativeFloat, Field(allow_inf_nan=False)] | None = None
     count: PositiveInt | None = None
 
@@ -165,7 +169,8 @@ class Source:
 
 
 class Campaign(Spec):
-    """Every editor on every model, data set and protocol listed, with each of the `seeds`; `chunk` cases make one task.
+    """Every editor on every model, data set and protocol listed, with each of the `seeds`; `chunk` cases make one task,
+    or as many as take about a minute by the table of costs.
 
     Batches and streams are made in each of the `orders`: 0 is the data set's, any other number shuffles the cases. Of
     edits that contradict each other they have only the first, unless `contradictions` are allowed. `data` is the
@@ -183,7 +188,7 @@ class Campaign(Spec):
     editors: tuple[Annotated[EditorSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
     protocols: tuple[Annotated[ProtocolSpec, BeforeValidator(_named)], ...] = Field(
         (ProtocolSpec(name="single"),), min_length=1)
-    chunk: PositiveInt = 25
+    chunk: PositiveInt | None = None
     statistics: StatisticsSpec = StatisticsSpec()
     training: TrainingSpec = TrainingSpec()
     workers: WorkerSpec = WorkerSpec()

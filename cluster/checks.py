@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PretrainedConfig
 
 from cluster.campaign import Campaign, DatasetEntry, EditorSpec, ModelSpec, ProtocolSpec
+from cluster.costs import Shape
 from cluster.work import ArtefactRef, ModelRef
 from editors import EDITORS, get_editor
 from editors.base import Editor
@@ -41,7 +42,7 @@ def resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
     if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
         raise unknown("model", spec.name, MODELS)
     config = load_config(path)
-    return ModelRef(path, model_digest(path), spec.dtype), config
+    return ModelRef(path, model_digest(path), spec.dtype, Shape.of(config)), config
 
 
 def check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[ProtocolSpec]) -> None:

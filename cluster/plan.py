@@ -2,8 +2,8 @@
 
     baseline ──────────┐
                        ├──> score
-    statistics ─┬──────┤               (statistics and train only where the editor asks for them)
-    train ──────┘      │
+    statistics ─┬──────┤               (statistics and train only where the editor asks for them; of a long text,
+    train ──────┘      │                statistics are many shards, and moments their sum)
         └─> stream ─> stream ─> ...    (sequential editing: a segment hands its patch to the next, and to scoring)
 """
 
@@ -12,15 +12,17 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import islice, pairwise, product
 
 from transformers import PretrainedConfig
 
+from cluster import costs
 from cluster.campaign import Campaign, EditorSpec, ModelSpec, ProtocolSpec
 from cluster.checks import check_joint, check_names, is_for, resolve_artefact, resolve_model
+from cluster.sizes import Sizes
 from cluster.store import CampaignRecord, DatasetRecord, Key
 from cluster.work import (
     BaselineTask,
@@ -28,6 +30,7 @@ from cluster.work import (
     EditorRef,
     Method,
     ModelRef,
+    MomentsTask,
     ScoreTask,
     StatisticsTask,
     StreamTask,
@@ -38,6 +41,7 @@ from cluster.work import (
 from editors import get_editor, resolve_config
 from editors.base import Editor, EditorConfig
 from editors.core.errors import InputError
+from editors.core.statistics import Shard
 from evaluators.audit import without_contradictions
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import TESTBED_CORPUS, Dataset, corpus, load_dataset, training_spec
@@ -48,12 +52,15 @@ CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tasks of a campaign by id, what others need before the others, and the data sets they were cut from."""
+    """All tasks of a campaign by id, what others need before the others; its models by name, the data sets they were
+    cut from, and the sizes that the table of costs gave them."""
 
     campaign: Campaign
     tasks: Mapping[str, Task]
+    models: Mapping[str, ModelRef]
     datasets: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def record(self, started: datetime) -> CampaignRecord:
         """The plan as it is kept in a store."""
@@ -61,11 +68,13 @@ class Plan:
             name=self.campaign.name, digest=digest([self.campaign.name, *self.tasks]), started=started,
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
-            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes)
+            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, sizes=self.sizes,
+            costs=costs.COSTS_VERSION)
 
 
-def plan(campaign: Campaign) -> Plan:
-    """All tasks of a campaign. Loads the data sets, but no model.
+def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
+    """All tasks of a campaign. Loads the data sets, but no model. `frozen` are sizes that were planned with before, and
+    win over the table of costs.
 
     Raises `InputError`, with its place in the campaign's file, for what would keep its tasks from running: an unknown
     model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
@@ -76,18 +85,20 @@ def plan(campaign: Campaign) -> Plan:
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
             datasets.append(load_dataset(spec))
-    planner = _Planner(campaign, datasets)
+    planner = _Planner(campaign, datasets, Sizes(campaign.chunk, frozen))
     notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
-    return Plan(campaign, tasks, tuple(datasets), notes)
+    return Plan(campaign, tasks, planner.models, tuple(datasets), notes, planner.sizes.chosen)
 
 
 class _Planner:
-    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset]) -> None:
-        self.campaign, self.datasets = campaign, datasets
+    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sizes: Sizes) -> None:
+        self.campaign, self.datasets, self.sizes = campaign, datasets, sizes
+        self.models: dict[str, ModelRef] = {}
+        self._cut: dict[tuple[int, int], list[Chunk]] = {}
         self._training: dict[int, Chunk] = {}
         self._consistent = [_consistent(campaign, data) for data in datasets]
 
@@ -115,8 +126,10 @@ class _Planner:
         spec = self.campaign.models[number]
         with self.campaign.at("models", number):
             model, config = resolve_model(spec)
-        baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, self.measures.of_answers)
-                             for chunk in self.cut(place, self.datasets[place].cases)]
+        self.models[spec.name] = model
+        asked = self.measures.of_answers
+        baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
+                             for chunk in self.whole(place, self.sizes.of_baseline(model, asked))]
                      for place, entry in enumerate(self.campaign.datasets) if is_for(spec, entry)}
         for tasks in baselines.values():
             yield from tasks
@@ -166,9 +179,11 @@ class _Planner:
             artefact = resolve_artefact(method, wanted, model)
         editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"))
         layers = tuple(sorted(method.statistics_layers(config)))
-        statistics = self._statistics(spec.name, model, layers) if layers else None
-        if statistics:
-            yield statistics
+        statistics: StatisticsTask | MomentsTask | None = None
+        if layers:
+            shards = self._statistics(spec, model, layers)
+            statistics = shards[0] if len(shards) == 1 else MomentsTask(_of_moments(spec, layers), model, shards)
+            yield from (*shards, statistics)
         for (data, cut), seed in product(baselines.items(), self.campaign.seeds):
             training = None
             if method.trained and artefact is None:
@@ -197,16 +212,25 @@ class _Planner:
             self._training[data] = Chunk(entry.name, 1, cases)
         return self._training[data]
 
-    def cut(self, data: int, cases: Sequence[Case], size: int | None = None) -> list[Chunk]:
-        """Cases of a data set in pieces (default: the campaign's chunks); the last may be short."""
-        found, size = self.datasets[data], size or self.campaign.chunk
+    def whole(self, data: int, size: int) -> list[Chunk]:
+        """All cases of a data set in pieces; cut once, as their digests take long."""
+        if (data, size) not in self._cut:
+            self._cut[data, size] = self.cut(data, self.datasets[data].cases, size)
+        return self._cut[data, size]
+
+    def cut(self, data: int, cases: Sequence[Case], size: int) -> list[Chunk]:
+        """Cases of a data set in pieces; the last may be short."""
+        found = self.datasets[data]
         return [Chunk(found.spec.name, start + 1, tuple(cases[start: start + size]), found.provenance)
                 for start in range(0, len(cases), size)]
 
-    def _statistics(self, name: str, model: ModelRef, layers: tuple[int, ...]) -> StatisticsTask:
+    def _statistics(self, spec: ModelSpec, model: ModelRef, layers: tuple[int, ...]) -> tuple[StatisticsTask, ...]:
+        """The text's second moments, in shards."""
         text = self.campaign.statistics
-        return StatisticsTask(f"second moments of {name}: layers {', '.join(map(str, layers))}", model, layers,
-                              text.corpus, self._corpus_digest, text.tokens)
+        count = self.sizes.of_statistics(model, layers, text.tokens)
+        titles = [f", shard {number} of {count}" for number in range(1, count + 1)] if count > 1 else [""]
+        return tuple(StatisticsTask(_of_moments(spec, layers) + title, model, layers, text.corpus, self._corpus_digest,
+                                    text.tokens, Shard(number, count)) for number, title in enumerate(titles))
 
     @cached_property
     def _corpus_digest(self) -> str:
@@ -233,7 +257,8 @@ class _Maker:
 
     def tasks(self, protocol: ProtocolSpec) -> Iterator[Task]:
         if protocol.name == "single":
-            yield from (self._score(protocol, 1, baseline.chunk) for baseline in self.baselines)
+            chunks = self.planner.whole(self.data, self._size(protocol, 1))
+            yield from (self._score(protocol, 1, chunk) for chunk in chunks)
             return
         for order in self.planner.campaign.orders:
             cases = self.planner.ordered(self.data, order)
@@ -247,7 +272,7 @@ class _Maker:
         """As many whole batches in a task as a chunk holds, but at least one."""
         planner = self.planner
         whole = cases[: len(cases) // size * size]
-        for chunk in planner.cut(self.data, whole, max(1, planner.campaign.chunk // size) * size):
+        for chunk in planner.cut(self.data, whole, max(1, self._size(protocol, size) // size) * size):
             yield self._score(protocol, size, chunk, order)
 
     def _stream(self, protocol: ProtocolSpec, cases: Sequence[Case], order: int) -> Iterator[Task]:
@@ -259,8 +284,12 @@ class _Maker:
                                  chunk, before, protocol.step)
             before = segment.key
             yield segment
-            for piece in self.planner.cut(self.data, cases[:end]):
+            for piece in self.planner.cut(self.data, cases[:end], self._size(protocol, end)):
                 yield self._score(protocol, end, piece, order, before)
+
+    def _size(self, protocol: ProtocolSpec, count: int) -> int:
+        """Cases per task."""
+        return self.planner.sizes.of_scores(self.model, self.method.editor, protocol.name, count, self.planner.measures)
 
     @property
     def _title(self) -> str:
@@ -278,6 +307,10 @@ class _Maker:
     @cached_property
     def _baseline_of(self) -> dict[str, BaselineTask]:
         return {case.id: baseline for baseline in self.baselines for case in baseline.chunk.cases}
+
+
+def _of_moments(spec: ModelSpec, layers: Sequence[int]) -> str:
+    return f"second moments of {spec.name}: layers {', '.join(map(str, layers))}"
 
 
 def _shuffled(order: int) -> str:

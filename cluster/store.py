@@ -19,7 +19,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from editors.core.errors import InputError
@@ -81,7 +81,8 @@ class DatasetRecord(_Record):
 
 
 class CampaignRecord(_Record):
-    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know."""
+    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know,
+    `sizes` how tasks were cut by the table of costs, of version `costs`."""
 
     name: str
     digest: str
@@ -89,6 +90,8 @@ class CampaignRecord(_Record):
     datasets: tuple[DatasetRecord, ...]
     tasks: tuple[TaskRecord, ...]
     notes: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = Field(default_factory=dict)
+    costs: int = 0
 
 
 class Failure(_Record):

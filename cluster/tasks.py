@@ -16,7 +16,18 @@ import pyarrow as pa
 import torch
 
 from cluster.store import ROW_SCHEMA, Store
-from cluster.work import BaselineTask, Method, ModelRef, ScoreTask, StatisticsTask, StreamTask, Task, TrainTask, digest
+from cluster.work import (
+    BaselineTask,
+    Method,
+    ModelRef,
+    MomentsTask,
+    ScoreTask,
+    StatisticsTask,
+    StreamTask,
+    Task,
+    TrainTask,
+    digest,
+)
 from editors import get_editor
 from editors.base import Editor, Resources
 from editors.core.artefacts import Artefact
@@ -24,7 +35,7 @@ from editors.core.errors import InputError
 from editors.core.loading import load_model
 from editors.core.models import LanguageModel
 from editors.core.patch import Route
-from editors.core.statistics import load_moments, save_moments, second_moments
+from editors.core.statistics import load_moments, save_moments, second_moments, sum_moments
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import corpus, training_example
 from evaluators.judging import baseline, unusable
@@ -89,6 +100,8 @@ class Workbench:
                 self._baseline(task, parts)
             case StatisticsTask():
                 self._statistics(task)
+            case MomentsTask():
+                self._moments(task)
             case TrainTask():
                 self._train(task)
             case StreamTask():
@@ -104,12 +117,18 @@ class Workbench:
         pieces = [baseline(model, cases, task.measures) for cases in in_parts(task.chunk.cases, parts)]
         observations = [observation for answers, _ in pieces for observation in answers]
         failed = [skipped for _, unusable in pieces for skipped in unusable]
-        self.store.write_table(task.key, to_table(observations),
-                               self._provenance(task, failed, seconds=perf_counter() - started, parts=parts))
+        provenance = self._provenance(task, failed, cases=len(task.chunk.cases), seconds=perf_counter() - started,
+                                      parts=parts)
+        self.store.write_table(task.key, to_table(observations), provenance)
 
     def _statistics(self, task: StatisticsTask) -> None:
         model = self._hold_model(task.model)
-        moments = second_moments(model, task.layers, corpus(task.corpus), task.tokens)
+        moments = second_moments(model, task.layers, corpus(task.corpus), task.tokens, task.shard)
+        with self.store.new_artefact(task.key) as path:
+            save_moments(moments, path)
+
+    def _moments(self, task: MomentsTask) -> None:
+        moments = sum_moments([self.store.path(shard.key) for shard in task.shards])
         with self.store.new_artefact(task.key) as path:
             save_moments(moments, path)
 
@@ -135,7 +154,8 @@ class Workbench:
         result = self._result(task, model, parts)
         statistics, artefact = task.method.statistics, task.method.artefact
         provenance = self._provenance(
-            task, result.failed, data=task.chunk.source, statistics=statistics and statistics.identity(),
+            task, result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
+            statistics=statistics and statistics.identity(),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
             memory_of=result.memory_of, parts=parts)

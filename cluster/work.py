@@ -15,17 +15,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cluster import costs
+from cluster.costs import UNKNOWN, Shape
 from cluster.events import Node
 from cluster.store import Key, Output, TaskRecord
 from editors.core import statistics
+from editors.core.statistics import WHOLE, Shard
 from evaluators import metrics, protocols, testbed
 from evaluators.cases import Case
 from evaluators.measures import NOTHING_MORE, Measures
 
 SHIPPED = Path(testbed.__file__).parent / "artefacts"  # what training tasks yield, by task id
-
-# Rough costs, in tokens read: what a case's probes take, what making an edit takes on top, and training a method.
-PROBES, EDIT, TRAINING = 200, 5000, 10_000_000
 
 
 def digest(value: object) -> str:
@@ -36,11 +36,12 @@ def digest(value: object) -> str:
 
 @dataclass(frozen=True)
 class ModelRef:
-    """Where a model is, and which it is. `key` alone counts: two paths to the same weights are one model."""
+    """Where a model is, which it is, and how large. `key` alone counts: two paths to the same weights are one model."""
 
     path: str
     digest: str
     dtype: str
+    shape: Shape = UNKNOWN
 
     @property
     def key(self) -> str:
@@ -97,8 +98,8 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def cost(self) -> int:
-        """A rough guess, in tokens read."""
+    def cost(self) -> float:
+        """Seconds it takes on the reference device, by the table in `costs`."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -123,7 +124,8 @@ class Task(ABC):
         return Key(self.output, self.id)
 
     def node(self) -> Node:
-        return Node(self.id, self.model.key, self.needs, self.cost, pieces=self.pieces)
+        return Node(self.id, self.model.key, self.needs, self.cost, costs.time_limit(self.model.shape, self.cost),
+                    self.pieces)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits)
@@ -148,8 +150,8 @@ class BaselineTask(Task):
         return {"version": protocols.VERSIONS["baseline"], "cases": self.chunk.digest, **_measured(self.measures)}
 
     @property
-    def cost(self) -> int:
-        return PROBES * len(self.chunk.cases)
+    def cost(self) -> float:
+        return costs.baseline_seconds(self.model.shape, self.measures) * len(self.chunk.cases)
 
     @property
     def pieces(self) -> int:
@@ -158,7 +160,7 @@ class BaselineTask(Task):
 
 @dataclass(frozen=True)
 class StatisticsTask(Task):
-    """Second moments of the FFN keys of some layers over a text."""
+    """Second moments of the FFN keys of some layers over a text, or a shard of it."""
 
     kind = "statistics"
     output = "artefacts"
@@ -166,14 +168,38 @@ class StatisticsTask(Task):
     corpus: str
     corpus_digest: str
     tokens: int
+    shard: Shard = WHOLE
 
     def identity(self) -> dict[str, Any]:
+        part = {} if self.shard == WHOLE else {"shard": [self.shard.number, self.shard.count]}
         return {"version": statistics.VERSION, "layers": self.layers, "corpus": self.corpus_digest,
-                "tokens": self.tokens}
+                "tokens": self.tokens, **part}
 
     @property
-    def cost(self) -> int:
-        return self.tokens
+    def cost(self) -> float:
+        return costs.statistics_seconds(self.model.shape, self.layers, self.shard.tokens(self.tokens))
+
+
+@dataclass(frozen=True)
+class MomentsTask(Task):
+    """The second moments of a whole text: the sum of those of its `shards`, in their order."""
+
+    kind = "moments"
+    output = "artefacts"
+    shards: tuple[StatisticsTask, ...]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(shard.id for shard in self.shards)
+
+    def identity(self) -> dict[str, Any]:
+        first = self.shards[0]
+        return {"version": statistics.VERSION, "layers": first.layers, "corpus": first.corpus_digest,
+                "tokens": first.tokens, "shards": len(self.shards)}
+
+    @property
+    def cost(self) -> float:
+        return costs.sum_seconds(self.model.shape, self.shards[0].layers, len(self.shards))
 
 
 @dataclass(frozen=True)
@@ -198,8 +224,8 @@ class TrainTask(Task):
         return path if path.is_file() else None
 
     @property
-    def cost(self) -> int:
-        return 1 if self.shipped else TRAINING
+    def cost(self) -> float:
+        return 1 if self.shipped else costs.training_seconds(self.model.shape, self.editor.name, self.editor.config)
 
 
 @dataclass(frozen=True)
@@ -216,7 +242,7 @@ class Method:
 
     editor: EditorRef
     seed: int
-    statistics: StatisticsTask | None = None
+    statistics: StatisticsTask | MomentsTask | None = None
     training: Key | None = None
     artefact: ArtefactRef | None = None
 
@@ -249,8 +275,9 @@ class StreamTask(Task):
                 "protocol": {"sequential": protocols.VERSIONS["sequential"]}}
 
     @property
-    def cost(self) -> int:
-        return EDIT * len(self.chunk.cases)
+    def cost(self) -> float:
+        editor = self.method.editor
+        return costs.edit_seconds(self.model.shape, editor.name, editor.config) * len(self.chunk.cases)
 
     @property
     def edits(self) -> int:
@@ -291,8 +318,12 @@ class ScoreTask(Task):
                 **_measured(self.measures)}
 
     @property
-    def cost(self) -> int:
-        return (PROBES + (0 if self.stream else EDIT)) * len(self.chunk.cases)
+    def cost(self) -> float:
+        shape, editor, cases = self.model.shape, self.method.editor, len(self.chunk.cases)
+        edits = self.edits * costs.edit_seconds(shape, editor.name, editor.config)
+        patches = 1 if self.stream else -(-cases // self.count)
+        return (edits + cases * costs.score_seconds(shape, editor.name, self.measures)
+                + patches * costs.patch_seconds(shape, self.measures))
 
     @property
     def edits(self) -> int:

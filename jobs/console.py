@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,24 +62,46 @@ def find_campaign(name: str) -> Path:
     raise unknown("campaign", name, shipped)
 
 
-def plan_campaign(name: str, scale: str | None, data: str | None) -> Plan:
-    """All tasks of a campaign. Raises `InputError` for whatever would keep it from running."""
+def plan_campaign(name: str, scale: str | None, data: str | None, out: Path | str | None = None) -> Plan:
+    """All tasks of a campaign, cut as what the store `out` holds already, where there is one. Raises `InputError` for
+    whatever would keep it from running."""
     from cluster.campaign_file import load_campaign
     from cluster.plan import plan
 
-    return plan(load_campaign(find_campaign(name), scale=scale, data=data))
+    return plan(load_campaign(find_campaign(name), scale=scale, data=data), _sizes_in(out) if out else None)
 
 
-def tasks_table(record: CampaignRecord, standing: Standing | None) -> Table:
-    """Tasks by kind: how many there are and, of a campaign that has a store, are done and failed when last tried."""
-    table = Table("tasks", *(["done", "failed"] if standing else []), "planned", "edits")
-    for kind in dict.fromkeys(task.kind for task in record.tasks):
+def _sizes_in(out: Path | str) -> dict[str, int]:
+    from cluster.sizes import frozen_sizes
+    from cluster.store import Store
+    from editors.core.errors import InputError
+
+    try:
+        return frozen_sizes(Store.open(out).campaigns())
+    except InputError:  # no store yet; or no campaign that can be read, which running it writes anew
+        return {}
+
+
+def tasks_table(record: CampaignRecord, standing: Standing | None,
+                more: Mapping[str, Sequence[str]] | None = None) -> Table:
+    """Tasks by kind: how many there are and, of a campaign that has a store, are done and failed when last tried.
+
+    `more` has further columns: their heads, and the cells of all `kinds`.
+    """
+    more = more or {}
+    table = Table("tasks", *(["done", "failed"] if standing else []), "planned", "edits", *more)
+    for place, kind in enumerate(kinds(record)):
         tasks = {task.id: task for task in record.tasks if task.kind == kind}
         counts = [len(tasks), sum(task.edits for task in tasks.values())]
         if standing:
             counts = [len(tasks.keys() & standing.done), sum(f.task in tasks for f in standing.failures), *counts]
-        table.add_row(kind, *map(str, counts))
+        table.add_row(kind, *map(str, counts), *(cells[place] for cells in more.values()))
     return table
+
+
+def kinds(record: CampaignRecord) -> list[str]:
+    """The kinds of a campaign's tasks, in the order of the plan."""
+    return list(dict.fromkeys(task.kind for task in record.tasks))
 
 
 def list_skipped(record: CampaignRecord) -> Iterator[str]:

@@ -5,34 +5,112 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
-from jobs.console import CampaignName, Data, Scale, console, exit_codes, list_skipped, plan_campaign, tasks_table
+from jobs.console import (
+    CampaignName,
+    Data,
+    Scale,
+    console,
+    count,
+    exit_codes,
+    kinds,
+    list_skipped,
+    plan_campaign,
+    tasks_table,
+)
+
+if TYPE_CHECKING:
+    from cluster.forecast import Forecast
+    from cluster.plan import Plan
+    from cluster.store import CampaignRecord
 
 
 def plan(
     campaign: CampaignName,
     out: Annotated[Path | None, typer.Option(help="A store: tells what is done already.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
 ) -> None:
-    """Check a campaign and list its tasks, and what is done of them already."""
+    """Check a campaign, and tell its tasks, how long they will take and where its models fit; needs no cluster."""
     with exit_codes():
         from datetime import UTC, datetime
 
+        from cluster.forecast import forecast
         from cluster.store import Standing, Store
 
-        record = plan_campaign(campaign, scale, data).record(datetime.now(UTC))
+        planned = plan_campaign(campaign, scale, data, out)
+        record = planned.record(datetime.now(UTC))
+        store = Store.open(out) if out is not None and out.exists() else None
         standing = None
         if out is not None:
-            standing = Store.open(out).standing(record) if out.exists() else Standing(frozenset(), ())
+            standing = store.standing(record) if store else Standing(frozenset(), ())
+        left = forecast(planned.tasks, standing.done if standing else (), store)
         screen = console()
-        screen.print(tasks_table(record, standing))
-        for line in list_skipped(record):
+        screen.print(tasks_table(record, standing, _hours_by_kind(planned, record, left)))
+        for line in _expectation(planned, left, workers or planned.campaign.workers.count or 1):
             screen.print(line, soft_wrap=True)
+        screen.print(_memory_table(planned))
+        for line in (*_complaints(planned), *list_skipped(record)):
+            screen.print(line, soft_wrap=True)
+
+
+def _hours_by_kind(planned: Plan, record: CampaignRecord, left: Forecast) -> dict[str, list[str]]:
+    """Hours of what is left on one worker, and what tells them."""
+    hours, told = [], []
+    for kind in kinds(record):
+        tasks = {task.id for task in record.tasks if task.kind == kind} & left.seconds.keys()
+        known = len(tasks & left.measured)
+        hours.append(_hours(sum(left.seconds[task] for task in tasks) / 3600))
+        told.append("" if not tasks else "measured" if known == len(tasks) else "estimated" if not known
+                    else f"measured for {known} of {len(tasks)}, else estimated")
+    return {"hours left": hours, "told by": told}
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 100 else f"{hours:.3g}" if hours >= 0.1 else f"{hours:.3f}"
+
+
+def _expectation(planned: Plan, left: Forecast, workers: int) -> Iterator[str]:
+    if not left.seconds:
+        yield "All tasks are done."
+        return
+    yield (f"{count(len(left.seconds), 'task')} left: about {_hours(left.hours(workers))} hours on "
+           f"{count(workers, 'worker')}, at least {_hours(left.chain / 3600)} on any number of them")
+    if len(left.measured) < len(left.seconds):
+        from cluster.costs import SMALL
+
+        small = {task.model.shape.parameters < SMALL for task in planned.tasks.values()}
+        devices = [device for device, shown in (("one CPU core", True in small),
+                                                ("a V100 in half precision", False in small)) if shown]
+        yield f"Estimates are for {' and '.join(devices)} a worker, and may be wrong by a factor of two or three"
+
+
+def _memory_table(planned: Plan) -> Table:
+    """What a worker needs for each model."""
+    from cluster.memory import GIB, REFERENCE, memory_of
+
+    memory = planned.campaign.workers.memory or REFERENCE
+    table = Table("GiB a worker", "weights", "moments", "activations", "in all", f"with {memory:g} GiB a device")
+    for name, model in planned.models.items():
+        need = memory_of(model, planned.tasks.values())
+        cells = (need.weights, need.moments, need.activations, need.on_each())
+        table.add_row(f"{name} ({model.dtype})", *(f"{cell / GIB:.1f}" for cell in cells), need.placement(memory))
+    return table
+
+
+def _complaints(planned: Plan) -> Iterator[str]:
+    from cluster.memory import memory_of
+
+    for name, model in planned.models.items():
+        if complaint := memory_of(model, planned.tasks.values()).complaint(name, planned.campaign.workers):
+            yield f"Warning: {complaint}"
 
 
 if __name__ == "__main__":

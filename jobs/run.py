@@ -54,7 +54,7 @@ def run(
 
         screen = console()
         with screen.status("planning"):
-            planned = plan_campaign(campaign, scale, data)
+            planned = plan_campaign(campaign, scale, data, out)
             store = Store.create(out)
         spec = planned.campaign.workers
         if workers is not None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from editors.core.batches import Encoded, Place
 from editors.core.capture import capture_inputs
 from editors.core.errors import InputError
 from editors.core.models import LanguageModel
-from editors.core.tensorfiles import read_tensors, write_tensors
+from editors.core.tensorfiles import read_header, read_tensor, read_tensors, write_tensors
 
 KIND = "second moments"  # of a file
 VERSION = 1  # grows when moments of the same text change
@@ -40,29 +41,81 @@ class SecondMoment:
         return self.total.double() / max(self.count, 1)
 
 
-def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[str],
-                   tokens: int) -> dict[str, SecondMoment]:
-    """Moments, by module path, of the inputs of the down-projections of `layers` over `tokens` tokens of `texts`.
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count`, counted from 0, of a pass over a text: every `count`-th text, and a share of the
+    tokens. Shards have no text in common; the sum of their moments is that of one pass over the texts of them all."""
+
+    number: int = 0
+    count: int = 1
+
+    def texts(self, texts: Iterable[str]) -> Iterator[str]:
+        return islice(texts, self.number, None, self.count)
+
+    def tokens(self, tokens: int) -> int:
+        """Its share; the shares add up to the whole."""
+        return tokens // self.count + (self.number < tokens % self.count)
+
+
+WHOLE = Shard()
+
+
+def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[str], tokens: int,
+                   shard: Shard = WHOLE) -> dict[str, SecondMoment]:
+    """Moments, by module path, of the inputs of the down-projections of `layers` over `tokens` tokens of `texts`, or a
+    shard of them.
 
     One pass for all layers, through the blocks it takes. Sums are kept in fp64. Texts longer than the model reads are
-    cut; the text that reaches the budget is kept whole.
+    cut; the text that reaches the budget is kept whole. A shard may find no text left: then its sums are zero. Raises
+    `InputError` where the whole has none.
     """
     paths = [model.down_path(layer) for layer in layers]
     totals: dict[str, Tensor] = {}
     count = 0
-    for rows in _batches(model, texts, tokens):
+    for rows in _batches(model, shard.texts(texts), shard.tokens(tokens)):
         batch = model.collate(rows)
         real = batch.attention_mask.bool()
         with torch.no_grad(), capture_inputs(model, paths) as inputs:
             model.halt(batch, Place("decoder", max(layers) + 1))
         for path in paths:
             keys = inputs[path][real].float()
-            update = (keys.T @ keys).double()
-            totals[path] = totals[path] + update if path in totals else update
+            update = keys.T @ keys
+            totals[path] = totals[path].add_(update) if path in totals else update.double()
         count += int(real.sum())
     if not count:
-        raise InputError("the text for second moments is empty")
+        if shard == WHOLE:
+            raise _empty()
+        totals = {path: _zeros(model, path) for path in paths}
     return {path: SecondMoment(count, total) for path, total in totals.items()}
+
+
+def _empty() -> InputError:
+    return InputError("the text for second moments is empty")
+
+
+def _zeros(model: LanguageModel, path: str) -> Tensor:
+    down = model.submodule(path)
+    assert isinstance(down, nn.Linear)
+    return torch.zeros(down.in_features, down.in_features, dtype=torch.float64, device=model.device)
+
+
+def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
+    """The sum of the moments that `save_moments` wrote to these files, in their order; beside it, one tensor of one
+    file is in memory at a time. Raises `InputError` where none of them has seen a text, or they are of other modules.
+    """
+    counts = [read_header(file, KIND)["counts"] for file in files]
+    names = list(counts[0])
+    if any(each.keys() != counts[0].keys() for each in counts):
+        raise InputError(f"the second moments in '{files[0].parent}' are of other modules: they do not add")
+    if not all(sum(each[name] for each in counts) for name in names):
+        raise _empty()
+    summed = {}
+    for name in names:
+        total = read_tensor(files[0], KIND, name).clone()  # what is read may be the file itself
+        for file in files[1:]:
+            total.add_(read_tensor(file, KIND, name))
+        summed[name] = SecondMoment(sum(each[name] for each in counts), total)
+    return summed
 
 
 def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterator[list[Encoded]]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,12 +21,16 @@ HEADER = "editfleet"  # the only key of the file's metadata: the library writes 
 def write_tensors(path: Path | str, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Writes a file of a `kind`, such as "patch"; `header` is JSON."""
     path = Path(path)
-    # A copy each: a file may not hold one tensor under two names.
-    copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-              for name, tensor in tensors.items()}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    seen = set[int]()
+    for name, tensor in whole.items():  # a file may not hold one piece of memory under two names, nor a part of one
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() != tensor.nbytes:
+            whole[name] = tensor.clone()
+        seen.add(memory.data_ptr())
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        save_file(copies, partial, {HEADER: json.dumps({"kind": kind, **header}, sort_keys=True)})
+        save_file(whole, partial, {HEADER: json.dumps({"kind": kind, **header}, sort_keys=True)})
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -43,6 +46,13 @@ def read_tensors(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str,
     """Header and tensors, on the CPU. Raises `InputError` like `read_header`."""
     with _open(path, kind) as (header, file):
         return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_tensor(path: Path | str, kind: str, name: str) -> Tensor:
+    """One tensor of a file, where all of them may not fit in memory. Raises `InputError` like `read_header`."""
+    with _open(path, kind) as (_, file):
+        tensor: Tensor = file.get_tensor(name)
+        return tensor
 
 
 @contextmanager

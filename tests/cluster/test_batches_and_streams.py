@@ -291,7 +291,7 @@ TRAINED = {"protocols": ["single", BATCH, STREAM], "training": {"limit": 6}}
 def test_an_editor_is_trained_once_for_all_that_need_it(make_plan, store, local_pool, drilled):
     planned = make_plan(editors=["drilled"], **TRAINED)
     [train] = of_kind(planned, "train")
-    assert train.title == "training of drilled on tiny: testbed-cloze" and train.cost > 1_000_000
+    assert train.title == "training of drilled on tiny: testbed-cloze"
     assert len(train.cases.cases) == 6 and {case.id.split("-")[1] for case in train.cases.cases} == {"train"}
     assert all(train.id in task.needs for task in of_kind(planned, "stream"))
     assert run_campaign(planned, store, local_pool(store)).failed == 0
