@@ -1,0 +1,231 @@
+"""The driver at full size, without a cluster: simulated workers, simulated time, the real driver, state and store.
+
+    python -m benchmarks.simulation --out benchmarks/simulation.json
+
+By default 1,000 workers do 100,000 tasks of about a minute, in a graph like a campaign's, and die at a rate of
+1 % an hour.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import platform
+import random
+import resource
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import typer
+
+from cluster.driver import Progress, run_campaign
+from cluster.events import Node, TaskCancelled, TaskDone, WorkerEvent, WorkerLost, WorkerUp
+from cluster.state import Limits
+from cluster.store import CampaignRecord, Key, Store, TaskRecord
+
+MODELS = ("gpt-j", "t5-xl")
+STARTS_IN = 60.0  # seconds that a worker takes to come up
+LOADS_IN = 120.0  # seconds that it takes to load a model
+TRIP = 0.002  # seconds from the driver to a worker, or back
+CHUNKS = 50  # score tasks that need one and the same baseline
+
+
+@dataclass(frozen=True)
+class SimulatedTask:
+    """What the driver asks of a task, and the seconds that it takes."""
+
+    id: str
+    model: str
+    needs: tuple[str, ...]
+    seconds: float
+    edits: int = 25
+
+    @property
+    def key(self) -> Key:
+        return Key("rows", self.id)
+
+    @property
+    def title(self) -> str:
+        return f"task {self.id}"
+
+    @property
+    def cost(self) -> float:
+        return self.seconds
+
+    def node(self) -> Node:
+        return Node(self.id, self.model, self.needs, self.cost, limit=3600.0)
+
+    def record(self) -> TaskRecord:
+        return TaskRecord(id=self.id, kind="score", output="rows", title=self.title, edits=self.edits)
+
+
+def campaign(number: int, seed: int) -> list[SimulatedTask]:
+    """Baselines, and score tasks that each need one; of about a minute, the longest some minutes."""
+    draw, tasks, baseline = random.Random(seed), list[SimulatedTask](), ""
+    for place in range(number):
+        model = MODELS[place * len(MODELS) // number]
+        if place % CHUNKS == 0 or not tasks or tasks[-1].model != model:
+            baseline = f"{place:024x}"
+            tasks.append(SimulatedTask(baseline, model, (), 20.0, 0))
+        else:
+            tasks.append(SimulatedTask(f"{place:024x}", model, (baseline,), draw.lognormvariate(4.0, 0.4)))
+    return tasks
+
+
+@dataclass
+class SimulatedWorker:
+    dies_at: float
+    up_at: float | None = None
+    free_at: float = 0.0
+    model: str | None = None
+    queue: deque[tuple[str, float]] = field(default_factory=deque)  # tasks, and when each is done
+
+
+class SimulatedPool:
+    """A pool whose clock is its own: `wait` goes to the next event at once."""
+
+    def __init__(self, workers: int, deaths_per_hour: float, seed: int) -> None:
+        self.room, self.now, self.deaths = workers, 0.0, 0
+        self.up_seconds = self.busy_seconds = 0.0
+        self._rate, self._draw = deaths_per_hour / 3600, random.Random(seed)
+        self._workers: dict[int, SimulatedWorker] = {}
+        self._events: list[tuple[float, int, int, str, str]] = []  # when, tie-break, worker, what, task
+        self._order = count()
+
+    def _at(self, when: float, worker: int, what: str, task: str = "") -> None:
+        heapq.heappush(self._events, (when, next(self._order), worker, what, task))
+
+    def start(self, worker: int) -> None:
+        dies = self.now + (self._draw.expovariate(self._rate) if self._rate else float("inf"))
+        self._workers[worker] = SimulatedWorker(dies)
+        self._at(self.now + STARTS_IN, worker, "up")
+        self._at(dies, worker, "dies")
+
+    def retire(self, worker: int) -> None:
+        self._leave(worker)
+
+    def _leave(self, worker: int) -> None:
+        gone = self._workers.pop(worker)
+        if gone.up_at is not None:
+            self.up_seconds += self.now - gone.up_at
+            self.busy_seconds -= max(gone.free_at - self.now, 0.0)
+
+    def assign(self, worker: int, task: Any, parts: int) -> None:
+        at = self._workers[worker]
+        begins = max(self.now + TRIP, at.free_at)
+        takes = task.seconds + (LOADS_IN if at.model != task.model else 0.0)
+        at.model, at.free_at = task.model, begins + takes
+        self.busy_seconds += takes
+        at.queue.append((task.id, at.free_at))
+        self._at(at.free_at + TRIP, worker, "done", task.id)
+
+    def recall(self, worker: int, task: str) -> None:
+        """A worker that has only this task behind the one it is at gives it back."""
+        at = self._workers[worker]
+        if len(at.queue) > 1 and at.queue[-1][0] == task:
+            _, ends = at.queue.pop()
+            self.busy_seconds -= ends - at.queue[-1][1]
+            at.free_at = at.queue[-1][1]
+            self._at(self.now + 2 * TRIP, worker, "cancelled", task)
+
+    def wait(self, seconds: float) -> list[WorkerEvent]:
+        until = self.now + seconds
+        while self._events and self._events[0][0] <= until:
+            self.now, _, worker, what, task = heapq.heappop(self._events)
+            if (event := self._event(worker, what, task)) is not None:
+                return [event]
+        self.now = until
+        return []
+
+    def _event(self, worker: int, what: str, task: str) -> WorkerEvent | None:
+        at = self._workers.get(worker)
+        if at is None:
+            return None
+        match what:
+            case "up":
+                at.up_at = at.free_at = self.now
+                return WorkerUp(worker)
+            case "dies":
+                self.deaths += 1
+                self._leave(worker)
+                return WorkerLost(worker, "its node was taken away")
+            case "cancelled":
+                return TaskCancelled(worker, task)
+        if not at.queue or at.queue[0][0] != task:
+            return None  # it was recalled
+        at.queue.popleft()
+        return TaskDone(worker, task)
+
+    def close(self) -> None:
+        for worker in list(self._workers):
+            self._leave(worker)
+
+
+class SimulatedPlan:
+    """What the driver asks of a plan."""
+
+    def __init__(self, tasks: list[SimulatedTask]) -> None:
+        self.tasks = {task.id: task for task in tasks}
+        self.campaign = SimpleNamespace(name="simulation")
+
+    def record(self, started: Any) -> CampaignRecord:
+        return CampaignRecord(name="simulation", digest="simulation", started=started, datasets=(),
+                              tasks=tuple(task.record() for task in self.tasks.values()))
+
+
+def resident() -> float:
+    """MiB that this process holds in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def simulate(workers: int, tasks: int, deaths_per_hour: float, seed: int) -> dict[str, Any]:
+    """Runs a simulated campaign to its end and says what it took."""
+    plan, pool = SimulatedPlan(campaign(tasks, seed)), SimulatedPool(workers, deaths_per_hour, seed)
+    memory: list[float] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.done >= len(memory) * tasks // 10:
+            memory.append(resident())
+
+    @contextmanager
+    def connect() -> Iterator[SimulatedPool]:
+        yield pool
+        pool.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "store")
+        began, cpu = time.perf_counter(), time.process_time()
+        outcome = run_campaign(plan, store, connect, watch, limits=Limits(), clock=lambda: pool.now)  # type: ignore[arg-type]
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - began
+    if outcome.done + outcome.failed != tasks:
+        raise RuntimeError(f"{tasks - outcome.done - outcome.failed} tasks were lost")
+    return {"workers": workers, "tasks": tasks, "deaths_per_hour": deaths_per_hour, "seed": seed,
+            "done": outcome.done, "failed": outcome.failed, "workers_lost": pool.deaths,
+            "simulated_hours": round(pool.now / 3600, 3),
+            "idle_share": round(1 - pool.busy_seconds / pool.up_seconds, 6),
+            "driver_cpu_ms_per_task": round(1000 * cpu / tasks, 4), "wall_seconds": round(wall, 1),
+            "resident_mib": [round(mib) for mib in memory], "machine": platform.machine(),
+            "python": platform.python_version()}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")],
+    workers: int = 1000, tasks: int = 100_000, deaths_per_hour: float = 0.01, seed: int = 0,
+) -> None:
+    """Simulate a campaign and write what the driver took for it."""
+    found = simulate(workers, tasks, deaths_per_hour, seed)
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    typer.echo(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,98 @@
+"""What handing out tasks costs on real workers: a campaign of small tasks on a local Ray, with one worker and with two.
+
+    python -m benchmarks.workers --out benchmarks/workers.json
+
+Overhead per task is the time that a worker was up but at no task, divided by the number of its tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+from cluster.campaign import Campaign, WorkerSpec
+from cluster.driver import run_campaign
+from cluster.events import TaskDone, WorkerEvent, WorkerUp
+from cluster.plan import plan
+from cluster.pool import RayPool, ray_pool
+from cluster.store import Store
+
+CHUNK = 5  # cases per task: much smaller than real ones
+
+
+def campaign(cases: int) -> Campaign:
+    return Campaign.model_validate({
+        "name": "throughput", "models": ["testbed-gptj"], "chunk": CHUNK, "editors": ["identity", "t-patcher"],
+        "datasets": [{"name": "testbed-cloze", "limit": cases}]})
+
+
+class Watch:
+    """Remembers when workers came up and tasks were done."""
+
+    def __init__(self, wait: Callable[[float], list[WorkerEvent]]) -> None:
+        self._wait = wait
+        self.up: list[float] = []
+        self.done: list[tuple[float, float]] = []  # when it was known here, seconds it took there
+
+    def wait(self, seconds: float) -> list[WorkerEvent]:
+        events = self._wait(seconds)
+        for event in events:
+            if isinstance(event, WorkerUp):
+                self.up.append(time.perf_counter())
+            elif isinstance(event, TaskDone):
+                self.done.append((time.perf_counter(), event.seconds))
+        return events
+
+
+def measure(workers: int, cases: int) -> dict[str, Any]:
+    """Runs the campaign with so many workers in a store of its own."""
+    planned, watches = plan(campaign(cases)), list[Watch]()
+
+    def watched(pool: RayPool) -> RayPool:
+        watches.append(Watch(pool.wait))
+        pool.wait = watches[-1].wait  # type: ignore[method-assign]
+        return pool
+
+    class Connection:
+        def __init__(self, store: Store) -> None:
+            self._context = ray_pool(store, WorkerSpec(count=workers))
+
+        def __enter__(self) -> RayPool:
+            return watched(self._context.__enter__())
+
+        def __exit__(self, *error: Any) -> None:
+            self._context.__exit__(*error)
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "store")
+        cpu = time.process_time()
+        outcome = run_campaign(planned, store, lambda: Connection(store))
+        cpu = time.process_time() - cpu
+    (seen,) = watches
+    end = max(when for when, _ in seen.done)
+    up, busy = sum(end - began for began in seen.up), sum(seconds for _, seconds in seen.done)
+    return {"workers": workers, "tasks": outcome.done, "edits": outcome.edits_done,
+            "seconds": round(end - min(seen.up), 2), "seconds_at_tasks": round(busy, 2),
+            "edits_per_second": round(outcome.edits_done / (end - min(seen.up)), 2),
+            "overhead_ms_per_task": round(1000 * (up - busy) / outcome.done, 2),
+            "driver_cpu_ms_per_task": round(1000 * cpu / outcome.done, 2)}
+
+
+def main(out: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")], cases: int = 200) -> None:
+    """Measure one worker and two, one after the other."""
+    found = {"cpus": os.cpu_count(), "runs": [measure(workers, cases) for workers in (1, 2)]}
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    typer.echo(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
