@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -40,7 +40,7 @@ class Progress:
     done: int = 0
     failed: int = 0
     edits_done: int = 0
-    cost_done: float = 0.0
+    cost_done: float = field(default=0.0, compare=False)  # a sum in the order that tasks were done in
 
     def with_done(self, task: Task) -> Progress:
         return replace(self, done=self.done + 1, edits_done=self.edits_done + task.edits,
