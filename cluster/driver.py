@@ -69,7 +69,7 @@ class Progress:
     done: int = 0
     failed: int = 0
     edits_done: int = 0
-    cost_done: float = field(default=0.0, compare=False)
+    cost_done: float = field(default=0.0, compare=False)  # a sum in the order that tasks were done in
 
     def with_done(self, task: Task, sign: int = 1) -> Progress:
         return replace(self, done=self.done + sign, edits_done=self.edits_done + sign * task.edits,

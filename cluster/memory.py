@@ -1,15 +1,14 @@
 """How much memory a worker needs, and where a model of that size can be held. Rough, and made of configurations alone.
 
     weights      parameters, in the model's dtype
-    moments      second moments in fp64: all that a statistics task sums; or the factors that ROME and MEMIT solve with,
-                 and three more matrices while one is factored
-    activations  of one pass of 2,048 tokens that keeps what a gradient needs: 8 widths and 2 inner widths a block, and
-                 the logits (a task whose passes are larger, or that takes less, is not told apart)
+    moments      second moments in fp64: the sums of a statistics task, or the factors that ROME and MEMIT solve with
+    activations  of one pass of 1,024 tokens, about two edits of ROME, that keeps what a gradient needs: 8 widths and 2
+                 inner widths a block, and the logits; or three more moments, which factoring one takes
     process      libraries, and the device's own
 
 A gang of k holds a k-th of the weights on each device, and two whole blocks in turn; moments and activations are whole
-on each. Offloaded, the weights lie in the host's memory. What is trained (networks of KE and MEND, their optimiser's
-state, SERAC's side model) is not counted.
+on each. Offloaded, the weights lie in the host's memory. A tenth of a device is left free. What is trained (networks of
+KE and MEND, their optimiser's state, SERAC's side model) is not counted.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ from dataclasses import dataclass
 import torch
 
 from cluster.campaign import WorkerSpec
-from cluster.costs import Shape, moments_bytes
-from cluster.work import ModelRef, MomentsTask, ScoreTask, StatisticsTask, StreamTask, Task
+from cluster.costs import moments_bytes
+from cluster.work import ModelRef, ScoreTask, StatisticsTask, StreamTask, Task
 
 GIB = 2**30
 REFERENCE = 32.0  # GiB: a V100
-TOKENS = 2048
+USABLE = 0.9  # of a device: allocators waste some
+TOKENS = 1024
 PROCESS = GIB // 2
 GANGS = (2, 4, 8)  # devices of one machine
 
@@ -52,12 +52,13 @@ class Memory:
 
     def placement(self, memory: float) -> str:
         """Where it can be held, with so many GiB on a device."""
-        if self.on_each() <= memory * GIB:
+        usable = USABLE * memory * GIB
+        if self.on_each() <= usable:
             return "one device"
         for devices in GANGS:
-            if self.on_each(devices) <= memory * GIB:
+            if self.on_each(devices) <= usable:
                 return f"gang of {devices} (devices: {devices})"
-        if self.on_each(offload="cpu") <= memory * GIB:
+        if self.on_each(offload="cpu") <= usable:
             return "offload (offload: cpu)"
         return "nowhere: without the weights it needs more than a device has"
 
@@ -65,7 +66,7 @@ class Memory:
         """What to change where the campaign's workers cannot hold it."""
         memory = spec.memory or REFERENCE
         needed = self.on_each(spec.devices, spec.offload)
-        if needed <= memory * GIB:
+        if needed <= USABLE * memory * GIB:
             return None
         return (f"{model} needs about {needed / GIB:.0f} GiB on each device of a worker, and there are {memory:g} "
                 f"(workers: devices {spec.devices}, offload {spec.offload}); what would hold it: "
@@ -77,15 +78,15 @@ def memory_of(model: ModelRef, tasks: Iterable[Task]) -> Memory:
     shape, size = model.shape, torch.finfo(getattr(torch, model.dtype)).bits // 8
     weights = shape.parameters * size
     kept = shape.depth * (8 * shape.width + 2 * shape.inner) + shape.vocabulary
-    moments = max((_moments(shape, task) for task in tasks if task.model.key == model.key), default=0)
-    return Memory(weights, 2 * weights // shape.depth, moments, TOKENS * kept * size)
+    layers = max((_layers(task) for task in tasks if task.model.key == model.key), key=len, default=())
+    return Memory(weights, 2 * weights // shape.depth, moments_bytes(shape, layers),
+                  max(TOKENS * kept * size, 3 * moments_bytes(shape, layers[:1])))
 
 
-def _moments(shape: Shape, task: Task) -> int:
+def _layers(task: Task) -> tuple[int, ...]:
+    """Whose second moments a task holds on its device."""
     if isinstance(task, StatisticsTask):
-        return moments_bytes(shape, task.layers) + 4 * shape.inner**2
-    if isinstance(task, ScoreTask | StreamTask) and task.method.statistics and not getattr(task, "stream", None):
-        taken = task.method.statistics
-        layers = taken.shards[0].layers if isinstance(taken, MomentsTask) else taken.layers
-        return moments_bytes(shape, layers) + 3 * moments_bytes(shape, layers[:1])
-    return 0
+        return task.layers
+    if isinstance(task, ScoreTask | StreamTask) and task.method.statistics:
+        return task.method.statistics.layers
+    return ()

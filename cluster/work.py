@@ -189,17 +189,21 @@ class MomentsTask(Task):
     shards: tuple[StatisticsTask, ...]
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        return self.shards[0].layers
+
+    @property
     def needs(self) -> tuple[str, ...]:
         return tuple(shard.id for shard in self.shards)
 
     def identity(self) -> dict[str, Any]:
         first = self.shards[0]
-        return {"version": statistics.VERSION, "layers": first.layers, "corpus": first.corpus_digest,
+        return {"version": statistics.VERSION, "layers": self.layers, "corpus": first.corpus_digest,
                 "tokens": first.tokens, "shards": len(self.shards)}
 
     @property
     def cost(self) -> float:
-        return costs.sum_seconds(self.model.shape, self.shards[0].layers, len(self.shards))
+        return costs.sum_seconds(self.model.shape, self.layers, len(self.shards))
 
 
 @dataclass(frozen=True)

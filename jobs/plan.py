@@ -74,7 +74,7 @@ def _hours_by_kind(planned: Plan, record: CampaignRecord, left: Forecast) -> dic
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.0f}" if hours >= 100 else f"{hours:.3g}" if hours >= 0.1 else f"{hours:.3f}"
+    return f"{hours:.{0 if hours >= 100 else 1 if hours >= 10 else 2 if hours >= 0.1 else 3}f}"
 
 
 def _expectation(planned: Plan, left: Forecast, workers: int) -> Iterator[str]:

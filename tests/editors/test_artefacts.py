@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from editors.core.patch import LowRank, Patch
+from editors.core.tensorfiles import read_tensor, read_tensors, write_tensors
 
 ARTEFACT = Artefact("mend", 1, {"rank": 4}, "abc", {"net": torch.arange(6.0).reshape(2, 3), "at": torch.tensor(3)},
                     {"steps": 7})
@@ -58,3 +59,14 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
         Patch((LowRank("m", torch.ones(2, 1), torch.ones(3, 1)),), {"editor": "rome", "loss": 0.5}).save(
             tmp_path / f"{number}.safetensors")
     assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+
+
+def test_tensors_that_share_memory_are_saved_each_as_it_is(tmp_path):
+    whole = torch.arange(12.0).reshape(3, 4)
+    tensors = {"a": whole, "b": whole, "row": whole[1], "turned": whole.T, "same": whole.view(4, 3)}
+    write_tensors(tmp_path / "t.safetensors", "test", {}, tensors)
+    _, loaded = read_tensors(tmp_path / "t.safetensors", "test")
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(loaded[name], tensor)
+        assert torch.equal(read_tensor(tmp_path / "t.safetensors", "test", name), tensor)

@@ -4,9 +4,12 @@ import json
 from collections import Counter
 
 import pytest
+import yaml
 from transformers import DistilBertConfig, GPTJConfig, T5Config
+from typer.testing import CliRunner
 
-from jobs.console import plan_campaign
+from jobs.cli import app
+from jobs.console import find_campaign, plan_campaign
 
 PAPER = ("table2", "table3", "figure6", "figure7")
 MODELS = {
@@ -76,3 +79,39 @@ def test_it_plans_on_the_built_in_models(name):
     trained = [task for task in planned.tasks.values() if task.kind == "train"]
     assert all(task.shipped for task in trained if task.editor.name in ("serac", "ke", "mend"))
     assert {task.model_title for task in planned.tasks.values() if task.kind == "score"} == {"gpt-j", "t5-xl"}
+
+
+def told_by_plan(*arguments):
+    """What the command prints, its table's rows by their first cell."""
+    result = CliRunner().invoke(app, ["plan", *arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in result.stdout.splitlines() if "│" in line]
+    return {row[0]: row[1:] for row in rows}, result.stdout
+
+
+def test_the_plan_at_testbed_scale_is_told_without_a_cluster():
+    rows, told = told_by_plan("table2", "--scale", "testbed", "--workers", "2")
+    assert rows["score"][:2] == ["19", "1800"] and rows["score"][-1] == "estimated"
+    assert rows["gpt-j (float32)"][-1] == rows["t5-xl (float32)"][-1] == "one device"
+    assert "on 2 workers" in told and "one CPU core" in told and "Warning" not in told and "V100" not in told
+
+
+def test_the_plan_tells_where_the_papers_models_fit(elsewhere, tmp_path):
+    rows, told = told_by_plan("table2", "--data", "data")
+    assert rows["moments"][0] == "2" and int(rows["statistics"][0]) > 60  # of ROME's layer and MEMIT's
+    weights, moments, _, whole, place = rows["gpt-j (float32)"]
+    assert float(weights) == pytest.approx(4 * 6.05e9 / 2**30, abs=0.1) and float(moments) == 12  # of six layers
+    assert float(whole) > 32 and place == "gang of 4 (devices: 4)"
+    assert rows["t5-xl (float32)"][-1] == "one device"
+    assert "Warning: gpt-j needs about" in told and "Warning: t5-xl" not in told and "V100 in half precision" in told
+
+    fields = yaml.safe_load(find_campaign("table2").read_text())
+    fields["models"][0]["dtype"] = "float16"
+    for changes, expected, warned in (({"memory": 48}, "one device", False), ({}, "gang of 2", True),
+                                      ({"devices": 2}, "gang of 2", False), ({"memory": 22}, "offload", True),
+                                      ({"memory": 22, "offload": "cpu"}, "offload", False),
+                                      ({"memory": 16}, "nowhere", True)):
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**fields, "workers": changes}))
+        rows, told = told_by_plan("mine.yaml", "--data", "data")
+        assert rows["gpt-j (float16)"][-1].startswith(expected), (changes, rows["gpt-j (float16)"])
+        assert ("Warning: gpt-j" in told) == warned
