@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from jobs.console import CampaignName, Data, Scale, console, exit_codes, list_sk
 
 def plan(
     campaign: CampaignName,
-    out: Annotated[Path | None, typer.Option(help="A store: tells what is done already.")] = None,
+    out: Annotated[str | None, typer.Option(help="A store: tells what is done already.")] = None,
     scale: Scale = None,
     data: Data = None,
 ) -> None:
@@ -28,7 +27,7 @@ def plan(
         record = plan_campaign(campaign, scale, data).record(datetime.now(UTC))
         standing = None
         if out is not None:
-            standing = Store.open(out).standing(record) if out.exists() else Standing(frozenset(), ())
+            standing = Store.open(out).standing(record) if Store.occupied(out) else Standing(frozenset(), ())
         screen = console()
         screen.print(tasks_table(record, standing))
         for line in list_skipped(record):

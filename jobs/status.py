@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ import typer
 from jobs.console import console, exit_codes, list_failed, list_skipped, tasks_table
 
 
-def status(store: Annotated[Path, typer.Argument(help="The folder given to `run` as --out.")]) -> None:
+def status(store: Annotated[str, typer.Argument(help="The folder or URL given to `run` as --out.")]) -> None:
     """Show what is done, what failed and what is missing, for every campaign in a store."""
     with exit_codes():
         from cluster.store import Store
