@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
+import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from editors.core.errors import StoreError
 
+LOCK_SECONDS = 5.0  # that a lock, which is held for a moment, is waited for
 MARKER = "store.json"  # a store is where this file is
 CURES = {errno.ENOSPC: "its disk is full: free some space there",
          errno.EDQUOT: "your quota there is used up: free some space",
@@ -139,6 +143,22 @@ def trouble_number(error: BaseException) -> int:
     return number if isinstance(number, int) else int(told[1]) if told else 0
 
 
+def _flock(file: IO[str]) -> bool:
+    """Locks a file until it is closed or the process ends; False where that is not to be had."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:  # who has it was stopped, or hangs
+                return False
+            time.sleep(0.01)
+        except OSError:  # a shared file system may have no locks
+            return False
+        else:
+            return True
+
+
 class LocalFiles(Files):
     """A folder, on a disk of this machine or one that all machines mount."""
 
@@ -150,11 +170,12 @@ class LocalFiles(Files):
 
     def found(self, marker: bytes, folders: list[str]) -> None:
         try:
-            for folder in ("", *folders):
-                (self._root / folder).mkdir(parents=True, exist_ok=True)
-            if not (self._root / MARKER).exists():
+            self._root.mkdir(parents=True, exist_ok=True)
+            if not (self._root / MARKER).exists():  # first: a folder with anything else is no place for a store
                 with self._appears(self._root / MARKER) as partial:
                     partial.write_bytes(marker)
+            for folder in folders:
+                (self._root / folder).mkdir(exist_ok=True)
         except OSError as error:
             raise self.trouble("write to", error) from error
 
@@ -191,12 +212,17 @@ class LocalFiles(Files):
     @contextmanager
     def new(self, name: str) -> Iterator[Path]:
         self.check()
+        of_block: Exception | None = None
         try:
             with self._appears(self._root / name) as partial:
-                yield partial
-        except Exception as error:  # also of the block: it writes into the store
+                try:
+                    yield partial
+                except Exception as error:
+                    of_block = error
+                    raise
+        except Exception as error:
             self.check()
-            if trouble_number(error) in NO_ROOM:
+            if error is not of_block or trouble_number(error) in NO_ROOM:
                 raise self.trouble("write to", error) from error
             raise
 
@@ -218,17 +244,10 @@ class LocalFiles(Files):
 
     @contextmanager
     def exclusively(self) -> Iterator[bool]:
-        import fcntl
-
         with self.writing():
             lock = (self._root / ".lock").open("w")
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process
-            except OSError:  # a shared file system may have no locks
-                yield False
-            else:
-                yield True
+            yield _flock(lock)
 
     @contextmanager
     def _appears(self, path: Path) -> Iterator[Path]:

@@ -23,7 +23,7 @@ READ = {ROWS: lambda store: store.read_table(ROWS).to_pylist(), PATCH: lambda st
 def store(tmp_path):
     """A store with a table and an artefact."""
     store = Store.create(tmp_path / "store")
-    store.write_table(ROWS, rows(*(k / 7 for k in range(100))), {"failed": []})
+    store.write_table(ROWS, rows(*(k / 7 for k in range(20))), {"failed": []})
     write_patch(store)
     return store
 
