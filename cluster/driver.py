@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.agenda import Status
 from cluster.events import (
@@ -29,12 +29,14 @@ from cluster.events import (
     WorkerLost,
 )
 from cluster.journal import note
+from cluster.lease import Lease
 from cluster.plan import Plan
 from cluster.state import CampaignState, Limits
 from cluster.store import Failure, Store
 from cluster.work import Task
 
 PULSE = 1.0  # seconds between looks at the clock and the cluster
+RENEWAL = 5.0  # seconds between reports
 
 
 class Pool(Protocol):
@@ -84,21 +86,23 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
                  limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> Progress:
     """Does whatever of the plan is not in the store yet; `connect` is called only if anything is missing.
 
-    Tasks set aside leave a failure in the store. Interrupted at any point, calling it again goes on from there.
+    Tasks set aside leave a failure in the store. Interrupted at any point, calling it again goes on from there. Raises
+    `InputError` where another driver is at work on the store, `StoreError` where the store cannot be used any more.
     """
-    store.write_campaign(plan.record(datetime.now(UTC)))
     tasks = plan.tasks.values()
     progress = Progress(len(tasks), sum(task.edits for task in tasks), sum(task.cost for task in tasks))
-    done = store.done(task.key for task in tasks)
-    for task in done:
-        store.clear_failure(task)
-        progress = progress.with_done(plan.tasks[task])
-    note("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=len(done), store=store.root)
-    if len(done) < len(tasks):
-        with connect() as pool:
-            state = CampaignState([task.node() for task in tasks], workers=pool.room, done=done,
-                                  limits=limits or Limits())
-            progress = _Run(plan, store, pool, state, progress, watch, clock).go()
+    with store.lease(plan.campaign.name) as lease:
+        store.write_campaign(plan.record(datetime.now(UTC)))
+        done = store.done(task.key for task in tasks)
+        store.clear_failures(done)
+        for task in done:
+            progress = progress.with_done(plan.tasks[task])
+        note("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=len(done), store=store.root)
+        if len(done) < len(tasks):
+            with connect() as pool:
+                state = CampaignState([task.node() for task in tasks], workers=pool.room, done=done,
+                                      limits=limits or Limits())
+                progress = _Run(plan, store, lease, pool, state, progress, watch, clock, store.failed()).go()
     note("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)
     return progress
 
@@ -107,12 +111,16 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
 class _Run:
     plan: Plan
     store: Store
+    lease: Lease
     pool: Pool
     state: CampaignState
     progress: Progress
     watch: Callable[[Progress], None]
     clock: Callable[[], float]
+    failed_before: Collection[str]
     _pulse: float = field(default=float("-inf"))
+    _renewed: float = field(default=float("-inf"))
+    _in_doubt: bool = False
 
     def go(self) -> Progress:
         self._carry_out(self.state.start())
@@ -124,17 +132,34 @@ class _Run:
         return self.progress
 
     def _time(self) -> Iterator[Event]:
-        """Every second: how late it is, and how much room there is."""
-        if not 0 <= (now := self.clock()) - self._pulse < PULSE:
-            self._pulse = now
-            yield Tick(now)
-            yield Room(self.pool.room)
+        """Every second: how late it is, and how much room there is. After trouble, the store is tried: when it fails,
+        no worker is to blame, and no task."""
+        now = self.clock()
+        if 0 <= now - self._pulse < PULSE:
+            return
+        self._pulse = now
+        if self._in_doubt:
+            self.store.probe()
+            self._in_doubt = False
+        if not 0 <= now - self._renewed < RENEWAL:
+            self._renewed = now
+            self.lease.renew(self._report())
+        yield Tick(now)
+        yield Room(self.pool.room)
+
+    def _report(self) -> dict[str, Any]:
+        """What `editfleet status` tells of a campaign that is being run."""
+        at_work = {number: worker.tasks[0] for number, worker in self.state.crew.members.items() if worker.tasks}
+        return {"tasks": self.progress.tasks, "done": self.progress.done, "failed": self.progress.failed,
+                "workers": self.state.crew.up, "starting": len(self.state.crew.members) - self.state.crew.up,
+                "at": {str(number): self._title(task) for number, task in at_work.items()}}
 
     def _happened(self, event: Event) -> None:
         match event:
             case TaskDone(worker, task, seconds):
                 note("task-done", task=task, worker=worker, seconds=seconds, title=self._title(task))
-                self.store.clear_failure(task)
+                if task in self.failed_before:
+                    self.store.clear_failure(task)
                 self.progress = self.progress.with_done(self.plan.tasks[task])
             case TaskFailed(worker, task, error):
                 self._trouble("task-failed", worker, task, error)
@@ -149,9 +174,11 @@ class _Run:
 
     def _put_away(self, damaged: str) -> None:
         if self.state.agenda.status.get(damaged) is Status.DONE:  # else it is being made anew already
+            self.store.set_aside(self.plan.tasks[damaged].key)
             self.progress = self.progress.with_done(self.plan.tasks[damaged], -1)
 
     def _trouble(self, event: str, worker: int, task: str | None, reason: str, damaged: str | None = None) -> None:
+        self._in_doubt = True
         summary = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
         note(event, level=logging.WARNING, task=task, worker=worker, damaged=damaged, reason=summary,
              title=task and self._title(task))

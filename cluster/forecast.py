@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
-from cluster.store import UNREADABLE, Store
+from cluster.store import Damaged, Store
 from cluster.work import BaselineTask, ScoreTask, Task, digest
 from editors.core.errors import InputError
 
@@ -68,7 +68,7 @@ def _results(store: Store) -> Iterator[dict[str, Any]]:
     """How every result of the store came about."""
     with contextlib.suppress(InputError):
         for key in {task.key for record in store.campaigns() for task in record.tasks if task.output != "artefacts"}:
-            with contextlib.suppress(*UNREADABLE):
+            with contextlib.suppress(Damaged):
                 yield store.provenance(key)
 
 

@@ -1,15 +1,18 @@
-"""Where results live: one folder, in which every finished task is one file named by the task's id.
+"""Where results live: a folder or a URL, under which every finished task is one file named by the task's id.
 
-    store.json                          {"format": 2}
+    store.json                          {"format": 3}
     rows/<task>.parquet                 scores; provenance in the file's metadata
     baselines/<task>.parquet            the unedited model's outputs
     artefacts/<task>.safetensors        what other tasks need: second moments, trained editors, streams of edits
     checkpoints/<task>.safetensors      training that was cut short, and goes on from here
     failures/<task>.json                why a task was set aside
     campaigns/<campaign>.json           what was planned, enough to report without planning again
+    damaged/...                         results that could not be read any more
+    driver.json                         which process runs a campaign into the store just now
 
-Files appear whole or not at all, writing one twice is harmless, and a file that cannot be read counts as missing. So
-any number of processes may write to a store, and running a campaign again does just what is missing.
+Files appear whole or not at all, writing one twice is harmless, and a result carries a digest of itself: one that is
+damaged counts as missing. So any number of processes may write to a store, and running a campaign again does just what
+is missing.
 """
 
 from __future__ import annotations
@@ -19,273 +22,286 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import ValidationError
 
-from editors.core.errors import InputError
+from cluster.files import MARKER, open_files
+from cluster.lease import PATIENCE, DriverRecord, Lease, hold, read_driver
+from cluster.records import (
+    ROW_SCHEMA,
+    CampaignRecord,
+    Damaged,
+    DatasetRecord,
+    Failure,
+    Key,
+    Output,
+    Standing,
+    TaskRecord,
+)
+from cluster.seals import damage_of_table, damage_of_tensors, seal_tensors, sealed_table
+from editors.core.errors import InputError, StoreError
 from evaluators.cases import Skipped
 
-FORMAT = 2
+FORMAT = 3
 PROVENANCE = b"editfleet"
-UNREADABLE = (OSError, pa.ArrowException, SafetensorError)  # what reading a missing or damaged file raises
-ROW_SCHEMA = pa.schema([("editor", pa.string()), ("model", pa.string()), ("dataset", pa.string()),
-                        ("protocol", pa.string()), ("edits", pa.int64()), ("metric", pa.string()),
-                        ("value", pa.float64()), ("case_id", pa.string()), ("subject", pa.string()),
-                        ("task", pa.string()), ("seed", pa.int64()), ("order", pa.int64()),
-                        ("texts", pa.list_(pa.string()))])
+LARGE = 64 << 20  # bytes; larger artefacts are read whole only by who needs them
+THREADS = {False: 4, True: 16}  # of local and remote stores; the latter mostly wait
+SUFFIXES = {"rows": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors", "checkpoints": ".safetensors",
+            "failures": ".json", "campaigns": ".json"}
+T = TypeVar("T")
 
-Output = Literal["rows", "baselines", "artefacts"]
-_SUFFIX = {"rows": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors", "checkpoints": ".safetensors",
-           "failures": ".json", "campaigns": ".json"}
-
-
-class Key(NamedTuple):
-    """Names one task's result."""
-
-    output: Output
-    id: str
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class TaskRecord(_Record):
-    """A planned task: `title` is for people, `edits` how many edits it makes."""
-
-    id: str
-    kind: str
-    output: Output
-    title: str
-    edits: int
-
-    @property
-    def key(self) -> Key:
-        return Key(self.output, self.id)
-
-
-class DatasetRecord(_Record):
-    name: str
-    cases: int
-    skipped: tuple[Skipped, ...]
-
-
-class CampaignRecord(_Record):
-    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know,
-    `sizes` how tasks were cut by the table of costs, of version `costs`."""
-
-    name: str
-    digest: str
-    started: datetime
-    datasets: tuple[DatasetRecord, ...]
-    tasks: tuple[TaskRecord, ...]
-    notes: tuple[str, ...] = ()
-    sizes: Mapping[str, int] = Field(default_factory=dict)
-    costs: int = 0
-
-
-class Failure(_Record):
-    """Why a task was set aside: the reason in full, and its last line."""
-
-    task: str
-    title: str
-    reason: str
-
-    @property
-    def summary(self) -> str:
-        return self.reason.strip().splitlines()[-1]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Which tasks of a campaign are done, and which of the others were set aside when last tried."""
-
-    done: frozenset[str]
-    failures: tuple[Failure, ...]
+__all__ = ["FORMAT", "PROVENANCE", "ROW_SCHEMA", "CampaignRecord", "Damaged", "DatasetRecord", "Failure", "Key",
+           "Output", "Standing", "Store", "StoreError", "TaskRecord"]
 
 
 class Store:
-    """A store that exists. `Store.create` makes one, or opens it for writing; `Store.open` only reads."""
+    """A store that exists. `Store.create` makes one, or opens it for writing; `Store.open` only reads.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    `root` is its absolute path or its URL. All methods raise `StoreError` where the store itself fails.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._files = open_files(root)
+        self.root = self._files.root
 
     @classmethod
-    def create(cls, path: Path | str) -> Store:
-        """Opens the store at `path` for writing; makes it where there is nothing yet.
+    def create(cls, place: str | os.PathLike[str]) -> Store:
+        """Opens the store at a path or URL for writing; makes it where there is nothing yet.
 
-        Raises `InputError` for a folder that cannot be written, holds something else, or is of another format.
+        Raises `InputError` for a place that cannot be written, holds something else, or is of another format.
         """
-        root = Path(path).absolute()
-        store = cls(root)
+        store = cls(place)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            occupied = any(not entry.name.startswith(".") for entry in root.iterdir())
-            if not (root / "store.json").exists():  # asked last: others may be making this very store
-                if occupied:
-                    raise InputError(f"'{path}' is not a store but has files in it; choose an empty or a new folder")
-                store._write_text(root / "store.json", json.dumps({"format": FORMAT}))
-            for folder in _SUFFIX:
-                (root / folder).mkdir(exist_ok=True)
-            with store._appears(root / "writable"):
-                pass
-            (root / "writable").unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to store '{path}': {error.strerror or error}") from error
-        return cls.open(path)
+            occupied = store._files.occupied()
+            if store._files.exists(MARKER):  # asked last: others may be making this very store
+                cls.open(place)
+            elif occupied:
+                raise InputError(f"'{place}' is not a store but has files in it; choose an empty or a new folder")
+            store._files.found(json.dumps({"format": FORMAT}).encode(), [*SUFFIXES, "damaged"])
+            store.probe()
+        except StoreError as error:
+            raise InputError(str(error)) from error
+        return cls.open(place)
 
     @classmethod
-    def open(cls, path: Path | str) -> Store:
+    def open(cls, place: str | os.PathLike[str]) -> Store:
         """Opens an existing store. Raises `InputError` where there is none, or one of another format."""
-        root = Path(path).absolute()
+        store = cls(place)
         try:
-            found = json.loads((root / "store.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"there is no store at '{path}' (no store.json); `editfleet run CAMPAIGN --out {path}` "
+            found = json.loads(store._files.read(MARKER))
+        except FileNotFoundError:
+            raise InputError(f"there is no store at '{place}' (no {MARKER}); `editfleet run CAMPAIGN --out {place}` "
                              "makes one") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read '{root / 'store.json'}': {error}") from error
+        except (StoreError, OSError, ValueError) as error:
+            raise InputError(f"cannot read '{store.root}/{MARKER}': {error}") from error
         version = found.get("format") if isinstance(found, dict) else None
         if version != FORMAT:
-            raise InputError(f"store '{path}' has format {version!r}, and this version of EditFleet reads {FORMAT}; "
+            raise InputError(f"store '{place}' has format {version!r}, and this version of EditFleet reads {FORMAT}; "
                              "choose another folder, or the version that wrote it")
-        return cls(root)
+        return store
+
+    @classmethod
+    def occupied(cls, place: str | os.PathLike[str]) -> bool:
+        """Whether there is anything at a path or URL."""
+        return open_files(place).occupied()
+
+    def probe(self) -> None:
+        """Tells whether the store can be used: raises `StoreError` unless a small file can be written and read."""
+        name, content = f".probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        self._files.write(name, content)
+        try:
+            found = self._files.read(name)
+        except OSError as error:
+            found = str(error).encode()
+        self._files.remove(name)
+        if found != content:
+            raise StoreError(f"store '{self.root}' does not give back what is written to it; see that its disk works")
+
+    def lease(self, campaign: str, patience: float = PATIENCE) -> AbstractContextManager[Lease]:
+        """Keeps other drivers off the store during the block; see `cluster.lease.hold`."""
+        return hold(self._files, campaign, patience)
+
+    def driver(self) -> DriverRecord | None:
+        """Who runs a campaign into the store, or was killed doing it; None where nobody does."""
+        return read_driver(self._files)
 
     # --- results of tasks
 
     def has(self, key: Key) -> bool:
-        """Whether the result is there and can be read. Tables are read whole, of tensors only the header."""
-        path = self.path(key)
-        try:
-            if key.output == "artefacts":
-                with safe_open(path, "np"):
-                    return True
-            self._read_table(path)
-        except UNREADABLE:
-            return False
-        return True
-
-    def path(self, key: Key) -> Path:
-        return self._path(key.output, key.id)
+        """Whether the result is there and sound; in a remote store, whether it is there."""
+        return self._files.exists(_name(key)) if self._files.remote else self._damage(key, quick=True) is None
 
     def write_table(self, key: Key, table: pa.Table, provenance: dict[str, Any]) -> None:
         """Writes a table; how it came about goes into the file's metadata."""
         metadata = {**(table.schema.metadata or {}), PROVENANCE: json.dumps(provenance).encode()}
-        with self._appears(self.path(key)) as path:
-            pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd", write_page_checksum=True)
+        self._files.write(_name(key), sealed_table(table.replace_schema_metadata(metadata), _name(key)))
 
     def read_table(self, key: Key) -> pa.Table:
-        """Reads a result that `has`."""
-        return self._read_table(self.path(key))
+        """Reads a result. Raises `Damaged` where it is missing or damaged."""
+        return self._read_table(key).read(use_threads=False)
 
     @contextmanager
     def new_artefact(self, key: Key) -> Iterator[Path]:
-        """Yields a path to write to; the file appears under its name when the block ends well."""
-        with self._appears(self.path(key)) as path:
-            yield path
+        """Yields a path to write a safetensors file to; it appears under its name when the block ends well."""
+        with self._files.new(_name(key)) as sealed:
+            written = sealed.with_name(f"{sealed.name}.unsealed")
+            try:
+                yield written
+                seal_tensors(written, sealed, _name(key))
+            finally:
+                with contextlib.suppress(OSError):
+                    written.unlink(missing_ok=True)
 
-    def checkpoint_path(self, key: Key) -> Path:
-        """Where a task that takes long may leave how far it is."""
-        return self._path("checkpoints", key.id)
+    def local(self, key: Key) -> Path:
+        """A path to read a result at. Raises `Damaged` where it is missing or damaged."""
+        reason = self._damage(key)
+        if reason and self._files.remote:
+            reason = self._damage(key, anew=True)  # only the copy here may be damaged
+        if reason:
+            raise Damaged(key, reason)
+        return self._files.fetch(_name(key))
+
+    def checkpoint(self, key: Key) -> AbstractContextManager[Path]:
+        """Yields a path where a task that takes long may leave how far it is, and finds what it left the last time."""
+        return self._files.working(_place("checkpoints", key.id))
 
     def done(self, keys: Iterable[Key]) -> set[str]:
-        """Ids of the results that are there."""
-        with ThreadPoolExecutor() as threads:
-            found = threads.map(lambda key: key.id if self.has(key) else None, keys)
-            return {task for task in found if task is not None}
+        """Ids of the results that are there. Damaged ones are set aside; in a remote store, their readers find them."""
+        keys = list(keys)
+        sizes = {output: self._files.sizes(output) for output in {key.output for key in keys}}
+        there = [key for key in keys if _name(key).partition("/")[2] in sizes[key.output]]
+
+        def check(key: Key) -> str | None:
+            if self._files.remote:
+                return None if sizes[key.output][_name(key).partition("/")[2]] else "it is empty"
+            return self._damage(key, quick=True)
+
+        reasons = self._side_by_side(check, there)
+        for key, reason in zip(there, reasons, strict=True):
+            if reason:
+                self._set_aside_if_possible(key)
+        return {key.id for key, reason in zip(there, reasons, strict=True) if not reason}
+
+    def set_aside(self, key: Key) -> None:
+        """Moves a damaged result to `damaged/`; one that is sound, because it has been made again, stays."""
+        if self._damage(key, anew=True):
+            self._files.move(_name(key), f"damaged/{key.output}-{key.id}-{uuid.uuid4().hex[:8]}{SUFFIXES[key.output]}")
 
     def rows(self, tasks: Iterable[TaskRecord]) -> pa.Table:
-        """The rows of all of these tasks that are done."""
-        tables = []
-        for task in tasks:
-            if task.output == "rows":
-                with contextlib.suppress(*UNREADABLE):
-                    tables.append(self._read_table(self.path(task.key)).replace_schema_metadata(None))
-        return pa.concat_tables([ROW_SCHEMA.empty_table(), *tables])
+        """The rows of all of these tasks that are done. Damaged results are set aside: ask `standing` afterwards."""
+        def read(key: Key) -> pa.Table | None:
+            try:
+                return self.read_table(key).replace_schema_metadata(None)
+            except Damaged:
+                self._set_aside_if_possible(key)
+                return None
+
+        tables = self._side_by_side(read, [task.key for task in tasks if task.output == "rows"])
+        return pa.concat_tables([ROW_SCHEMA.empty_table(), *(table for table in tables if table is not None)])
 
     def provenance(self, key: Key) -> dict[str, Any]:
-        """How a table came about. Raises one of `UNREADABLE` where there is none."""
-        found: dict[str, Any] = json.loads(pq.read_schema(self.path(key)).metadata[PROVENANCE])
+        """How a table came about. Raises `Damaged` like `read_table`."""
+        found: dict[str, Any] = json.loads(self._read_table(key).schema_arrow.metadata[PROVENANCE])
         return found
 
     def failed_cases(self, tasks: Iterable[TaskRecord]) -> Counter[Skipped]:
         """Cases that finished tasks could not edit or score, and in how many tasks."""
-        failed: Counter[Skipped] = Counter()
-        for task in tasks:
-            if task.output == "rows":
-                with contextlib.suppress(*UNREADABLE):
-                    failed.update(map(Skipped.model_validate, self.provenance(task.key)["failed"]))
-        return failed
+        def read(key: Key) -> list[Skipped]:
+            with contextlib.suppress(Damaged):
+                return list(map(Skipped.model_validate, self.provenance(key)["failed"]))
+            return []
+
+        found = self._side_by_side(read, [task.key for task in tasks if task.output == "rows"])
+        return Counter(case for cases in found for case in cases)
+
+    def _read_table(self, key: Key) -> pq.ParquetFile:
+        try:
+            data = self._files.read(_name(key))
+        except OSError as error:
+            raise Damaged(key, self._unreadable(error)) from error
+        if reason := damage_of_table(data, _name(key)):
+            raise Damaged(key, reason)
+        return pq.ParquetFile(pa.BufferReader(data))
+
+    def _damage(self, key: Key, *, quick: bool = False, anew: bool = False) -> str | None:
+        """What is wrong with a result, `quick` without reading a large one; None where nothing is."""
+        try:
+            if key.output != "artefacts":
+                return damage_of_table(self._files.read(_name(key)), _name(key))
+            path = self._files.fetch(_name(key), anew)
+            with self._files.reading():
+                return damage_of_tensors(path, _name(key), quick=quick and path.stat().st_size > LARGE)
+        except OSError as error:
+            return self._unreadable(error)
+
+    def _unreadable(self, error: OSError) -> str:
+        self._files.check()
+        return f"it cannot be read: {error.strerror}"
+
+    def _side_by_side(self, read: Callable[[Key], T], keys: list[Key]) -> list[T]:
+        with ThreadPoolExecutor(THREADS[self._files.remote]) as threads:
+            return list(threads.map(read, keys))
+
+    def _set_aside_if_possible(self, key: Key) -> None:
+        with contextlib.suppress(StoreError):  # who only reads may not be allowed to
+            self.set_aside(key)
 
     # --- campaigns and what became of them
 
     def write_campaign(self, record: CampaignRecord) -> None:
-        self._write_text(self._path("campaigns", record.digest), record.model_dump_json())
+        self._files.write(_place("campaigns", record.digest), record.model_dump_json().encode())
 
     def campaigns(self) -> list[CampaignRecord]:
         """Every campaign ever run into this store, the last one run first."""
         records = []
-        for path in (self.root / "campaigns").glob("[!.]*.json"):
+        for name in self._files.sizes("campaigns"):
             try:
-                records.append(CampaignRecord.model_validate_json(path.read_bytes()))
+                records.append(CampaignRecord.model_validate_json(self._files.read(f"campaigns/{name}")))
             except (OSError, ValidationError) as error:
-                raise InputError(f"'{path}' cannot be read; running its campaign again writes it anew, and deleting it "
-                                 f"loses no result: {error}") from error
+                raise InputError(f"'{self.root}/campaigns/{name}' cannot be read; running its campaign again writes it "
+                                 f"anew, and deleting it loses no result: {error}") from error
         return sorted(records, key=lambda record: (record.started, record.digest), reverse=True)
 
     def write_failure(self, failure: Failure) -> None:
-        self._write_text(self.failure_path(failure.task), failure.model_dump_json(indent=1))
+        self._files.write(_place("failures", failure.task), failure.model_dump_json(indent=1).encode())
+
+    def failed(self) -> set[str]:
+        """Ids of the tasks that failed when last tried."""
+        return {name.removesuffix(".json") for name in self._files.sizes("failures")}
+
+    def clear_failures(self, tasks: Iterable[str]) -> None:
+        """Forgets that these tasks failed, if they did."""
+        for task in self.failed().intersection(tasks):
+            self.clear_failure(task)
 
     def clear_failure(self, task: str) -> None:
-        self.failure_path(task).unlink(missing_ok=True)
+        self._files.remove(_place("failures", task))
 
-    def failure_path(self, task: str) -> Path:
-        return self._path("failures", task)
+    def failure_place(self, task: str) -> str:
+        """The path or URL of what says why a task failed."""
+        return f"{self.root}/{_place('failures', task)}"
 
     def standing(self, record: CampaignRecord) -> Standing:
         done = frozenset(self.done(task.key for task in record.tasks))
+        there = self._files.sizes("failures")
         failures = []
         for task in record.tasks:
-            if task.id not in done:
+            if task.id not in done and f"{task.id}.json" in there:
                 with contextlib.suppress(OSError, ValidationError):
-                    failures.append(Failure.model_validate_json(self.failure_path(task.id).read_bytes()))
+                    failures.append(Failure.model_validate_json(self._files.read(_place("failures", task.id))))
         return Standing(done, tuple(failures))
 
-    # --- files
 
-    def _path(self, folder: str, name: str) -> Path:
-        return self.root / folder / (name + _SUFFIX[folder])
+def _name(key: Key) -> str:
+    return _place(key.output, key.id)
 
-    @staticmethod
-    def _read_table(path: Path) -> pa.Table:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if PROVENANCE not in (file.metadata.metadata or {}):
-                raise pa.ArrowInvalid(f"'{path}' does not say how it came about")
-            return file.read()
 
-    def _write_text(self, path: Path, text: str) -> None:
-        with self._appears(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-
-    @contextmanager
-    def _appears(self, path: Path) -> Iterator[Path]:
-        """Yields a temporary path that becomes `path` when the block ends well, and is removed when it does not."""
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            partial.touch()
-            yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+def _place(folder: str, name: str) -> str:
+    return f"{folder}/{name}{SUFFIXES[folder]}"

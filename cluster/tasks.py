@@ -128,7 +128,7 @@ class Workbench:
             save_moments(moments, path)
 
     def _moments(self, task: MomentsTask) -> None:
-        moments = sum_moments([self.store.path(shard.key) for shard in task.shards])
+        moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
         with self.store.new_artefact(task.key) as path:
             save_moments(moments, path)
 
@@ -137,14 +137,16 @@ class Workbench:
             with self.store.new_artefact(task.key) as path:
                 shutil.copyfile(shipped, path)
             return
-        artefact = train(task, self._hold_model(task.model), self.store.checkpoint_path(task.key))
-        with self.store.new_artefact(task.key) as path:
-            artefact.save(path)
+        model = self._hold_model(task.model)
+        with self.store.checkpoint(task.key) as checkpoint:
+            artefact = train(task, model, checkpoint)
+            with self.store.new_artefact(task.key) as path:
+                artefact.save(path)
 
     def _stream(self, task: StreamTask) -> None:
         model = self._hold_model(task.model)
         editor = self._hold_editor(task.method, model)
-        before = Stream.load(self.store.path(task.before), model.device) if task.before else Stream()
+        before = Stream.load(self.store.local(task.before), model.device) if task.before else Stream()
         stream = extend(editor, task.chunk.cases, before, task.step)
         with self.store.new_artefact(task.key) as path:
             stream.save(path)
@@ -167,7 +169,7 @@ class Workbench:
         before = [observation for need in task.baselines
                   for observation in from_table(self.store.read_table(need.key))]
         if task.stream:
-            stream = Stream.load(self.store.path(task.stream), model.device)
+            stream = Stream.load(self.store.local(task.stream), model.device)
             if any(isinstance(term, Route) for term in stream.patch.terms):
                 self._hold_editor(task.method, model)  # the editor brings the model that answers are routed to
             return replace(joined([judge_stream(model, cases, stream, before, task.measures) for cases in pieces]),
@@ -193,7 +195,7 @@ class Workbench:
         if self._editor is None or self._editor_key != key:
             self._editor = None
             make = get_editor(method.editor.name)
-            moments = load_moments(self.store.path(method.statistics.key)) if method.statistics else {}
+            moments = load_moments(self.store.local(method.statistics.key)) if method.statistics else {}
             self._editor = make(model, make.Config.model_validate(method.editor.config),
                                 Resources(moments, self._artefact(method)), seed=method.seed)
             self._editor_key = key
@@ -202,7 +204,7 @@ class Workbench:
     def _artefact(self, method: Method) -> Artefact | None:
         """What a trained method learned: from its file, or from the training task."""
         if method.artefact is None:
-            return Artefact.load(self.store.path(method.training)) if method.training else None
+            return Artefact.load(self.store.local(method.training)) if method.training else None
         artefact = Artefact.load(method.artefact.path)
         if artefact.digest != method.artefact.digest:
             raise InputError(f"'{method.artefact.path}' has changed since the campaign was planned; run it again")

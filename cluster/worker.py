@@ -13,7 +13,7 @@ import ray
 import torch
 
 from cluster.campaign import WorkerSpec
-from cluster.store import Store
+from cluster.store import Damaged, Store, StoreError
 from cluster.tasks import Workbench
 from cluster.version import code_version
 from cluster.work import Task
@@ -53,8 +53,10 @@ class TaskRunner:
         started = time.monotonic()
         try:
             self._bench.run(task, parts)
-        except torch.AcceleratorError:
+        except (torch.AcceleratorError, StoreError):
             raise
+        except Damaged as error:
+            return Result("damaged", time.monotonic() - started, str(error), error.key.id)
         except Exception as error:
             trace, seconds = traceback.format_exc(), time.monotonic() - started
             if is_out_of_memory(error):

@@ -35,14 +35,17 @@ def console() -> Console:
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Wrong input ends the command with its message and code 2, an interruption with 130."""
-    from editors.core.errors import InputError
+    """Wrong input ends the command with its message and code 2, a store that fails with 1, an interruption with 130."""
+    from editors.core.errors import InputError, StoreError
 
     try:
         yield
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(WRONG_INPUT) from error
+    except StoreError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(FAILED) from error
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -119,7 +122,7 @@ def list_failed(record: CampaignRecord, standing: Standing, store: Store) -> Ite
         yield from shorten(f"  {case.case_id}: {case.reason} ({count(tasks, 'task')})" for case, tasks in cases.items())
     if standing.failures:
         yield f"{count(len(standing.failures), 'task')} failed; running the campaign again tries again:"
-        yield from shorten(f"  {failure.title}: {failure.summary} ({store.failure_path(failure.task)})"
+        yield from shorten(f"  {failure.title}: {failure.summary} ({store.failure_place(failure.task)})"
                            for failure in standing.failures)
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 def plan(
     campaign: CampaignName,
-    out: Annotated[Path | None, typer.Option(help="A store: tells what is done already.")] = None,
+    out: Annotated[str | None, typer.Option(help="A store: tells what is done already.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
@@ -47,7 +46,7 @@ def plan(
 
         planned = plan_campaign(campaign, scale, data, out)
         record = planned.record(datetime.now(UTC))
-        store = Store.open(out) if out is not None and out.exists() else None
+        store = Store.open(out) if out is not None and Store.occupied(out) else None
         standing = None
         if out is not None:
             standing = store.standing(record) if store else Standing(frozenset(), ())

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    store: Annotated[Path, typer.Argument(help="The folder given to `run` as --out.")],
+    store: Annotated[str, typer.Argument(help="The folder or URL given to `run` as --out.")],
     format: Annotated[Literal["table", "json", "markdown"], typer.Option(
         help="A table; JSON, one object a line with every metric; or Markdown.")] = "table",
     every: Annotated[bool, typer.Option("--all", help="Show every metric, not only the main ones.")] = False,
@@ -33,10 +32,10 @@ def report(
 
         found = Store.open(store)
         record = _choose(found.campaigns(), campaign)
-        standing = found.standing(record)
+        table = found.rows(record.tasks)
+        standing = found.standing(record)  # after reading, which finds what is damaged
         if missing := len(record.tasks) - len(standing.done):
             typer.echo(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done", err=True)
-        table = found.rows(record.tasks)
         rows: Rows
         if versus is None:
             rows = summarise(table)

@@ -35,7 +35,8 @@ PLAIN_INTERVAL = 5.0  # seconds between lines where there is no terminal for a b
 
 def run(
     campaign: CampaignName,
-    out: Annotated[Path, typer.Option(help="The store: a folder for results. What it holds already is not redone.")],
+    out: Annotated[str, typer.Option(help="The store: a folder or URL (s3://BUCKET/FOLDER) for results. What it "
+                                      "holds already is not redone.")],
     address: Annotated[str | None, typer.Option(
         help="A Ray cluster to use; without it RAY_ADDRESS, else this machine.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
@@ -119,8 +120,9 @@ def _describe(progress: Progress) -> str:
 def _summary(screen: Console, store: Store, record: CampaignRecord) -> None:
     from evaluators.report import summarise, to_rich_tables
 
-    standing = store.standing(record)
-    for table in to_rich_tables(summarise(store.rows(record.tasks))):
+    rows = store.rows(record.tasks)
+    standing = store.standing(record)  # after reading, which finds what is damaged
+    for table in to_rich_tables(summarise(rows)):
         screen.print(table)
     for line in (*list_skipped(record), *list_failed(record, standing, store)):
         screen.print(line, soft_wrap=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -258,7 +259,7 @@ def test_a_lost_segment_is_all_that_is_done_again(make_plan, store, local_pool):
     _, second = of_kind(planned, "stream")
     scores = [task for task in of_kind(planned, "score") if task.stream == second.key]
     for task in (second, *scores):
-        store.path(task.key).unlink()
+        store.local(task.key).unlink()
     run_campaign(planned, store, local_pool(store))
     assert set(local_pool.pools[1].ran) == {second.id, *(task.id for task in scores)}
     assert found_rows(store, planned) == rows
@@ -296,7 +297,7 @@ def test_an_editor_is_trained_once_for_all_that_need_it(make_plan, store, local_
     assert all(train.id in task.needs for task in of_kind(planned, "stream"))
     assert run_campaign(planned, store, local_pool(store)).failed == 0
     assert drilled.runs == 1
-    assert list((store.root / "checkpoints").iterdir()) == []
+    assert list(Path(store.root, "checkpoints").iterdir()) == []
     single = next(task for task in of_kind(planned, "score") if task.protocol == "single")
     assert store.provenance(single.key)["training"] == train.id
     assert run_campaign(make_plan(editors=["drilled"], **TRAINED), store, local_pool(store)).failed == 0
@@ -341,18 +342,18 @@ def test_what_was_shipped_is_not_trained(make_plan, store, local_pool, drilled, 
     [train] = of_kind(planned, "train")
     Workbench(store).run(train)
     (tmp_path / "shipped").mkdir()
-    shutil.copy(store.path(train.key), tmp_path / "shipped")
+    shutil.copy(store.local(train.key), tmp_path / "shipped")
     monkeypatch.setattr("cluster.work.SHIPPED", tmp_path / "shipped")
     other = Store.create(tmp_path / "other")
     assert run_campaign(planned, other, local_pool(other)).failed == 0
     assert drilled.runs == 1 and train.cost == 1
-    assert other.path(train.key).read_bytes() == store.path(train.key).read_bytes()
+    assert other.local(train.key).read_bytes() == store.local(train.key).read_bytes()
 
 
 def test_an_artefact_may_be_given(make_plan, store, local_pool, drilled, tmp_path):
     trained = make_plan(editors=["drilled"], **TRAINED)
     run_campaign(trained, store, local_pool(store))
-    shutil.copy(store.path(of_kind(trained, "train")[0].key), tmp_path / "mine.safetensors")
+    shutil.copy(store.local(of_kind(trained, "train")[0].key), tmp_path / "mine.safetensors")
     given = make_plan(editors=[{"name": "drilled", "artefact": "mine.safetensors"}], **TRAINED)
     assert not of_kind(given, "train")
     assert not {task.id for task in of_kind(given, "score")} & {task.id for task in of_kind(trained, "score")}

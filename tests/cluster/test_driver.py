@@ -93,8 +93,8 @@ def test_only_what_is_missing_or_damaged_is_done(make_plan, store, local_pool):
     run_campaign(planned, store, local_pool(store))
     rows = store.rows(store.campaigns()[0].tasks)
     scores = [task for task in planned.tasks.values() if task.kind == "score"]
-    store.path(scores[0].key).unlink()
-    store.path(scores[-1].key).write_bytes(b"PAR1 damaged PAR1")
+    store.local(scores[0].key).unlink()
+    store.local(scores[-1].key).write_bytes(b"PAR1 damaged PAR1")
     run_campaign(planned, store, local_pool(store))
     assert sorted(local_pool.pools[1].ran) == sorted([scores[0].id, scores[-1].id])
     assert store.rows(store.campaigns()[0].tasks).equals(rows)

@@ -62,7 +62,7 @@ def test_the_sum_is_what_one_pass_over_the_same_texts_yields(make_plan, three_sh
     planned = make_plan()
     assert run_campaign(planned, store, local_pool(store, 2)).failed == 0
     [moments] = of_kind(planned, "moments")
-    [found] = load_moments(store.path(moments.key)).values()
+    [found] = load_moments(store.local(moments.key)).values()
     texts = [text for task in of_kind(planned, "statistics") for text in read_by(task, tiny_gptj)]
     assert len(set(texts)) == len(texts)
     [expected] = second_moments(tiny_gptj, [1], texts, 10**6).values()
@@ -89,9 +89,9 @@ def test_a_missing_shard_alone_is_done_again(make_plan, three_shards, store, loc
     run_campaign(planned, store, local_pool(store))
     _, second, _ = of_kind(planned, "statistics")
     [moments] = of_kind(planned, "moments")
-    before = store.path(moments.key).read_bytes()
+    before = store.local(moments.key).read_bytes()
     for task in (second, moments):
-        store.path(task.key).unlink()
+        store.local(task.key).unlink()
     assert run_campaign(planned, store, local_pool(store)).failed == 0
     assert local_pool.pools[1].ran == [second.id, moments.id]
-    assert store.path(moments.key).read_bytes() == before
+    assert store.local(moments.key).read_bytes() == before
