@@ -15,15 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import islice, pairwise, product
+from itertools import islice, product
 
 from transformers import PretrainedConfig
 
 from cluster import costs
-from cluster.campaign import Campaign, EditorSpec, ModelSpec, ProtocolSpec
+from cluster.campaign import Campaign, ModelSpec
 from cluster.checks import check_joint, check_names, is_for, resolve_artefact, resolve_model
+from cluster.protocol_tasks import Maker
 from cluster.sizes import Sizes
-from cluster.store import CampaignRecord, DatasetRecord, Key
+from cluster.store import CampaignRecord, DatasetRecord
 from cluster.work import (
     BaselineTask,
     Chunk,
@@ -31,9 +32,7 @@ from cluster.work import (
     Method,
     ModelRef,
     MomentsTask,
-    ScoreTask,
     StatisticsTask,
-    StreamTask,
     Task,
     TrainTask,
     digest,
@@ -85,7 +84,7 @@ def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
             datasets.append(load_dataset(spec))
-    planner = _Planner(campaign, datasets, Sizes(campaign.chunk, frozen))
+    planner = Planner(campaign, datasets, Sizes(campaign.chunk, frozen))
     notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
@@ -94,7 +93,9 @@ def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
     return Plan(campaign, tasks, planner.models, tuple(datasets), notes, planner.sizes.chosen)
 
 
-class _Planner:
+class Planner:
+    """Makes the tasks of a campaign on data sets that are loaded."""
+
     def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sizes: Sizes) -> None:
         self.campaign, self.datasets, self.sizes = campaign, datasets, sizes
         self.models: dict[str, ModelRef] = {}
@@ -191,7 +192,7 @@ class _Planner:
                     training = self._train(data, spec, model, method, editor, config, seed)
                 yield training
             made = Method(editor, seed, statistics, training.key if training else None, artefact)
-            maker = _Maker(self, data, wanted, spec, model, made, cut)
+            maker = Maker(self, data, wanted, spec, model, made, cut)
             for protocol in asked:
                 yield from maker.tasks(protocol)
 
@@ -243,78 +244,8 @@ class _Planner:
         return running.hexdigest()[:24]
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """Makes the tasks of one editor on one model and one data set."""
-
-    planner: _Planner
-    data: int
-    wanted: EditorSpec
-    spec: ModelSpec
-    model: ModelRef
-    method: Method
-    baselines: Sequence[BaselineTask]
-
-    def tasks(self, protocol: ProtocolSpec) -> Iterator[Task]:
-        if protocol.name == "single":
-            chunks = self.planner.whole(self.data, self._size(protocol, 1))
-            yield from (self._score(protocol, 1, chunk) for chunk in chunks)
-            return
-        for order in self.planner.campaign.orders:
-            cases = self.planner.ordered(self.data, order)
-            if protocol.name == "batch":
-                for count in protocol.counts:
-                    yield from self._batches(protocol, count, cases, order)
-            else:
-                yield from self._stream(protocol, cases, order)
-
-    def _batches(self, protocol: ProtocolSpec, size: int, cases: Sequence[Case], order: int) -> Iterator[Task]:
-        """As many whole batches in a task as a chunk holds, but at least one."""
-        planner = self.planner
-        whole = cases[: len(cases) // size * size]
-        for chunk in planner.cut(self.data, whole, max(1, self._size(protocol, size) // size) * size):
-            yield self._score(protocol, size, chunk, order)
-
-    def _stream(self, protocol: ProtocolSpec, cases: Sequence[Case], order: int) -> Iterator[Task]:
-        """Segments between lengths, and at each length the scores of all edits so far."""
-        data, before = self.planner.datasets[self.data], None
-        for start, end in pairwise([0, *protocol.counts]):
-            chunk = Chunk(data.spec.name, start + 1, tuple(cases[start:end]), data.provenance)
-            segment = StreamTask(f"{self._title} one after another{_shuffled(order)}: {chunk}", self.model, self.method,
-                                 chunk, before, protocol.step)
-            before = segment.key
-            yield segment
-            for piece in self.planner.cut(self.data, cases[:end], self._size(protocol, end)):
-                yield self._score(protocol, end, piece, order, before)
-
-    def _size(self, protocol: ProtocolSpec, count: int) -> int:
-        """Cases per task."""
-        return self.planner.sizes.of_scores(self.model, self.method.editor, protocol.name, count, self.planner.measures)
-
-    @property
-    def _title(self) -> str:
-        return f"{self.wanted.title} on {self.spec.name}"
-
-    def _score(self, protocol: ProtocolSpec, count: int, chunk: Chunk, order: int = 0,
-               stream: Key | None = None) -> ScoreTask:
-        own = (self._baseline_of[case.id] for case in chunk.cases)
-        baselines = tuple({baseline.id: baseline for baseline in own}.values())
-        how = {"single": "", "batch": f" {count} at once", "sequential": f" after {count} edits"}[protocol.name]
-        return ScoreTask(f"{self._title}{how}{_shuffled(order)}: {chunk}", self.model, self.method, chunk,
-                         protocol.name, count, baselines, stream, self.wanted.title, self.spec.name, order,
-                         self.planner.measured(self.data))
-
-    @cached_property
-    def _baseline_of(self) -> dict[str, BaselineTask]:
-        return {case.id: baseline for baseline in self.baselines for case in baseline.chunk.cases}
-
-
 def _of_moments(spec: ModelSpec, layers: Sequence[int]) -> str:
     return f"second moments of {spec.name}: layers {', '.join(map(str, layers))}"
-
-
-def _shuffled(order: int) -> str:
-    return f" in order {order}" if order else ""
 
 
 def _consistent(campaign: Campaign, data: Dataset) -> tuple[Sequence[Case], Sequence[Skipped]]:
