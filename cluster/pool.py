@@ -42,9 +42,10 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
     try:
         # A count asked of a remote cluster may be a demand on its autoscaler, so only there it need not fit yet.
         if not pool.room and (address is None or spec.count is None):
-            raise InputError(f"no node has room for a worker of {spec.cpus} CPUs and {spec.gpus} GPUs; the cluster "
-                             f"has {_total('CPU'):g} CPUs and {_total('GPU'):g} GPUs in all. Change `workers` in the "
-                             "campaign")
+            times = f"{spec.devices} times " if spec.devices > 1 else ""
+            raise InputError(f"no node has room for a worker of {times}{spec.cpus} CPUs and {spec.gpus} GPUs; the "
+                             f"cluster has {_total('CPU'):g} CPUs and {_total('GPU'):g} GPUs in all. Change `workers` "
+                             "in the campaign")
         with _terminable():
             yield pool
     finally:
@@ -57,7 +58,7 @@ def _connect(spec: WorkerSpec, address: str | None) -> None:
     import ray
 
     if address is None:
-        cpus = max(os.cpu_count() or 1, spec.cpus * (spec.count or 1))
+        cpus = max(os.cpu_count() or 1, spec.cpus * spec.devices * (spec.count or 1))
         ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE,
                  log_to_driver=False, logging_level=logging.ERROR)
         return
@@ -103,7 +104,7 @@ class RayPool:
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return sum(self._fit(resources) for resources in nodes)
+        return sum(self._fit(resources) for resources in nodes) // self._spec.devices
 
     def _fit(self, resources: dict[str, float]) -> int:
         by_cpu = resources.get("CPU", 0) // self._spec.cpus
@@ -114,10 +115,10 @@ class RayPool:
         return self._spec.count or self.room
 
     def start(self, worker: int) -> None:
-        from cluster.worker import Worker
+        from cluster.worker import worker_class
 
-        options = Worker.options(num_cpus=self._spec.cpus, num_gpus=self._spec.gpus)  # type: ignore[attr-defined]
-        self._actors[worker] = options.remote(self._store.root, self._spec)
+        actor, options = worker_class(self._spec)
+        self._actors[worker] = actor.options(**options).remote(self._store.root, self._spec)
         self._calls[self._actors[worker].ready.remote()] = (worker, None)
 
     def assign(self, worker: int, task: Task) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
 import ray
 import torch
@@ -15,29 +17,76 @@ from cluster.tasks import Workbench
 from cluster.work import Task
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)  # the campaign's state decides about both
-class Worker:
-    """Runs tasks with the threads and the device it was given."""
+class Result(NamedTuple):
+    """What became of a task: it is `done`, or why it is not. `detail` is the traceback of what went wrong."""
+
+    outcome: Literal["done", "failed", "out of memory"]
+    seconds: float = 0.0
+    detail: str = ""
+
+
+class Runner(Protocol):
+    """Runs tasks, and says what became of them."""
+
+    def prepare(self) -> None:
+        """Called once, before the first task."""
+
+    def run(self, task: Task) -> Result: ...
+
+
+class TaskRunner:
+    """A runner in this process, with the threads and the device it was given."""
 
     def __init__(self, store: Path, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.cpus)
         if spec.gpus:  # a sum in another order would make other rows
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
-        self._bench = Workbench(Store.open(store), "cuda" if spec.gpus else "cpu")
+        self.bench = Workbench(Store.open(store), "cuda" if spec.gpus else "cpu")
+
+    def prepare(self) -> None:
+        pass
+
+    def run(self, task: Task) -> Result:
+        """Raises only what the process cannot go on after: a device error breaks every later task too."""
+        started = time.monotonic()
+        try:
+            self.bench.run(task)
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:
+            out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            return Result("out of memory" if out_of_memory else "failed", time.monotonic() - started,
+                          traceback.format_exc())
+        return Result("done", time.monotonic() - started)
+
+
+def new_runner(store: Path, spec: WorkerSpec) -> Runner:
+    """The runner of a worker: its own process, or a gang of processes that it leads."""
+    if not spec.is_gang:
+        return TaskRunner(store, spec)
+    from cluster.gang import Gang
+
+    return Gang(store, spec)
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)  # the campaign's state decides about both
+class Worker:
+    """Runs tasks; one worker to the driver, whether it is one process or leads a gang."""
+
+    def __init__(self, store: Path, spec: WorkerSpec) -> None:
+        self._runner = new_runner(store, spec)
 
     def ready(self) -> None:
         """Returns once the worker is up."""
+        self._runner.prepare()
 
     def run(self, task: Task) -> str | None:
-        """None when the task's result is in the store, else the traceback of what went wrong.
+        """None when the task's result is in the store, else the traceback of what went wrong."""
+        result = self._runner.run(task)
+        return None if result.outcome == "done" else result.detail
 
-        Raises only what the process cannot go on after: a device error breaks every later task too.
-        """
-        try:
-            self._bench.run(task)
-        except torch.AcceleratorError:
-            raise
-        except Exception:
-            return traceback.format_exc()
-        return None
+
+def worker_class(spec: WorkerSpec) -> tuple[Any, dict[str, Any]]:
+    """The actor class of a worker, and the Ray options to make one with. Who leads a gang takes up nothing itself."""
+    return Worker, {"num_cpus": 0} if spec.is_gang else {"num_cpus": spec.cpus, "num_gpus": spec.gpus}
