@@ -141,16 +141,32 @@ class StatisticsSpec(Spec):
 class WorkerSpec(Spec):
     """What one worker takes up; `count` workers, or as many as the cluster has room for.
 
-    `gpus` is one where the cluster has any, unless it is given. `memory` is what one device has, in GiB: `editfleet
-    plan` tells by it where a model fits.
+    `gpus` is one where the cluster has any, unless it is given. A model that no device can hold is dealt out over
+    `devices` processes, each with so many `cpus` and `gpus`, that are one worker (a gang); its weights may be kept in
+    main memory (`offload: cpu`) or in files under the folder `nvme`. A gang ends when a rank waits for another for
+    longer than `timeout` seconds, and is given up when no room is found for it in `placement_timeout`. `memory` is what
+    one device has, in GiB: `editfleet plan` tells by it where a model fits.
     """
 
     cpus: PositiveInt = 1
-    devices: PositiveInt = 1
-    offload: Literal["none", "cpu", "nvme"] = "none"
     memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     gpus: Annotated[NonNegativeFloat, Field(allow_inf_nan=False)] | None = None
     count: PositiveInt | None = None
+    devices: PositiveInt = 1
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    nvme: str | None = None
+    timeout: PositiveInt = 600
+    placement_timeout: PositiveInt = 300
+
+    @property
+    def is_gang(self) -> bool:
+        return self.devices > 1 or self.offload != "none"
+
+    @model_validator(mode="after")
+    def _has_a_folder(self) -> Self:
+        if (self.offload == "nvme") != (self.nvme is not None):
+            raise ValueError("'offload: nvme' and 'nvme', the folder for the weights, go together")
+        return self
 
 
 @dataclass(frozen=True)

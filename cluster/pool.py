@@ -53,10 +53,11 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
     pool = RayPool(store, spec)
     try:
         # A count asked of a remote cluster may be a demand on its autoscaler, so only there it need not fit yet.
-        if not any(pool.fits().values()) and (address is None or spec.count is None):
-            raise InputError(f"no node has room for a worker of {spec.cpus} CPUs and {spec.gpus} GPUs; the cluster "
-                             f"has {_total('CPU'):g} CPUs and {_total('GPU'):g} GPUs in all. Change `workers` in the "
-                             "campaign")
+        if not pool.fit and (address is None or spec.count is None):
+            times = f"{spec.devices} times " if spec.devices > 1 else ""
+            raise InputError(f"no node has room for a worker of {times}{spec.cpus} CPUs and {spec.gpus} GPUs; the "
+                             f"cluster has {_total('CPU'):g} CPUs and {_total('GPU'):g} GPUs in all. Change `workers` "
+                             "in the campaign")
         with _terminable():
             yield pool
     finally:
@@ -69,7 +70,7 @@ def _connect(spec: WorkerSpec, address: str | None) -> None:
     import ray
 
     if address is None:
-        cpus = max(os.cpu_count() or 1, spec.cpus * (spec.count or 1))
+        cpus = max(os.cpu_count() or 1, spec.cpus * spec.devices * (spec.count or 1))
         ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE,
                  log_to_driver=False, logging_level=logging.ERROR)
         return
@@ -119,10 +120,15 @@ class RayPool:
     @property
     def room(self) -> int:
         """How many workers there can be: as many as are asked for, or fit on the nodes there are now."""
-        return self._spec.count or sum(self.fits().values())
+        return self._spec.count or self.fit
 
-    def fits(self) -> dict[str, int]:
-        """How many workers fit on each node, were it empty."""
+    @property
+    def fit(self) -> int:
+        """How many workers the nodes that there are could hold, were they empty. The ranks of a gang may spread."""
+        return sum(self._fits().values()) // self._spec.devices
+
+    def _fits(self) -> dict[str, int]:
+        """How many workers, or ranks, each node could hold."""
         import ray
 
         return {node["NodeID"]: self._fit(node["Resources"]) for node in ray.nodes()
@@ -134,21 +140,20 @@ class RayPool:
 
     def start(self, worker: int) -> None:
         """Begins to start a worker, on the emptiest node; `wait` says when it is up. Where none has room, Ray is left
-        to find a place, which asks an autoscaler for it."""
+        to find a place, which asks an autoscaler for it. A gang finds its own."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from cluster.worker import Worker
+        from cluster.worker import worker_class
 
         taken = Counter(self._places.values())
-        free = {node: fit - taken[node] for node, fit in self.fits().items()}
+        free = {node: fit - taken[node] for node, fit in self._fits().items()}
         node = max(free, key=lambda node: free[node], default=None)
-        options: dict[str, Any] = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus}
-        if node is not None and free[node] > 0:
+        actor, options = worker_class(self._spec)
+        if node is not None and free[node] > 0 and not self._spec.is_gang:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
             self._places[worker] = node
-        actor = Worker.options(**options).remote(self._store.root, self._spec)  # type: ignore[attr-defined]
-        self._actors[worker] = actor
-        self._calls[actor.ready.remote()] = (worker, None)
+        self._actors[worker] = actor.options(**options).remote(self._store.root, self._spec)
+        self._calls[self._actors[worker].ready.remote()] = (worker, None)
 
     def retire(self, worker: int) -> None:
         """Ends a worker, whatever it is doing."""
@@ -214,7 +219,7 @@ class RayPool:
         self.retire(worker)
         reason = (f"host '{arrival.host}' has another version: {arrival.code}; here it is {code_version()}. Install "
                   "the same there")
-        if not any(self.fits().values()):
+        if not self.fit:
             raise InputError(f"no node can be used: {reason}")
         return WorkerLost(worker, reason)
 

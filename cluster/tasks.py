@@ -77,10 +77,12 @@ def joined(results: Sequence[ProtocolResult]) -> ProtocolResult:
 
 
 class Workbench:
-    """Runs tasks and keeps what most of them share: the model and the editor used last."""
+    """Runs tasks and keeps what most of them share: the model and the editor used last. `load` is how models come in,
+    called like `load_model`."""
 
     def __init__(self, store: Store, device: str = "cpu") -> None:
         self.store, self.device = store, device
+        self.load: Callable[..., LanguageModel] = load_model
         self._model: LanguageModel | None = None
         self._model_key = ""
         self._editor: Editor | None = None
@@ -183,7 +185,7 @@ class Workbench:
         """The model of a task. The one held before is let go first: two may not fit."""
         if self._model is None or self._model_key != ref.key:
             self._model = self._editor = None
-            model = load_model(ref.path, device=self.device, dtype=ref.dtype)
+            model = self.load(ref.path, device=self.device, dtype=ref.dtype)
             if model.digest != ref.digest:
                 raise InputError(f"the model at '{ref.path}' has changed since the campaign was planned; run it again")
             self._model, self._model_key = model, ref.key

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import traceback
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import ray
 import torch
@@ -37,22 +37,34 @@ class Arrival(NamedTuple):
     code: str
 
 
-class TaskRunner:
+class Runner(Protocol):
     """Runs tasks, and says what became of them."""
+
+    def prepare(self) -> None:
+        """Called once, before the first task."""
+
+    def run(self, task: Task, parts: int = 1) -> Result: ...
+
+
+class TaskRunner:
+    """A runner in this process, with the threads and the device it was given."""
 
     def __init__(self, store: str, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.cpus)
         if spec.gpus:  # a sum in another order would make other rows
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
-        self._bench = Workbench(Store.open(store), "cuda" if spec.gpus else "cpu")
+        self.bench = Workbench(Store.open(store), "cuda" if spec.gpus else "cpu")
+
+    def prepare(self) -> None:
+        pass
 
     def run(self, task: Task, parts: int = 1) -> Result:
         """Does a task, in so many parts. Raises only what the process cannot go on after: a device error breaks every
         later task too, and a worker that cannot write is of no use."""
         started = time.monotonic()
         try:
-            self._bench.run(task, parts)
+            self.bench.run(task, parts)
         except (torch.AcceleratorError, StoreError):
             raise
         except Damaged as error:
@@ -78,6 +90,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
+def new_runner(store: str, spec: WorkerSpec) -> Runner:
+    """The runner of a worker: its own process, or a gang of processes that it leads."""
+    if not spec.is_gang:
+        return TaskRunner(store, spec)
+    from cluster.gang import Gang
+
+    return Gang(store, spec)
+
+
 def arrive() -> Arrival:
     context = ray.get_runtime_context()
     return Arrival(context.get_node_id(), os.uname().nodename, os.getpid(), code_version())
@@ -86,19 +107,20 @@ def arrive() -> Arrival:
 # The campaign's state decides about restarts and retries. Ray's own `cancel` lets what an actor has queued run.
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})  # type: ignore[call-overload]
 class Worker:
-    """Runs tasks with the threads and the device it was given."""
+    """Runs tasks; one worker to the driver, whether it is one process or leads a gang."""
 
     def __init__(self, store: str, spec: WorkerSpec) -> None:
-        self._runner = TaskRunner(store, spec)
+        self._runner = new_runner(store, spec)
         self._begun, self._recalled = set[int](), set[int]()
         self._door = threading.Lock()
 
     def ready(self) -> Arrival:
         """Returns once the worker is up."""
+        self._runner.prepare()
         return arrive()
 
     def run(self, number: int, task: Task, parts: int) -> Result:
-        """What `TaskRunner.run` returns, unless the order of this number was recalled."""
+        """What its runner returns, unless the order of this number was recalled."""
         with self._door:
             self._begun.add(number)
             if number in self._recalled:
@@ -111,3 +133,8 @@ class Worker:
         with self._door:
             if number not in self._begun:
                 self._recalled.add(number)
+
+
+def worker_class(spec: WorkerSpec) -> tuple[Any, dict[str, Any]]:
+    """The actor class of a worker, and the Ray options to make one with. Who leads a gang takes up nothing itself."""
+    return Worker, {"num_cpus": 0} if spec.is_gang else {"num_cpus": spec.cpus, "num_gpus": spec.gpus}

@@ -31,9 +31,9 @@ class _Weights(Delta):
         for path in map(model.down_path, config.layers):
             module = model.submodule(path)
             assert isinstance(module, nn.Linear)
-            self.weights[path] = nn.Parameter(torch.zeros_like(module.weight, dtype=torch.float32))
+            self.weights[path] = nn.Parameter(torch.zeros(model.weights.shape(module.weight), device=model.device))
             if config.bias and module.bias is not None:
-                self.biases[path] = nn.Parameter(torch.zeros_like(module.bias, dtype=torch.float32))
+                self.biases[path] = nn.Parameter(torch.zeros(model.weights.shape(module.bias), device=model.device))
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -48,7 +48,8 @@ class KENetwork(Hypernetwork):
     def __init__(self, model: LanguageModel, edited: Sequence[Matrix], config: KEConfig) -> None:
         super().__init__()
         self.matrices, self.config, self.model = edited, config, model
-        self.embedding = nn.Embedding(*model.module.get_input_embeddings().weight.shape)
+        tokens, width = model.weights.shape(model.input_table)
+        self.embedding = nn.Embedding(tokens, width)
         self.lstm = nn.LSTM(self.embedding.embedding_dim, config.lstm_width, batch_first=True, bidirectional=True)
         self.linear = nn.Linear(2 * config.lstm_width, config.condition_width)
         self.conditioners = nn.ModuleList(
@@ -105,8 +106,9 @@ class KE(HyperEditor):
     def begin(cls, trainee: HyperTrainee, examples: Sequence[Example], seed: int) -> None:
         """The token embeddings start as the model's."""
         assert isinstance(trainee.module, KENetwork)
-        table: Tensor = trainee.model.module.get_input_embeddings().weight
-        trainee.module.embedding.weight.data.copy_(table)
+        table = trainee.model.input_table
+        with trainee.model.weights.whole(table):
+            trainee.module.embedding.weight.data.copy_(table)
 
     @classmethod
     def complete(cls, model: LanguageModel, config: HyperConfig,

@@ -106,14 +106,13 @@ class KnowledgeNeurons(Editor):
     def _rewrite(self, fact: Fact, scores: Tensor) -> Patch:
         """`W[:, j] += c` for every located neuron j: per layer `c 1ᵀ`, of rank one."""
         located = scores > self.config.threshold * scores.max()
-        module = self.model.module
-        table = module.get_input_embeddings() if self.config.embedding == "input" else module.get_output_embeddings()
+        table = self.model.input_table if self.config.embedding == "input" else self.model.output_table
 
         def total(tokens: tuple[int, ...]) -> Tensor:
-            vector: Tensor = table.weight[list(tokens)].float().sum(0)
-            return vector
+            return table[list(tokens)].float().sum(0)
 
-        change = self.config.old_scale * total(fact.removed) + self.config.new_scale * total(fact.added)
+        with self.model.weights.whole(table):
+            change = self.config.old_scale * total(fact.removed) + self.config.new_scale * total(fact.added)
         layers = located.any(1).nonzero().flatten().tolist()
         terms = tuple(LowRank(self.model.down_path(layer), change[:, None], located[layer].float()[:, None])
                       for layer in layers)

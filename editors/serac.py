@@ -171,10 +171,11 @@ def _shortened(model: LanguageModel, layers: int) -> LanguageModel:
     config = copy.deepcopy(model.module.config)
     for field in ("num_layers", "num_decoder_layers") if model.has_encoder else ("n_layer",):
         setattr(config, field, layers)
-    head, table = model.module.get_output_embeddings(), model.module.get_input_embeddings()
-    module = _blank(model, config, tied=head.weight is table.weight)
-    kept = module.state_dict()
-    module.load_state_dict({name: tensor for name, tensor in model.module.state_dict().items() if name in kept})
+    module = _blank(model, config, tied=model.output_table is model.input_table)
+    weights = dict(model.module.named_parameters(remove_duplicate=False))
+    for name, copied in module.named_parameters(remove_duplicate=False):
+        with model.weights.whole(weights[name]):
+            copied.data.copy_(weights[name])
     return _wrap(model, module, f"{layers} layers of {model.name}")
 
 
@@ -204,14 +205,15 @@ def _side_config(name: str, wanted: str) -> Any:
 
 def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
     """An encoder of the model's tokens behind one more of its own, whose state is the CLS vector."""
-    table = model.module.get_input_embeddings().weight
-    first = len(table)
+    table = model.input_table
+    first, width = model.weights.shape(table)
     module = DistilBertModel(DistilBertConfig(
         vocab_size=first + 1, max_position_embeddings=LONGEST, dim=config.classifier_width,
         n_layers=config.classifier_layers, n_heads=config.classifier_width // HEAD_WIDTH,
         hidden_dim=2 * config.classifier_width, dropout=0.0, attention_dropout=0.0))
-    if table.shape[1] == config.classifier_width:
-        module.embeddings.word_embeddings.weight.data[:first] = table.float()
+    if width == config.classifier_width:
+        with model.weights.whole(table):
+            module.embeddings.word_embeddings.weight.data[:first] = table.float()
 
     def read(prompt: Tokens) -> Tokens:
         return (first, *prompt[: LONGEST - 1])

@@ -98,7 +98,7 @@ def matrices(model: LanguageModel, config: HyperConfig) -> list[Matrix]:
     found = []
     for stack, layer in dict.fromkeys(places):
         for path in (model.up_path(layer, stack), model.down_path(layer, stack)):
-            outputs, inputs = model.submodule(path).get_parameter("weight").shape
+            outputs, inputs = model.weights.shape(model.submodule(path).get_parameter("weight"))
             found.append(Matrix(path, stack, inputs, outputs))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from editors.core.errors import InputError
 from editors.core.models import LAYOUTS, EncoderDecoder, LanguageModel
+from editors.core.weights import Weights
 
 # The files of a model folder that decide what the model says.
 CONTENT = re.compile(r".*\.(safetensors|model)|(config|generation_config|tokenizer.*|vocab|merges|added_tokens"
@@ -35,16 +36,30 @@ def load_config(path: str | Path) -> PretrainedConfig:
 def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu",
                dtype: str = "float32") -> LanguageModel:
     """Loads a model from a local folder or by hub name. Raises `InputError` where it is not found or unsupported."""
+    def build(config: PretrainedConfig) -> Any:
+        return auto_class(config).from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True).to(device)
+
+    return load_by(path, build, name=name)
+
+
+def auto_class(config: PretrainedConfig) -> Any:
+    """The library's class that makes a model of this configuration."""
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def load_by(path: str | Path, build: Callable[[PretrainedConfig], Any], *, name: str | None = None,
+            weights: Weights | None = None) -> LanguageModel:
+    """The model at `path` whose module is made by `build`, and whose weights are read by `weights`. Raises like
+    `load_model`."""
     config = load_config(path)  # before any weight is read
-    loader: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
         with _quiet():
-            module: Any = loader.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+            module = build(config)
             tokenizer: Any = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise not_loaded(path, error) from error
     wrapper = EncoderDecoder if config.is_encoder_decoder else LanguageModel
-    return wrapper(module.to(device), tokenizer, name or str(path), model_digest(path))
+    return wrapper(module, tokenizer, name or str(path), model_digest(path), weights)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 from editors.core.batches import Batch, Encoded, Padding, Place, Source, Stack
 from editors.core.errors import CaseError, InputError
 from editors.core.requests import EditRequest
+from editors.core.weights import Weights
 
 if TYPE_CHECKING:
     from editors.core.route import Router, Side
@@ -45,7 +46,8 @@ LAYOUTS: dict[str, dict[Stack, Layout]] = {
 
 
 class LanguageModel:
-    """A frozen Hugging Face model, its tokenizer and its layout. `digest` identifies the weights' content.
+    """A frozen Hugging Face model, its tokenizer and its layout. `digest` identifies the weights' content, and
+    `weights` is the way to read them.
 
     `sides` are the models that patches may route questions to, by the digest of their artefact; `router` is set by
     `overlay` while such a patch is on.
@@ -54,12 +56,13 @@ class LanguageModel:
     has_encoder = False
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str,
-                 digest: str = "") -> None:
+                 digest: str = "", weights: Weights | None = None) -> None:
         kind = module.config.model_type
         if kind not in LAYOUTS:
             raise InputError(f"model '{name}' is of type '{kind}'; supported types: {', '.join(LAYOUTS)}")
         self.module = module.eval().requires_grad_(False)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
+        self.weights = weights or Weights()
         self.layouts = LAYOUTS[kind]
         self.sides: dict[str, Side] = {}
         self.router: Router | None = None
@@ -92,6 +95,23 @@ class LanguageModel:
     def max_length(self) -> int | None:
         """Most tokens the model can read at once; None where there is no limit."""
         return getattr(self.module.config, "max_position_embeddings", None)
+
+    @property
+    def input_table(self) -> Tensor:
+        """The token embeddings [vocabulary, width]."""
+        table: Tensor = self.module.get_input_embeddings().weight
+        return table
+
+    @property
+    def output_table(self) -> Tensor:
+        """The head's weight [vocabulary, width]; the same object as `input_table` where the two are tied."""
+        table: Tensor = self.module.get_output_embeddings().weight
+        return table
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the head knows."""
+        return self.weights.shape(self.output_table)[0]
 
     # --- where modules are
 

@@ -128,7 +128,7 @@ class Router:
         hits = self._hits(_questions(batch), len(batch.input_ids))
         if not hits:
             return self.model.own_target_logits(batch)
-        vocabulary = self.model.module.get_output_embeddings().weight.shape[0]
+        vocabulary = self.model.vocabulary
         if sum(len(hit.places) for hit in hits) < len(batch.row):
             logits = self.model.own_target_logits(batch)
         else:

@@ -12,6 +12,7 @@ from torch import nn
 from editors.base import Resources
 from editors.core.hypernetwork import HyperTrainee, Matrix, patches
 from editors.core.requests import EditRequest
+from editors.core.weights import Weights
 from editors.ke import KE, KEConfig, KENetwork, with_answers
 
 
@@ -100,8 +101,7 @@ def test_sizes_are_those_of_the_authors_networks(vocabulary, width, inner, place
     edited = [Matrix(f"{place}.{name}", "decoder", *shape) for place in range(places)
               for name, shape in (("up", (width, inner)), ("down", (inner, width)))]
     with torch.device("meta"):
-        table = nn.Embedding(vocabulary, width)
-        model = SimpleNamespace(module=SimpleNamespace(get_input_embeddings=lambda: table))
+        model = SimpleNamespace(input_table=nn.Embedding(vocabulary, width).weight, weights=Weights())
         network = KENetwork(model, edited, KEConfig(layers=(0,), steps=1, batch_size=1, learning_rate=1.0))
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(parameters, rel=1e-3)
 

@@ -1,0 +1,234 @@
+"""A gang: several processes, each with a device of its own, that hold one model and run every task together.
+
+Each is a rank of a process group and holds a part of every weight (`cluster.zero3`). All run the same task on the same
+cases, in lockstep; rank 0 alone writes. What could look different to two of them is decided for all by who leads them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import ray
+import torch
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.campaign import WorkerSpec
+from cluster.store import Key, Store
+from cluster.work import Task
+from cluster.worker import Result, TaskRunner
+from editors.core.errors import InputError
+from editors.core.models import LanguageModel
+
+# Each weight comes and goes in blocks that malloc must give back, or a rank would seem to hold the whole model. And
+# all are to walk sets in the same order.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1",
+               "PYTHONHASHSEED": "0"}
+
+
+class GangLost(Exception):
+    """A gang that has come apart: its ranks are gone, and the task has to be run by another."""
+
+
+class Gang:
+    """Leads the ranks; a `Runner` like any other, until one of them dies, hangs or falls out of step."""
+
+    def __init__(self, store: str, spec: WorkerSpec) -> None:
+        self._root, self._spec = store, spec
+        self._store = Store.open(store)
+        self._group: PlacementGroup | None = None
+        self._ranks: list[Any] = []
+        self._lost = ""
+
+    def prepare(self) -> None:
+        """Finds a place for all ranks, and starts them. Raises `InputError` where there is none in time."""
+        self._group = place(self._spec)
+        options = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus or 0,
+                   "runtime_env": {"env_vars": ENVIRONMENT}}
+        make = ray.remote(max_restarts=0, max_task_retries=0)(Rank)
+        self._ranks = [make.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(
+            self._group, number)).remote(self._root, self._spec, number) for number in range(self._spec.devices)]
+        try:
+            address = ray.get(self._ranks[0].address.remote())
+        except ray.exceptions.RayError as error:
+            self._disband(f"rank 0 did not start: {error}")
+        self._all("join", *address)
+
+    def run(self, task: Task, *arguments: Any) -> Result:
+        """Rank 0's result. Raises `GangLost`, once the ranks are gone, where they did not all fare alike."""
+        if self._lost:
+            raise GangLost(self._lost)
+        if self._store.has(task.key):
+            return Result("done")
+        self._all("begin", task)
+        results: list[Result] = self._all("run", task, *arguments)
+        outcomes = {result.outcome for result in results}
+        if len(outcomes) == 1:
+            if outcomes != {"done"}:
+                self._all("meet")  # all failed: by the task's fault, or because they lost each other?
+            return results[0]
+        short = next((result for result in results if result.outcome == "out of memory"), None)
+        reason = "the ranks of a gang fell out of step:\n" + "\n".join(
+            f"rank {number}: {result.outcome} {result.detail}" for number, result in enumerate(results))
+        if short is None:
+            self._disband(reason)
+        self._end(reason)  # but what to do about the task is known
+        return short
+
+    def _all(self, method: str, *arguments: Any) -> list[Any]:
+        """What every rank returns. Once one has, the others must within the time of a collective."""
+        calls = [getattr(rank, method).remote(*arguments) for rank in self._ranks]
+        waiting, deadline = calls, None
+        while waiting:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=left)
+            if not done:
+                numbers = ", ".join(str(calls.index(call)) for call in waiting)
+                self._disband(f"of {len(calls)} ranks, {numbers} did not answer within {self._spec.timeout} s of the "
+                              "others")
+            try:
+                ray.get(done)
+            except ray.exceptions.RayError as error:
+                self._disband(f"rank {calls.index(done[0])} of {len(calls)} is lost: {error}")
+            deadline = deadline or time.monotonic() + self._spec.timeout
+        return ray.get(calls)
+
+    def _disband(self, reason: str) -> NoReturn:
+        self._end(reason)
+        raise GangLost(reason)
+
+    def _end(self, reason: str) -> None:
+        """Ends all ranks, whatever they are doing. They would end with this process, too."""
+        self._lost = reason
+        for rank in self._ranks:
+            ray.kill(rank)
+        if self._group is not None:
+            remove_placement_group(self._group)
+        self._ranks, self._group = [], None
+
+
+def place(spec: WorkerSpec) -> PlacementGroup:
+    """Room for every rank, on one node where one is large enough. Raises `InputError` where there is none in time."""
+    share = {"CPU": float(spec.cpus), "GPU": float(spec.gpus or 0)}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    one = any(all(node.get(name, 0) >= spec.devices * amount for name, amount in share.items()) for node in nodes)
+    bundle = {name: amount for name, amount in share.items() if amount}
+    group: PlacementGroup = placement_group([bundle] * spec.devices, "STRICT_PACK" if one else "PACK")
+    if group.wait(spec.placement_timeout):
+        return group
+    remove_placement_group(group)
+    total, free = ray.cluster_resources(), ray.available_resources()
+    has = " and ".join(f"{total.get(name, 0):g} {name}s ({free.get(name, 0):g} of them free)" for name in share)
+    raise InputError(f"no room for a gang of {spec.devices} ranks with {share['CPU']:g} CPUs and {share['GPU']:g} GPUs "
+                     f"each within {spec.placement_timeout} s; the cluster has {has} on {len(nodes)} nodes. Change "
+                     "`workers` in the campaign: fewer 'devices', 'cpus' or 'gpus', or a longer 'placement_timeout'")
+
+
+class Rank:
+    """One process of a gang."""
+
+    def __init__(self, store: str, spec: WorkerSpec, number: int) -> None:
+        self._root, self._spec, self._number = store, spec, number
+        self._module: Any = lambda: None
+
+    def address(self) -> tuple[str, int]:
+        """Where the others can find this rank."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def join(self, host: str, port: int) -> None:
+        """Returns once all ranks have met at this address."""
+        device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
+        # Ray shows each rank its own device alone, as number 0.
+        os.environ.update(DS_ACCELERATOR=device, MASTER_ADDR=host, MASTER_PORT=str(port), RANK=str(self._number),
+                          WORLD_SIZE=world, LOCAL_RANK="0", LOCAL_SIZE=world)
+        import deepspeed  # reads the environment
+
+        if device == "cpu":
+            import deepspeed.ops  # else it compiles an operation for half a minute, to reduce what is never reduced
+
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed("nccl" if device == "cuda" else "gloo", auto_mpi_discovery=False, verbose=False,
+                                   timeout=timedelta(seconds=self._spec.timeout))
+        self._runner = TaskRunner(self._root, self._spec)
+        bench = self._runner.bench
+        bench.load = self._load
+        bench.store = self._store = RankStore(bench.store, writes=self._number == 0)
+
+    def begin(self, task: Task) -> None:
+        """Has all ranks start from the same: the result is missing, and so far the training has come."""
+        self._store.begin(task.key)
+
+    def run(self, task: Task, *arguments: Any) -> Result:
+        result = self._runner.run(task, *arguments)
+        module = self._module()
+        if result.outcome != "done" and module is not None:
+            from cluster.zero3 import tidy
+
+            tidy(module)
+        return result
+
+    def meet(self) -> None:
+        """Returns once all ranks have come here; raises where they cannot talk any more."""
+        torch.distributed.barrier()
+
+    def _load(self, path: str, *, device: str, dtype: str) -> LanguageModel:
+        from cluster.zero3 import load_sharded
+
+        model = load_sharded(path, device=device, dtype=dtype, offload=self._spec.offload, nvme=self._spec.nvme)
+        self._module = weakref.ref(model.module)
+        return model
+
+
+class RankStore(Store):
+    """A store as one rank sees it. Every rank reads; what others than rank 0 write goes nowhere."""
+
+    def __init__(self, store: Store, *, writes: bool) -> None:
+        vars(self).update(vars(store))
+        self._writes = writes
+        self._missing: Key | None = None
+        self._nowhere = Path(tempfile.mkdtemp(prefix="editfleet-rank-"))
+        weakref.finalize(self, shutil.rmtree, self._nowhere, ignore_errors=True)
+
+    def begin(self, key: Key) -> None:
+        """Counts the result as missing from here on, whoever may write it meanwhile; keeps its checkpoint as it is."""
+        self._missing = key
+        if not self._writes:
+            with super().checkpoint(key) as found:
+                if found.exists():
+                    shutil.copyfile(found, self._checkpoint(key))
+                else:
+                    self._checkpoint(key).unlink(missing_ok=True)
+
+    def has(self, key: Key) -> bool:
+        return key != self._missing and super().has(key)
+
+    def write_table(self, key: Key, table: pa.Table, provenance: dict[str, Any]) -> None:
+        if self._writes:
+            super().write_table(key, table, provenance)
+
+    @contextmanager
+    def new_artefact(self, key: Key) -> Iterator[Path]:
+        if self._writes:
+            with super().new_artefact(key) as path:
+                yield path
+        else:
+            yield self._nowhere / "artefact"
+
+    def checkpoint(self, key: Key) -> AbstractContextManager[Path]:
+        return super().checkpoint(key) if self._writes else nullcontext(self._checkpoint(key))
+
+    def _checkpoint(self, key: Key) -> Path:
+        return self._nowhere / f"{key.id}.checkpoint"

@@ -1,0 +1,24 @@
+"""The door to a frozen model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+
+class Weights:
+    """How to look at the weights of a model that this process holds whole.
+
+    Where several processes share a model, a weight's own `shape` and values are an empty placeholder's, so that
+    everything that reads one asks here. Modules are called as ever.
+    """
+
+    def shape(self, weight: Tensor) -> tuple[int, ...]:
+        return tuple(weight.shape)
+
+    @contextmanager
+    def whole(self, *weights: Tensor) -> Iterator[None]:
+        """Inside, these weights can be read. Not for use in a forward pass, nor therefore in a hook."""
+        yield
