@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.campaign import WorkerSpec
 from cluster.store import Key, Store
 from cluster.work import Task
-from cluster.worker import Result, TaskRunner
+from cluster.worker import Result, TaskRunner, place_of
 from editors.core.errors import InputError
 from editors.core.models import LanguageModel
 
@@ -124,7 +124,8 @@ def place(spec: WorkerSpec) -> PlacementGroup:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     one = any(all(node.get(name, 0) >= spec.devices * amount for name, amount in share.items()) for node in nodes)
     bundle = {name: amount for name, amount in share.items() if amount}
-    group: PlacementGroup = placement_group([bundle] * spec.devices, "STRICT_PACK" if one else "PACK")
+    group: PlacementGroup = placement_group([bundle] * spec.devices, "STRICT_PACK" if one else "PACK",
+                                            name=place_of(ray.get_runtime_context().get_actor_id()))
     if group.wait(spec.placement_timeout):
         return group
     remove_placement_group(group)

@@ -137,7 +137,7 @@ class RayPool:
         try:
             error = ray.get(call)
         except ray.exceptions.RayError as lost:
-            ray.kill(self._actors.pop(worker))  # it may only be cut off: then it must not go on writing
+            self._end(self._actors.pop(worker))  # it may only be cut off: then it must not go on writing
             return WorkerLost(worker, str(lost))
         if task is None:
             return WorkerUp(worker)
@@ -145,8 +145,11 @@ class RayPool:
 
     def close(self) -> None:
         """Ends all workers, whatever they are doing."""
-        import ray
-
         for actor in self._actors.values():
-            ray.kill(actor)
+            self._end(actor)
         self._actors, self._calls = {}, {}
+
+    def _end(self, actor: Any) -> None:
+        from cluster.worker import end_worker
+
+        end_worker(actor, self._spec)

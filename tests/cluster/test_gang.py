@@ -19,7 +19,7 @@ from cluster.driver import run_campaign
 from cluster.gang import Gang, GangLost, Rank, RankStore
 from cluster.pool import ray_pool
 from cluster.store import Key, Store
-from cluster.worker import worker_class
+from cluster.worker import end_worker, worker_class
 from editors import EDITORS, get_editor, resolve_config
 from editors.base import Resources
 from editors.core.errors import InputError
@@ -144,6 +144,31 @@ def test_weights_that_would_stay_in_float32_are_refused(ask, folders):
         ask(logits, folders["tiny_t5"], dtype="float16")
 
 
+def interrupted(model):
+    """Whether a weight was left whole by an error in the middle of a module, and after `tidy`."""
+    from cluster.zero3 import tidy
+
+    def stop(*_):
+        raise ArithmeticError
+
+    down = model.submodule(model.down_path(1))
+    hook = down.register_forward_pre_hook(stop)
+    try:
+        logits(model)
+    except ArithmeticError:
+        hook.remove()
+    whole = [bool(down.weight.numel())]
+    tidy(model.module)
+    return [*whole, bool(down.weight.numel())], logits(model)
+
+
+def test_an_error_inside_a_module_leaves_nothing_whole(ask, folders):
+    for whole, seen in ask(interrupted, folders["tiny_gptj"]):
+        assert whole == [True, False]
+        close(seen, logits(load_model(folders["tiny_gptj"])))
+
+
+
 # --- editors
 
 
@@ -241,6 +266,10 @@ def processes(text):
     return found
 
 
+def free_cpus():
+    return ray.available_resources().get("CPU", 0)
+
+
 def eventually(condition, seconds=20.0):
     until = time.monotonic() + seconds
     while not condition():
@@ -248,21 +277,23 @@ def eventually(condition, seconds=20.0):
         time.sleep(0.1)
 
 
+SPEC = WorkerSpec(devices=2, gpus=0, timeout=8)
+
+
 @pytest.fixture
 def led(make_plan, tmp_path):
     """A gang under a worker actor, as a campaign has it, up and with ranks of its own; and a task for it."""
     before = set(processes("ray::Rank"))
     store = Store.create(tmp_path / "store")
-    spec = WorkerSpec(devices=2, gpus=0, timeout=8)
-    actor, options = worker_class(spec)
-    worker = actor.options(**options).remote(store.root, spec)
+    actor, options = worker_class(SPEC)
+    worker = actor.options(**options).remote(store.root, SPEC)
     try:
         ray.get(worker.ready.remote())
         ranks = sorted(set(processes("ray::Rank")) - before)
         assert len(ranks) == 2
         yield worker, ranks, next(iter(make_plan(editors=["identity"]).tasks.values()))
     finally:
-        ray.kill(worker)
+        end_worker(worker, SPEC)
 
 
 def gone(ranks):
@@ -296,6 +327,9 @@ def test_ranks_die_with_who_leads_them(led):
     worker, ranks, _ = led
     ray.kill(worker)
     eventually(gone(ranks))
+    taken = free_cpus()
+    end_worker(worker, SPEC)
+    eventually(lambda: free_cpus() == taken + 2)
 
 
 def test_a_gang_without_room_is_an_error_after_a_time(tmp_path):
