@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.campaign import WorkerSpec
 from cluster.store import Key, Store
 from cluster.work import Task
-from cluster.worker import Result, TaskRunner
+from cluster.worker import Result, TaskRunner, place_of
 from editors.core.errors import InputError
 from editors.core.models import LanguageModel
 
@@ -35,6 +35,9 @@ from editors.core.models import LanguageModel
 # all are to walk sets in the same order.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1",
                "PYTHONHASHSEED": "0"}
+
+
+START_UP = 300.0  # seconds; ranks may come up one after another
 
 
 class GangLost(Exception):
@@ -59,11 +62,8 @@ class Gang:
         make = ray.remote(max_restarts=0, max_task_retries=0)(Rank)
         self._ranks = [make.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(
             self._group, number)).remote(self._root, self._spec, number) for number in range(self._spec.devices)]
-        try:
-            address = ray.get(self._ranks[0].address.remote())
-        except ray.exceptions.RayError as error:
-            self._disband(f"rank 0 did not start: {error}")
-        self._all("join", *address)
+        address, *_ = self._all("arrive", patience=START_UP)
+        self._all("join", *address, patience=START_UP)
 
     def run(self, task: Task, *arguments: Any) -> Result:
         """Rank 0's result. Raises `GangLost`, once the ranks are gone, where they did not all fare alike."""
@@ -86,8 +86,9 @@ class Gang:
         self._end(reason)  # but what to do about the task is known
         return short
 
-    def _all(self, method: str, *arguments: Any) -> list[Any]:
-        """What every rank returns. Once one has, the others must within the time of a collective."""
+    def _all(self, method: str, *arguments: Any, patience: float | None = None) -> list[Any]:
+        """What every rank returns. Once one has, the others must within `patience`, or the time of a collective."""
+        patience = patience or self._spec.timeout
         calls = [getattr(rank, method).remote(*arguments) for rank in self._ranks]
         waiting, deadline = calls, None
         while waiting:
@@ -95,13 +96,12 @@ class Gang:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=left)
             if not done:
                 numbers = ", ".join(str(calls.index(call)) for call in waiting)
-                self._disband(f"of {len(calls)} ranks, {numbers} did not answer within {self._spec.timeout} s of the "
-                              "others")
+                self._disband(f"of {len(calls)} ranks, {numbers} did not answer within {patience:g} s of the others")
             try:
                 ray.get(done)
             except ray.exceptions.RayError as error:
                 self._disband(f"rank {calls.index(done[0])} of {len(calls)} is lost: {error}")
-            deadline = deadline or time.monotonic() + self._spec.timeout
+            deadline = deadline or time.monotonic() + patience
         return ray.get(calls)
 
     def _disband(self, reason: str) -> NoReturn:
@@ -124,7 +124,8 @@ def place(spec: WorkerSpec) -> PlacementGroup:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     one = any(all(node.get(name, 0) >= spec.devices * amount for name, amount in share.items()) for node in nodes)
     bundle = {name: amount for name, amount in share.items() if amount}
-    group: PlacementGroup = placement_group([bundle] * spec.devices, "STRICT_PACK" if one else "PACK")
+    group: PlacementGroup = placement_group([bundle] * spec.devices, "STRICT_PACK" if one else "PACK",
+                                            name=place_of(ray.get_runtime_context().get_actor_id()))
     if group.wait(spec.placement_timeout):
         return group
     remove_placement_group(group)
@@ -142,25 +143,28 @@ class Rank:
         self._root, self._spec, self._number = store, spec, number
         self._module: Any = lambda: None
 
-    def address(self) -> tuple[str, int]:
-        """Where the others can find this rank."""
+    def arrive(self) -> tuple[str, int]:
+        """Where the others could find this rank, once it has come up."""
+        device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
+        # Ray shows each rank its own device alone, as number 0.
+        os.environ.update(DS_ACCELERATOR=device, RANK=str(self._number), WORLD_SIZE=world, LOCAL_RANK="0",
+                          LOCAL_SIZE=world)
+        import deepspeed.ops  # reads the environment
+
+        if device == "cpu":  # else an operation is compiled for half a minute, to reduce what is never reduced
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        import cluster.zero3  # noqa: F401
+
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
     def join(self, host: str, port: int) -> None:
         """Returns once all ranks have met at this address."""
-        device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
-        # Ray shows each rank its own device alone, as number 0.
-        os.environ.update(DS_ACCELERATOR=device, MASTER_ADDR=host, MASTER_PORT=str(port), RANK=str(self._number),
-                          WORLD_SIZE=world, LOCAL_RANK="0", LOCAL_SIZE=world)
-        import deepspeed  # reads the environment
+        import deepspeed
 
-        if device == "cpu":
-            import deepspeed.ops  # else it compiles an operation for half a minute, to reduce what is never reduced
-
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed("nccl" if device == "cuda" else "gloo", auto_mpi_discovery=False, verbose=False,
+        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
+        deepspeed.init_distributed("nccl" if self._spec.gpus else "gloo", auto_mpi_discovery=False, verbose=False,
                                    timeout=timedelta(seconds=self._spec.timeout))
         self._runner = TaskRunner(self._root, self._spec)
         bench = self._runner.bench

@@ -157,11 +157,11 @@ class RayPool:
 
     def retire(self, worker: int) -> None:
         """Ends a worker, whatever it is doing."""
-        import ray
+        from cluster.worker import end_worker
 
         self._places.pop(worker, None)
         self._calls = {call: about for call, about in self._calls.items() if about[0] != worker}
-        ray.kill(self._actors.pop(worker))
+        end_worker(self._actors.pop(worker), self._spec)
 
     def assign(self, worker: int, task: Task, parts: int) -> None:
         """Begins a task on a worker that is up, or puts it in its queue."""

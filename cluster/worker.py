@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -138,3 +139,16 @@ class Worker:
 def worker_class(spec: WorkerSpec) -> tuple[Any, dict[str, Any]]:
     """The actor class of a worker, and the Ray options to make one with. Who leads a gang takes up nothing itself."""
     return Worker, {"num_cpus": 0} if spec.is_gang else {"num_cpus": spec.cpus, "num_gpus": spec.gpus}
+
+
+def end_worker(actor: Any, spec: WorkerSpec) -> None:
+    """Ends a worker of this specification, whatever it is doing, and gives back what it took up."""
+    ray.kill(actor)
+    if spec.is_gang:  # its ranks die with it, but their place would stay taken until the driver ends
+        with contextlib.suppress(ValueError):  # there is none any more
+            ray.util.remove_placement_group(ray.util.get_placement_group(place_of(actor._actor_id.hex())))
+
+
+def place_of(actor_id: str | None) -> str:
+    """The name of the placement group of the gang that an actor leads; none where no actor does."""
+    return f"gang-{actor_id}" if actor_id else ""

@@ -20,7 +20,7 @@ from cluster.driver import run_campaign
 from cluster.gang import Gang, GangLost, Rank, RankStore
 from cluster.pool import ray_pool
 from cluster.store import Key, Store
-from cluster.worker import worker_class
+from cluster.worker import Result, end_worker, worker_class
 from editors import EDITORS, get_editor, resolve_config
 from editors.base import Resources
 from editors.core.errors import InputError
@@ -73,14 +73,6 @@ class Asked(Rank):
             self.held, self.model = (folder, how), None
             self.model = load_sharded(folder, **how)
         return work(self.model)
-
-    def pid(self):
-        return os.getpid()
-
-
-@pytest.fixture
-def asked_ranks(monkeypatch):
-    monkeypatch.setattr(cluster.gang, "Rank", Asked)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +140,36 @@ def test_weights_may_stay_in_main_memory(ask, folders):
         close(seen, logits(load_model(folders["tiny_gptj"])))
 
 
+def test_weights_that_would_stay_in_float32_are_refused(ask, folders):
+    with pytest.raises(InputError, match=r"keeps some weights \(wo\) in float32.*dtype: bfloat16"):
+        ask(logits, folders["tiny_t5"], dtype="float16")
+
+
+def interrupted(model):
+    """Whether a weight was left whole by an error in the middle of a module, and after `tidy`."""
+    from cluster.zero3 import tidy
+
+    def stop(*_):
+        raise ArithmeticError
+
+    down = model.submodule(model.down_path(1))
+    hook = down.register_forward_pre_hook(stop)
+    try:
+        logits(model)
+    except ArithmeticError:
+        hook.remove()
+    whole = [bool(down.weight.numel())]
+    tidy(model.module)
+    return [*whole, bool(down.weight.numel())], logits(model)
+
+
+def test_an_error_inside_a_module_leaves_nothing_whole(ask, folders):
+    for whole, seen in ask(interrupted, folders["tiny_gptj"]):
+        assert whole == [True, False]
+        close(seen, logits(load_model(folders["tiny_gptj"])))
+
+
+
 # --- editors
 
 
@@ -156,7 +178,8 @@ def edits(name, model: LanguageModel):
     patch on."""
     editor = get_editor(name)
     fields = editor.Config.model_fields.keys() - (() if model.has_encoder else {"encoder_layers"})
-    config = resolve_config(name, model.module.config, {name: SETTINGS[name] for name in fields & SETTINGS.keys()})
+    wanted = {field: value for field, value in SETTINGS.items() if field in fields}
+    config = resolve_config(name, model.module.config, wanted)
     texts = [f"The {word} of {word}s is {word}." for word in ("cat", "dog", "sun", "sea")] * 20
     layers = editor.statistics_layers(config)
     moments = second_moments(model, layers, texts, 1000) if layers else {}
@@ -246,6 +269,10 @@ def processes(text):
     return found
 
 
+def free_cpus():
+    return ray.available_resources().get("CPU", 0)
+
+
 def eventually(condition, seconds=20.0):
     until = time.monotonic() + seconds
     while not condition():
@@ -253,20 +280,23 @@ def eventually(condition, seconds=20.0):
         time.sleep(0.1)
 
 
+SPEC = WorkerSpec(devices=2, gpus=0, timeout=8)
+
+
 @pytest.fixture
-def led(gang, make_plan, tmp_path):
+def led(make_plan, tmp_path):
     """A gang under a worker actor, as a campaign has it, up and with ranks of its own; and a task for it."""
     before = set(processes("ray::Rank"))
     store = Store.create(tmp_path / "store")
-    spec = WorkerSpec(devices=2, gpus=0, timeout=4)
-    actor, options = worker_class(spec)
-    worker = actor.options(**options).remote(store.root, spec)
-    ray.get(worker.ready.remote())
-    ranks = sorted(set(processes("ray::Rank")) - before)
-    assert len(ranks) == 2
-    yield worker, ranks, next(iter(make_plan(editors=["identity"]).tasks.values()))
-    ray.kill(worker)
-    eventually(lambda: not any(Path(f"/proc/{rank}").exists() for rank in ranks))
+    actor, options = worker_class(SPEC)
+    worker = actor.options(**options).remote(store.root, SPEC)
+    try:
+        ray.get(worker.ready.remote())
+        ranks = sorted(set(processes("ray::Rank")) - before)
+        assert len(ranks) == 2
+        yield worker, ranks, next(iter(make_plan(editors=["identity"]).tasks.values()))
+    finally:
+        end_worker(worker, SPEC)
 
 
 def gone(ranks):
@@ -275,22 +305,26 @@ def gone(ranks):
 
 def test_the_death_of_a_rank_ends_the_gang_within_seconds(led):
     worker, ranks, task = led
+    running = worker.run.remote(1, task, 1)
     os.kill(ranks[1], signal.SIGKILL)
     started = time.monotonic()
     with pytest.raises(ray.exceptions.RayError, match="is lost"):
-        ray.get(worker.run.remote(1, task, 1))
+        ray.get(running)
     assert time.monotonic() - started < 10
     eventually(gone(ranks))
     with pytest.raises(ray.exceptions.RayError, match="is lost"):  # what is queued does not run on
         ray.get(worker.run.remote(1, task, 1))
 
 
-def test_a_rank_that_hangs_ends_the_gang_in_time(led):
-    worker, ranks, task = led
+def test_a_rank_that_hangs_ends_the_gang_in_time(make_plan, tmp_path):
+    before = set(processes("ray::Rank"))
+    gang = Gang(Store.create(tmp_path / "store").root, WorkerSpec(devices=2, gpus=0, timeout=5))
+    gang.prepare()
+    ranks = sorted(set(processes("ray::Rank")) - before)
     os.kill(ranks[1], signal.SIGSTOP)
     started = time.monotonic()
-    with pytest.raises(ray.exceptions.RayError, match=r"did not answer within 4 s|is lost"):
-        ray.get(worker.run.remote(1, task, 1))
+    with pytest.raises(GangLost, match=r"did not answer within 5 s|is lost"):
+        gang.run(next(iter(make_plan(editors=["identity"]).tasks.values())))
     assert time.monotonic() - started < 30
     eventually(gone(ranks))
 
@@ -299,6 +333,9 @@ def test_ranks_die_with_who_leads_them(led):
     worker, ranks, _ = led
     ray.kill(worker)
     eventually(gone(ranks))
+    taken = free_cpus()
+    end_worker(worker, SPEC)
+    eventually(lambda: free_cpus() == taken + 2)
 
 
 def test_a_gang_without_room_is_an_error_after_a_time(tmp_path):
@@ -309,18 +346,15 @@ def test_a_gang_without_room_is_an_error_after_a_time(tmp_path):
         gang.prepare()
 
 
-def test_ranks_that_fare_differently_are_no_gang_any_more(tmp_path, monkeypatch, make_plan):
-    class Odd(Rank):
-        def run(self, task, *arguments):
-            return super().run(task) if self._number else type(super().run(task))("failed")
-
-    monkeypatch.setattr(cluster.gang, "Rank", Odd)
-    gang = Gang(Store.create(tmp_path / "store").root, WorkerSpec(devices=2, timeout=30))
-    gang.prepare()
+@pytest.mark.parametrize("outcome", ["failed", "out of memory"])
+def test_ranks_that_fare_differently_are_no_gang_any_more(tmp_path, monkeypatch, make_plan, outcome):
+    gang = Gang(Store.create(tmp_path / "store").root, WorkerSpec(devices=2))
     [task, *_] = make_plan(editors=["identity"]).tasks.values()
-    with pytest.raises(GangLost, match="fell out of step"):
+    monkeypatch.setattr(gang, "_all", lambda *_: [Result("done"), Result(outcome, detail="too large")])
+    if outcome == "out of memory":  # which is worth knowing
+        assert gang.run(task).detail == "too large"
+    with pytest.raises(GangLost, match=f"(?s)fell out of step.*rank 1: {outcome} too large"):
         gang.run(task)
-    assert not gang._ranks
 
 
 @pytest.mark.parametrize("fields", [{"offload": "nvme"}, {"nvme": "/tmp"}])
