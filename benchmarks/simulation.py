@@ -60,7 +60,7 @@ class SimulatedTask:
     def cost(self) -> float:
         return self.seconds
 
-    def node(self) -> Node:
+    def node(self, on_gpu: bool) -> Node:
         return Node(self.id, self.model, self.needs, self.cost, limit=3600.0)
 
     def record(self) -> TaskRecord:
@@ -93,7 +93,7 @@ class SimulatedPool:
     """A pool whose clock is its own: `wait` goes to the next event at once."""
 
     def __init__(self, workers: int, deaths_per_hour: float, seed: int) -> None:
-        self.room, self.now, self.deaths = workers, 0.0, 0
+        self.room, self.on_gpu, self.now, self.deaths = workers, True, 0.0, 0
         self.up_seconds = self.busy_seconds = 0.0
         self._rate, self._draw = deaths_per_hour / 3600, random.Random(seed)
         self._workers: dict[int, SimulatedWorker] = {}

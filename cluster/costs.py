@@ -166,7 +166,9 @@ def shards(shape: Shape, layers: Sequence[int], tokens: int) -> int:
     return max(1, round(statistics_seconds(shape, layers, tokens) / lasting))
 
 
-def time_limit(shape: Shape, seconds: float) -> float:
-    """After how many seconds a task of this cost hangs for sure: twenty times as long as it should take, ten minutes
-    for what takes no time, and on top of that the time in which any disk would have read the model."""
-    return max(600.0, 20 * seconds) + 4 * shape.parameters / 20e6
+def time_limit(shape: Shape, seconds: float, on_gpu: bool = True) -> float:
+    """After how many seconds a task of this cost hangs for sure: twenty times as long as it should take on such a
+    device, ten minutes for what takes no time, and on top of that the time in which any disk would have read the
+    model."""
+    slower = 1.0 if on_gpu else shape.rate / CPU_RATE
+    return max(600.0, 20 * seconds * slower) + 4 * shape.parameters / 20e6

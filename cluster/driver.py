@@ -45,6 +45,9 @@ class Pool(Protocol):
     @property
     def room(self) -> int: ...
 
+    @property
+    def on_gpu(self) -> bool: ...
+
     def start(self, worker: int) -> None:
         """Begins to start a worker; `wait` says when it is up."""
 
@@ -100,7 +103,7 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
         note("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=len(done), store=store.root)
         if len(done) < len(tasks):
             with connect() as pool:
-                state = CampaignState([task.node() for task in tasks], workers=pool.room, done=done,
+                state = CampaignState([task.node(pool.on_gpu) for task in tasks], workers=pool.room, done=done,
                                       limits=limits or Limits())
                 progress = _Run(plan, store, lease, pool, state, progress, watch, clock, store.failed()).go()
     note("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)

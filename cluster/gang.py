@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.campaign import WorkerSpec
 from cluster.store import Key, Store
+from cluster.version import code_version
 from cluster.work import Task
 from cluster.worker import Result, TaskRunner, place_of
 from editors.core.errors import InputError
@@ -62,8 +63,13 @@ class Gang:
         make = ray.remote(max_restarts=0, max_task_retries=0)(Rank)
         self._ranks = [make.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(
             self._group, number)).remote(self._root, self._spec, number) for number in range(self._spec.devices)]
-        address, *_ = self._all("arrive", patience=START_UP)
-        self._all("join", *address, patience=START_UP)
+        arrivals = self._all("arrive", patience=START_UP)
+        for number, (host, _, code) in enumerate(arrivals):
+            if code != code_version():
+                self._disband(f"rank {number}, on {host}, has another version: {code}; rank 0's leader has "
+                              f"{code_version()}. Install the same there")
+        host, port, _ = arrivals[0]
+        self._all("join", host, port, patience=START_UP)
 
     def run(self, task: Task, *arguments: Any) -> Result:
         """Rank 0's result. Raises `GangLost`, once the ranks are gone, where they did not all fare alike."""
@@ -143,8 +149,8 @@ class Rank:
         self._root, self._spec, self._number = store, spec, number
         self._module: Any = lambda: None
 
-    def arrive(self) -> tuple[str, int]:
-        """Where the others could find this rank, once it has come up."""
+    def arrive(self) -> tuple[str, int, str]:
+        """Where the others could find this rank, once it has come up, and the code that it runs."""
         device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
         # Ray shows each rank its own device alone, as number 0.
         os.environ.update(DS_ACCELERATOR=device, RANK=str(self._number), WORLD_SIZE=world, LOCAL_RANK="0",
@@ -157,7 +163,7 @@ class Rank:
 
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+            return ray.util.get_node_ip_address(), probe.getsockname()[1], code_version()
 
     def join(self, host: str, port: int) -> None:
         """Returns once all ranks have met at this address."""

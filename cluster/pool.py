@@ -123,6 +123,10 @@ class RayPool:
         return self._spec.count or self.fit
 
     @property
+    def on_gpu(self) -> bool:
+        return bool(self._spec.gpus)
+
+    @property
     def fit(self) -> int:
         """How many workers the nodes that there are could hold, were they empty. The ranks of a gang may spread."""
         return sum(self._fits().values()) // self._spec.devices

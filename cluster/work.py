@@ -123,9 +123,10 @@ class Task(ABC):
     def key(self) -> Key:
         return Key(self.output, self.id)
 
-    def node(self) -> Node:
-        return Node(self.id, self.model.key, self.needs, self.cost, costs.time_limit(self.model.shape, self.cost),
-                    self.pieces)
+    def node(self, on_gpu: bool = True) -> Node:
+        """The task as the scheduler sees it, on workers with or without GPUs."""
+        return Node(self.id, self.model.key, self.needs, self.cost,
+                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits)

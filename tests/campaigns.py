@@ -55,7 +55,7 @@ class LocalPool:
     """Workers that run their tasks in this process, one after another."""
 
     def __init__(self, store, size=1):
-        self.room = size
+        self.room, self.on_gpu = size, False
         self.store, self.queue, self.ran = store, [], []
         self.benches = {}
 

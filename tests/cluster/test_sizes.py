@@ -98,6 +98,9 @@ def test_no_time_limit_trips_a_slow_machine():
     for task in plan_campaign("testbed", None, None).tasks.values():
         node = task.node()
         assert node.cost == task.cost and node.limit >= max(600, 20 * task.cost)
+        assert task.node(on_gpu=False) == node  # the reference of small models is a CPU
+    large = costs.Shape(6_000_000_000)
+    assert costs.time_limit(large, 60, on_gpu=False) > 100 * costs.time_limit(large, 60)
 
 
 # --- plans
