@@ -1,5 +1,7 @@
 # make demo    set everything up, run the quickstart campaign, print its table
 # make test    the whole test suite
+# make chaos   a campaign on a cluster whose workers, nodes and driver are killed at random: some minutes
+# make bench   what the driver costs, simulated at full size and on real workers, into benchmarks/
 # make check   ruff and mypy
 # make clean   remove the environment and the demo's results
 
@@ -8,13 +10,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test chaos bench check clean
 
 demo: $(INSTALLED)
 	$(BIN)/editfleet run quickstart --out results/quickstart
 
 test: $(INSTALLED)
 	$(BIN)/pytest
+
+chaos: $(INSTALLED)
+	$(BIN)/pytest -m chaos
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.simulation --out benchmarks/simulation.json
+	$(BIN)/python -m benchmarks.workers --out benchmarks/workers.json
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

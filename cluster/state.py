@@ -42,11 +42,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before lost workers are replac
 @dataclass(frozen=True)
 class Limits:
     """How much trouble is borne: how often a task may raise (`attempts`), lose its worker or the result of one and the
-    same task be damaged (`losses`), and for how many seconds there may be no worker at all (`unmanned`). `depth` is how
-    many tasks a worker has in flight."""
+    same task be damaged (`losses`), how many workers may be lost before they get to a task (`fruitless`, or twice as
+    many as there is room for), and for how many seconds there may be none at all (`unmanned`). `depth` is how many
+    tasks a worker has in flight."""
 
     attempts: int = 2
     losses: int = 3
+    fruitless: int = 5
     unmanned: float = 900.0
     depth: int = 2
 
@@ -208,7 +210,7 @@ class CampaignState:
             yield from self._blame(worker.tasks[0], reason, out_of_memory)
             return
         self._fruitless += 1
-        if self._fruitless > max(5, 2 * self._room) and not self.crew.up:
+        if self._fruitless > max(self._limits.fruitless, 2 * self._room) and not self.crew.up:
             yield from self._give_up(f"no worker could be kept alive; the last one: {reason}")
 
     def _blame(self, task: str, reason: str, out_of_memory: bool) -> Iterator[Instruction]:

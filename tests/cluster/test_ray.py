@@ -14,6 +14,7 @@ from cluster.campaign import WorkerSpec
 from cluster.driver import run_campaign
 from cluster.events import TaskCancelled, TaskDone, WorkerLost, WorkerUp
 from cluster.pool import RayPool, ray_pool
+from cluster.state import Limits
 from cluster.store import Store
 from editors.core.errors import InputError
 
@@ -124,7 +125,8 @@ def test_workers_of_another_version_are_turned_away(make_plan, tmp_path, monkeyp
 
 def test_workers_that_cannot_see_the_store_end_the_campaign(make_plan, tmp_path):
     store, elsewhere = Store.create(tmp_path / "store"), Store(tmp_path / "on another node")
-    outcome = run_campaign(make_plan(editors=["identity"]), store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)))
+    outcome = run_campaign(make_plan(editors=["identity"]), store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)),
+                           limits=Limits(fruitless=2))
     assert outcome.failed == 4
     [failure, *_] = store.standing(store.campaigns()[0]).failures
     assert "there is no store" in failure.reason
