@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
+from cluster.store import Store
 from editors.core.artefacts import Artefact
 from jobs.cli import app
 from jobs.console import CAMPAIGNS, find_campaign
@@ -169,6 +171,24 @@ def test_plan_lists_tasks_and_what_is_done(invoke, write_campaign, tmp_path):
 def test_plan_makes_no_store(invoke, write_campaign, tmp_path):
     assert invoke("plan", write_campaign(), "--out", tmp_path / "store").exit_code == 0
     assert not (tmp_path / "store").exists()
+
+
+def test_status_tells_who_runs_a_campaign_and_what_its_workers_are_at(invoke, done):
+    store = Store.open(done)
+    with store.lease("small") as lease:
+        lease.renew({"workers": 2, "starting": 1, "at": {"7": "rome on tiny: cases 1-2"}})
+        told = invoke("status", done).stdout
+        assert f"small is being run by process {os.getpid()} on " in told
+        assert "2 workers, 1 coming up" in told and "worker 7: rome on tiny: cases 1-2" in told
+        dead = store.driver().model_copy(update={"started": "long ago"})
+        (done / "driver.json").write_text(dead.model_dump_json())
+        assert "which is dead; running it again goes on" in invoke("status", done).stdout
+
+
+def test_run_writes_its_log_where_it_is_told(invoke, write_campaign, tmp_path):
+    assert invoke("run", write_campaign(), "--out", tmp_path / "store", "--log", tmp_path / "run.log").exit_code == 0
+    events = [line.split()[1] for line in (tmp_path / "run.log").read_text().splitlines()]
+    assert events[0] == "campaign-start" and events[-1] == "campaign-end" and events.count("task-done") == 9
 
 
 def test_status_of_a_finished_campaign(invoke, done):
