@@ -58,7 +58,7 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
             raise InputError(f"no node has room for a worker of {times}{spec.cpus} CPUs and {spec.gpus} GPUs; the "
                              f"cluster has {_total('CPU'):g} CPUs and {_total('GPU'):g} GPUs in all. Change `workers` "
                              "in the campaign")
-        with _terminable():
+        with _terminable(pool.interrupted):
             yield pool
     finally:
         pool.close()
@@ -84,16 +84,25 @@ def _connect(spec: WorkerSpec, address: str | None) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Lets SIGTERM, which `ray job stop` sends, end the block as Ctrl-C does; Ray's own handler aborts the process."""
+def _terminable(interrupted: threading.Event) -> Iterator[None]:
+    """Lets SIGTERM, which `ray job stop` sends, end the block as Ctrl-C does; Ray's own handler aborts the process.
+
+    What a handler raises is lost where Ray's own code was being run, so the event is set as well.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _total(resource: str) -> float:
@@ -110,6 +119,7 @@ class RayPool:
 
     def __init__(self, store: Store, spec: WorkerSpec) -> None:
         self._store, self._spec = store, spec
+        self.interrupted = threading.Event()
         self._actors: dict[int, Any] = {}
         self._places: dict[int, str] = {}  # worker -> the node it was started on
         self._refused: set[str] = set()
@@ -178,9 +188,12 @@ class RayPool:
         self._actors[worker].recall.remote(self._order_of[task])
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
-        """What has happened; blocks until something has, but not for longer than this."""
+        """What has happened; blocks until something has, but not for longer than this. Raises `KeyboardInterrupt` once
+        this process was told to end."""
         import ray
 
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
         if not self._calls:
             threading.Event().wait(seconds)
             return []
