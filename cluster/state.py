@@ -47,7 +47,7 @@ class Limits:
     tasks a worker has in flight."""
 
     attempts: int = 2
-    losses: int = 3
+    losses: int = 5
     fruitless: int = 5
     unmanned: float = 900.0
     depth: int = 2
