@@ -11,7 +11,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,25 +58,17 @@ def measure(workers: int, cases: int) -> dict[str, Any]:
     """Runs the campaign with so many workers in a store of its own."""
     planned, watches = plan(campaign(cases)), list[Watch]()
 
-    def watched(pool: RayPool) -> RayPool:
-        watches.append(Watch(pool.wait))
-        pool.wait = watches[-1].wait  # type: ignore[method-assign]
-        return pool
-
-    class Connection:
-        def __init__(self, store: Store) -> None:
-            self._context = ray_pool(store, WorkerSpec(count=workers))
-
-        def __enter__(self) -> RayPool:
-            return watched(self._context.__enter__())
-
-        def __exit__(self, *error: Any) -> None:
-            self._context.__exit__(*error)
+    @contextmanager
+    def connect() -> Iterator[RayPool]:
+        with ray_pool(store, WorkerSpec(count=workers)) as pool:
+            watches.append(Watch(pool.wait))
+            pool.wait = watches[-1].wait  # type: ignore[method-assign]
+            yield pool
 
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "store")
         cpu = time.process_time()
-        outcome = run_campaign(planned, store, lambda: Connection(store))
+        outcome = run_campaign(planned, store, connect)
         cpu = time.process_time() - cpu
     (seen,) = watches
     end = max(when for when, _ in seen.done)

@@ -31,6 +31,7 @@ from cluster.events import (
 from cluster.journal import note
 from cluster.lease import Lease
 from cluster.plan import Plan
+from cluster.records import last_line
 from cluster.state import CampaignState, Limits
 from cluster.store import Failure, Store
 from cluster.work import Task
@@ -182,8 +183,7 @@ class _Run:
 
     def _trouble(self, event: str, worker: int, task: str | None, reason: str, damaged: str | None = None) -> None:
         self._in_doubt = True
-        summary = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
-        note(event, level=logging.WARNING, task=task, worker=worker, damaged=damaged, reason=summary,
+        note(event, level=logging.WARNING, task=task, worker=worker, damaged=damaged, reason=last_line(reason),
              title=task and self._title(task))
 
     def _carry_out(self, instructions: Iterable[Instruction]) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.campaign import WorkerSpec
 from cluster.events import (
@@ -111,6 +111,14 @@ def _total(resource: str) -> float:
     return float(ray.cluster_resources().get(resource, 0))
 
 
+class _Call(NamedTuple):
+    """What a worker was asked: to come up, or to do a task; orders are numbered."""
+
+    worker: int
+    task: str | None = None
+    order: int = 0
+
+
 class RayPool:
     """A pool of `Worker` actors. It alone knows Ray handles; outside, a worker is a number.
 
@@ -123,9 +131,8 @@ class RayPool:
         self._actors: dict[int, Any] = {}
         self._places: dict[int, str] = {}  # worker -> the node it was started on
         self._refused: set[str] = set()
-        self._calls: dict[Any, tuple[int, str | None]] = {}  # object ref -> worker and its task (None: starting up)
+        self._calls: dict[Any, _Call] = {}  # by object ref
         self._orders = 0
-        self._order_of: dict[str, int] = {}  # task -> the number it was last handed out under
 
     @property
     def room(self) -> int:
@@ -167,25 +174,27 @@ class RayPool:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
             self._places[worker] = node
         self._actors[worker] = actor.options(**options).remote(self._store.root, self._spec)
-        self._calls[self._actors[worker].ready.remote()] = (worker, None)
+        self._calls[self._actors[worker].ready.remote()] = _Call(worker)
 
     def retire(self, worker: int) -> None:
         """Ends a worker, whatever it is doing."""
         from cluster.worker import end_worker
 
         self._places.pop(worker, None)
-        self._calls = {call: about for call, about in self._calls.items() if about[0] != worker}
+        self._calls = {ref: call for ref, call in self._calls.items() if call.worker != worker}
         end_worker(self._actors.pop(worker), self._spec)
 
     def assign(self, worker: int, task: Task, parts: int) -> None:
         """Begins a task on a worker that is up, or puts it in its queue."""
         self._orders += 1
-        self._calls[self._actors[worker].run.remote(self._orders, task, parts)] = (worker, task.id)
-        self._order_of[task.id] = self._orders
+        ref = self._actors[worker].run.remote(self._orders, task, parts)
+        self._calls[ref] = _Call(worker, task.id, self._orders)
 
     def recall(self, worker: int, task: str) -> None:
         """Takes a task out of a worker's queue, unless it has begun."""
-        self._actors[worker].recall.remote(self._order_of[task])
+        for call in self._calls.values():
+            if (call.worker, call.task) == (worker, task):
+                self._actors[worker].recall.remote(call.order)
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
         """What has happened; blocks until something has, but not for longer than this. Raises `KeyboardInterrupt` once
@@ -197,20 +206,20 @@ class RayPool:
         if not self._calls:
             threading.Event().wait(seconds)
             return []
-        calls = list(self._calls)
-        if not ray.wait(calls, num_returns=1, timeout=seconds)[0]:
+        refs = list(self._calls)
+        if not ray.wait(refs, num_returns=1, timeout=seconds)[0]:
             return []
-        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
-        return [event for call in ready if (event := self._event(call))]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        return [event for ref in ready if (event := self._event(ref))]
 
-    def _event(self, call: Any) -> WorkerEvent | None:
+    def _event(self, ref: Any) -> WorkerEvent | None:
         import ray
 
-        if call not in self._calls:
+        if ref not in self._calls:
             return None  # of a worker that was lost a moment ago
-        worker, task = self._calls.pop(call)
+        worker, task, _ = self._calls.pop(ref)
         try:
-            answer = ray.get(call)
+            answer = ray.get(ref)
         except ray.exceptions.RayError as lost:
             self.retire(worker)  # it may only be cut off: then it must not go on writing
             return WorkerLost(worker, str(lost), isinstance(lost, ray.exceptions.OutOfMemoryError))

@@ -78,6 +78,11 @@ class CampaignRecord(_Record):
     costs: int = 0
 
 
+def last_line(reason: str) -> str:
+    """What a traceback, or any other reason, comes down to."""
+    return (reason.strip() or "no reason given").splitlines()[-1]
+
+
 class Failure(_Record):
     """Why a task was set aside: the reason in full, and its last line."""
 
@@ -87,7 +92,7 @@ class Failure(_Record):
 
     @property
     def summary(self) -> str:
-        return self.reason.strip().splitlines()[-1]
+        return last_line(self.reason)
 
 
 @dataclass(frozen=True)

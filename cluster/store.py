@@ -290,10 +290,10 @@ class Store:
 
     def standing(self, record: CampaignRecord) -> Standing:
         done = frozenset(self.done(task.key for task in record.tasks))
-        there = self._files.sizes("failures")
+        failed = self.failed()
         failures = []
         for task in record.tasks:
-            if task.id not in done and f"{task.id}.json" in there:
+            if task.id not in done and task.id in failed:
                 with contextlib.suppress(OSError, ValidationError):
                     failures.append(Failure.model_validate_json(self._files.read(_place("failures", task.id))))
         return Standing(done, tuple(failures))

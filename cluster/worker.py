@@ -112,7 +112,7 @@ class Worker:
 
     def __init__(self, store: str, spec: WorkerSpec) -> None:
         self._runner = new_runner(store, spec)
-        self._begun, self._recalled = set[int](), set[int]()
+        self._begun, self._recalled = 0, set[int]()
         self._door = threading.Lock()
 
     def ready(self) -> Arrival:
@@ -121,9 +121,9 @@ class Worker:
         return arrive()
 
     def run(self, number: int, task: Task, parts: int) -> Result:
-        """What its runner returns, unless the order of this number was recalled."""
+        """What its runner returns, unless the order of this number was recalled. Numbers grow."""
         with self._door:
-            self._begun.add(number)
+            self._begun = number
             if number in self._recalled:
                 return Result("recalled")
         return self._runner.run(task, parts)
@@ -132,7 +132,7 @@ class Worker:
     def recall(self, number: int) -> None:
         """An order that has not begun will not be carried out; answers while another is."""
         with self._door:
-            if number not in self._begun:
+            if number > self._begun:
                 self._recalled.add(number)
 
 

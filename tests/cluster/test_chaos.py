@@ -18,6 +18,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from cluster.store import Store
+from tests.cluster.processes import titled
 
 pytestmark = pytest.mark.chaos
 
@@ -61,14 +62,7 @@ def start(campaign, store, *arguments):
 
 def workers():
     """Process ids of the workers that are up."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if (entry / "cmdline").read_bytes().startswith(b"ray::Worker"):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return sorted(found)
+    return titled("ray::Worker")
 
 
 class Chaos:

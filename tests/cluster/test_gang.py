@@ -30,6 +30,7 @@ from editors.core.models import LanguageModel
 from editors.core.overlay import overlay
 from editors.core.requests import EditRequest
 from editors.core.statistics import second_moments
+from tests.cluster.processes import titled
 
 KINDS = ("tiny_gptj", "tiny_t5", "tiny_gated_t5")
 REQUESTS = [
@@ -255,20 +256,6 @@ def test_only_rank_0_writes_and_all_start_from_one_checkpoint(tmp_path):
 # --- ends
 
 
-def processes(text):
-    """Ids of the processes whose title has this in it."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if text in title:
-                found.append(int(entry.name))
-    return found
-
-
 def free_cpus():
     return ray.available_resources().get("CPU", 0)
 
@@ -286,13 +273,13 @@ SPEC = WorkerSpec(devices=2, gpus=0, timeout=8)
 @pytest.fixture
 def led(make_plan, tmp_path):
     """A gang under a worker actor, as a campaign has it, up and with ranks of its own; and a task for it."""
-    before = set(processes("ray::Rank"))
+    before = set(titled("ray::Rank"))
     store = Store.create(tmp_path / "store")
     actor, options = worker_class(SPEC)
     worker = actor.options(**options).remote(store.root, SPEC)
     try:
         ray.get(worker.ready.remote())
-        ranks = sorted(set(processes("ray::Rank")) - before)
+        ranks = sorted(set(titled("ray::Rank")) - before)
         assert len(ranks) == 2
         yield worker, ranks, next(iter(make_plan(editors=["identity"]).tasks.values()))
     finally:
@@ -317,10 +304,10 @@ def test_the_death_of_a_rank_ends_the_gang_within_seconds(led):
 
 
 def test_a_rank_that_hangs_ends_the_gang_in_time(make_plan, tmp_path):
-    before = set(processes("ray::Rank"))
+    before = set(titled("ray::Rank"))
     gang = Gang(Store.create(tmp_path / "store").root, WorkerSpec(devices=2, gpus=0, timeout=5))
     gang.prepare()
-    ranks = sorted(set(processes("ray::Rank")) - before)
+    ranks = sorted(set(titled("ray::Rank")) - before)
     os.kill(ranks[1], signal.SIGSTOP)
     started = time.monotonic()
     with pytest.raises(GangLost, match=r"did not answer within 5 s|is lost"):

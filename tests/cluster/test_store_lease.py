@@ -57,7 +57,9 @@ def record(store):
 
 
 def change(store, **fields):
-    record(store).write_text(json.dumps({**json.loads(record(store).read_text()), **fields}))
+    partial = record(store).with_suffix(".partial")
+    partial.write_text(json.dumps({**json.loads(record(store).read_text()), **fields}))
+    partial.replace(record(store))  # whole at any moment, as a driver leaves it
 
 
 def test_the_record_tells_who_runs_what_and_how_far(store):
