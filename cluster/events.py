@@ -48,11 +48,14 @@ class WorkerUp:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """A worker died, was cut off, or never started. What it was doing may or may not have been done."""
+    """A worker died, was cut off, or never started. What it was doing may or may not have been done.
+
+    It went `with_node` where its machine, or the way there, was lost."""
 
     worker: int
     reason: str
     out_of_memory: bool = False
+    with_node: bool = False
 
 
 @dataclass(frozen=True)

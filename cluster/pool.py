@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from editors.core.errors import InputError
 
 LOCAL_OBJECT_STORE = 128 << 20  # bytes; a task on its way to a worker is some hundred KB
 CONNECT_TIMEOUT = 10.0  # seconds; Ray itself tries for many minutes
+GLANCE = 0.5  # seconds for which what is known of the nodes holds: asking takes long where there are many
 
 
 @contextmanager
@@ -133,6 +135,8 @@ class RayPool:
         self._refused: set[str] = set()
         self._calls: dict[Any, _Call] = {}  # by object ref
         self._orders = 0
+        self._nodes: list[dict[str, Any]] = []
+        self._looked = -GLANCE
 
     @property
     def room(self) -> int:
@@ -152,8 +156,10 @@ class RayPool:
         """How many workers, or ranks, each node could hold."""
         import ray
 
-        return {node["NodeID"]: self._fit(node["Resources"]) for node in ray.nodes()
-                if node["Alive"] and node["NodeID"] not in self._refused}
+        if time.monotonic() - self._looked >= GLANCE:
+            self._nodes, self._looked = [node for node in ray.nodes() if node["Alive"]], time.monotonic()
+        return {node["NodeID"]: self._fit(node["Resources"]) for node in self._nodes
+                if node["NodeID"] not in self._refused}
 
     def _fit(self, resources: dict[str, float]) -> int:
         by_cpu = resources.get("CPU", 0) // self._spec.cpus
@@ -215,14 +221,17 @@ class RayPool:
     def _event(self, ref: Any) -> WorkerEvent | None:
         import ray
 
+        from cluster.worker import went_with_node
+
         if ref not in self._calls:
             return None  # of a worker that was lost a moment ago
         worker, task, _ = self._calls.pop(ref)
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as lost:
+            departed = went_with_node(lost, self._places.get(worker))
             self.retire(worker)  # it may only be cut off: then it must not go on writing
-            return WorkerLost(worker, str(lost), isinstance(lost, ray.exceptions.OutOfMemoryError))
+            return WorkerLost(worker, str(lost), isinstance(lost, ray.exceptions.OutOfMemoryError), departed)
         if task is None:
             return self._welcome(worker, answer)
         match answer.outcome:

@@ -42,12 +42,14 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before lost workers are replac
 @dataclass(frozen=True)
 class Limits:
     """How much trouble is borne: how often a task may raise (`attempts`), lose its worker or the result of one and the
-    same task be damaged (`losses`), how many workers may be lost before they get to a task (`fruitless`, or twice as
-    many as there is room for), and for how many seconds there may be none at all (`unmanned`). `depth` is how many
-    tasks a worker has in flight."""
+    same task be damaged (`losses`), lose its worker together with the node (`departures`; a long task sees many where
+    machines come and go), how many workers may be lost before they get to a task (`fruitless`, or twice as many as
+    there is room for), and for how many seconds there may be none at all (`unmanned`). `depth` is how many tasks a
+    worker has in flight."""
 
     attempts: int = 2
     losses: int = 5
+    departures: int = 50
     fruitless: int = 5
     unmanned: float = 900.0
     depth: int = 2
@@ -76,6 +78,7 @@ class CampaignState:
         self._start_after = -math.inf
         self._raised: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
+        self._departed: Counter[str] = Counter()
         self._damaged: Counter[str] = Counter()
         self._parts: dict[str, int] = {}
 
@@ -107,8 +110,8 @@ class CampaignState:
             case WorkerUp(number):
                 self.crew.comes_up(number)
                 return
-            case WorkerLost(number, reason, out_of_memory):
-                yield from self._lose(number, reason, out_of_memory)
+            case WorkerLost():
+                yield from self._lose(event)
                 return
         if event.task not in self.crew.members[event.worker].tasks:
             return
@@ -185,11 +188,12 @@ class CampaignState:
             if worker.tasks and self._now - worker.since > (limit := self.agenda.nodes[worker.tasks[0]].limit):
                 reason = f"took longer than {limit:.0f} s, the time limit of task {worker.tasks[0]}"
                 yield Retire(number, reason)
-                yield from self._lose(number, reason)
+                yield from self._lose(WorkerLost(number, reason))
         if self.crew.up:
             self._manned = self._now
         elif self._now - self._manned > self._limits.unmanned:
-            reason = f"no worker came up within {self._limits.unmanned:.0f} s"
+            reason = (f"no worker came up within {self._limits.unmanned:.0f} s; run the command again once the cluster "
+                      "has room (`ray status` tells)")
             for number in list(self.crew.members):
                 self.crew.leaves(number)
                 yield Retire(number, reason)
@@ -198,31 +202,32 @@ class CampaignState:
     def _hope(self) -> None:
         self._fruitless, self._pauses, self._start_after = 0, 0, -math.inf
 
-    def _lose(self, number: int, reason: str, out_of_memory: bool = False) -> Iterator[Instruction]:
+    def _lose(self, event: WorkerLost) -> Iterator[Instruction]:
         """A worker is gone. Only the task it was at is held to blame."""
-        worker = self.crew.leaves(number)
+        worker = self.crew.leaves(event.worker)
         if self._now >= self._start_after:  # those lost during a pause are lost by the same cause
             self._start_after = self._now + min(FIRST_PAUSE * 2.0 ** self._pauses, LONGEST_PAUSE)
             self._pauses += 1
         if worker.tasks:
             for task in list(worker.tasks)[1:]:
                 yield from self._again(task)
-            yield from self._blame(worker.tasks[0], reason, out_of_memory)
+            yield from self._blame(worker.tasks[0], event)
             return
         self._fruitless += 1
         if self._fruitless > max(self._limits.fruitless, 2 * self._room) and not self.crew.up:
-            yield from self._give_up(f"no worker could be kept alive; the last one: {reason}")
+            yield from self._give_up(f"no worker could be kept alive; the last one: {event.reason}")
 
-    def _blame(self, task: str, reason: str, out_of_memory: bool) -> Iterator[Instruction]:
-        if out_of_memory and self._can_split(task):
-            yield from self._split(task, reason)
+    def _blame(self, task: str, event: WorkerLost) -> Iterator[Instruction]:
+        if event.out_of_memory and self._can_split(task):
+            yield from self._split(task, event.reason)
             return
-        self._lost[task] += 1
-        if self._lost[task] < self._limits.losses:
+        what, losses, limit = (("its node", self._departed, self._limits.departures) if event.with_node else
+                               ("its worker", self._lost, self._limits.losses))
+        losses[task] += 1
+        if losses[task] < limit:
             yield from self._again(task)
         else:
-            yield from self._set_aside(
-                task, f"lost its worker {self._limits.losses} times; the last time: {reason}")
+            yield from self._set_aside(task, f"lost {what} {limit} times; the last time: {event.reason}")
 
     def _give_up(self, reason: str) -> Iterator[SetAside]:
         for task, status in self.agenda.status.items():

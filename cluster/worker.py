@@ -149,6 +149,12 @@ def end_worker(actor: Any, spec: WorkerSpec) -> None:
             ray.util.remove_placement_group(ray.util.get_placement_group(place_of(actor._actor_id.hex())))
 
 
+def went_with_node(error: ray.exceptions.RayError, node: str | None) -> bool:
+    """Whether an actor on this node was lost because the node was, or the way there."""
+    return isinstance(error, ray.exceptions.ActorUnavailableError) or (
+        node is not None and not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node))
+
+
 def place_of(actor_id: str | None) -> str:
     """The name of the placement group of the gang that an actor leads; none where no actor does."""
     return f"gang-{actor_id}" if actor_id else ""

@@ -103,13 +103,14 @@ def _progress(screen: Console) -> Iterator[Callable[[Progress], None]]:
 class _PlainLines:
     def __init__(self, screen: Console) -> None:
         self._screen = screen
-        self._last = -PLAIN_INTERVAL
+        self._last, self._told = -PLAIN_INTERVAL, ""
 
     def __call__(self, progress: Progress) -> None:
         finished = progress.done + progress.failed == progress.tasks
-        if finished or time.monotonic() - self._last >= PLAIN_INTERVAL:
-            self._last = time.monotonic()
-            self._screen.print(_describe(progress))
+        line = _describe(progress)
+        if line != self._told and (finished or time.monotonic() - self._last >= PLAIN_INTERVAL):
+            self._last, self._told = time.monotonic(), line
+            self._screen.print(line)
 
 
 def _describe(progress: Progress) -> str:

@@ -134,6 +134,18 @@ def test_a_task_that_kills_its_workers_is_set_aside():
     assert state.finished
 
 
+def test_a_lost_node_is_hardly_held_against_a_task():
+    state, _ = started([Node("a")], losses=2, departures=4)
+    wait, worker = clock(state), 0
+    for with_node in (True, True, True, False, True):
+        told = state.handle(WorkerLost(worker, "power failure", with_node=with_node))
+        if told:
+            break
+        worker += 1
+        assert wait(60) == [StartWorker(worker)] and state.handle(WorkerUp(worker)) == [Assign(worker, "a")]
+    assert told == [SetAside("a", "lost its node 4 times; the last time: power failure")] and worker == 4
+
+
 def test_a_task_that_raises_twice_is_set_aside_with_all_that_needs_it():
     state, _ = started([Node("a", cost=9), Node("b", needs=("a",)), Node("c", needs=("b",)), Node("d")])
     assert state.handle(TaskFailed(0, "a", "ValueError: first")) == [Assign(0, "a")]
@@ -237,8 +249,9 @@ def test_a_campaign_without_workers_is_given_up_in_the_end():
     [start] = state.start()
     wait = clock(state)
     assert wait(60) == []
-    assert wait(1) == [Retire(start.worker, "no worker came up within 60 s"),
-                       SetAside("a", "no worker came up within 60 s")]
+    retire, set_aside = wait(1)
+    assert isinstance(retire, Retire) and retire.worker == start.worker
+    assert isinstance(set_aside, SetAside) and set_aside.reason.startswith("no worker came up within 60 s; run the")
     assert state.finished
 
 
@@ -462,10 +475,10 @@ class Cluster:
             return self.tell(Tick(self.now))
         if kind == "late" and self.ever - set(alive):
             return self.tell(TaskDone(min(self.ever - set(alive)), f"t{pick % 12}"))
-        if kind in ("lose", "killed") and alive:
+        if kind in ("lose", "killed", "node") and alive:
             worker = alive[pick % len(alive)]
             self.leave(worker)
-            return self.tell(WorkerLost(worker, "gone", kind == "killed"))
+            return self.tell(WorkerLost(worker, "gone", kind == "killed", kind == "node"))
         if kind == "cancel" and self.recalled:
             worker, task = sorted(self.recalled)[pick % len(self.recalled)]
             self.recalled.discard((worker, task))
@@ -493,7 +506,8 @@ class Cluster:
         return self.tell(TaskDone(worker, task))
 
 
-KINDS = ["go", "go", "go", "fail", "lose", "killed", "memory", "damage", "cancel", "room", "jump", "tick", "late"]
+KINDS = ["go", "go", "go", "fail", "lose", "killed", "node", "memory", "damage", "cancel", "room", "jump", "tick",
+         "late"]
 
 
 @settings(max_examples=500, deadline=None)
