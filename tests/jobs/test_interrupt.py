@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.processes import marked
+
 MARK = "EDITFLEET_TEST_RUN"
 LIMIT = 300  # seconds, on a machine that is busy with something else
 
@@ -22,18 +24,6 @@ def command(write_campaign, tmp_path):
     path = write_campaign(chunk=1, editors=[{"name": "ft", "config": {"layers": [1], "steps": 1000, "stop_loss": 0}}])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), MARK: uuid.uuid4().hex}
     return [sys.executable, "-m", "jobs.cli", "run", str(path), "--out", str(tmp_path / "store")], environment
-
-
-def survivors(mark):
-    """Processes that still run with the mark in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
-        except OSError:
-            continue
-    return found
 
 
 def wait_for(condition):
@@ -56,7 +46,7 @@ def test_an_interrupted_run_cleans_up_and_can_be_taken_up_again(command, tmp_pat
     stdout, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode == 130, stdout + stderr
     assert "run the same command again" in stderr and "Traceback" not in stderr
-    wait_for(lambda: not survivors(environment[MARK]))
+    wait_for(lambda: not marked(MARK, environment[MARK]))
     kept = {path.name: path.stat().st_mtime_ns for path in rows.glob("[!.]*")}
     assert 0 < len(kept) < 4
     if number == signal.SIGTERM:
