@@ -93,6 +93,10 @@ class Files(ABC):
         """A path to read the file at; what was fetched before is used again unless it is asked for `anew`."""
 
     @abstractmethod
+    def forget(self, name: str) -> None:
+        """Removes what was fetched of a file, if that is a copy."""
+
+    @abstractmethod
     def working(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """Yields a path where a file that the block reads, replaces and removes is kept."""
 
@@ -236,6 +240,9 @@ class LocalFiles(Files):
 
     def fetch(self, name: str, anew: bool = False) -> Path:
         return self._root / name
+
+    def forget(self, name: str) -> None:
+        pass
 
     @contextmanager
     def working(self, name: str) -> Iterator[Path]:

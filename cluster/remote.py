@@ -111,6 +111,10 @@ class RemoteFiles(Files):
                 partial.replace(path)
         return path
 
+    def forget(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._cache / name).unlink(missing_ok=True)
+
     def download(self, name: str, path: Path) -> None:
         with self.reading():
             self._fs.get_file(self._at(name), str(path))

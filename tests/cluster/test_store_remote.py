@@ -154,6 +154,16 @@ def test_a_damaged_local_copy_is_fetched_again(store):
     assert store.has(PATCH)
 
 
+def test_a_copy_that_is_forgotten_makes_room_and_is_fetched_again(store):
+    write_patch(store)
+    copy = store.local(PATCH)
+    store.forget(PATCH)
+    store.forget(PATCH)
+    assert not copy.exists() and store.has(PATCH) and store.local(PATCH) == copy
+    store.remove(PATCH)
+    assert not store.has(PATCH)
+
+
 def test_a_checkpoint_is_uploaded_while_training_and_found_the_next_time(store, monkeypatch):
     monkeypatch.setattr("cluster.remote.MIRROR_SECONDS", 0.05)
     key = Key("artefacts", "t")
