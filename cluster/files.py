@@ -133,7 +133,8 @@ class Files(ABC):
 
     def trouble(self, doing: str, error: Exception) -> StoreError:
         cure = CURES.get(trouble_number(error), self._cure(error))
-        return StoreError(f"cannot {doing} store '{self.root}': {getattr(error, 'strerror', None) or error}; {cure}. "
+        told = str(getattr(error, "strerror", None) or error).rstrip(".")
+        return StoreError(f"cannot {doing} store '{self.root}': {told}; {cure}. "
                           "Then run the same command again: what is done is kept")
 
     def _cure(self, error: Exception) -> str:

@@ -100,7 +100,9 @@ class Store:
         except FileNotFoundError:
             raise InputError(f"there is no store at '{place}' (no {MARKER}); `editfleet run CAMPAIGN --out {place}` "
                              "makes one") from None
-        except (StoreError, OSError, ValueError) as error:
+        except StoreError as error:
+            raise InputError(str(error)) from error
+        except (OSError, ValueError) as error:
             raise InputError(f"cannot read '{store.root}/{MARKER}': {error}") from error
         version = found.get("format") if isinstance(found, dict) else None
         if version != FORMAT:
