@@ -47,6 +47,7 @@ class SimulatedTask:
     needs: tuple[str, ...]
     seconds: float
     edits: int = 25
+    absorbs: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:

@@ -31,7 +31,7 @@ from cluster.events import (
 from cluster.journal import note
 from cluster.lease import Lease
 from cluster.plan import Plan
-from cluster.records import last_line
+from cluster.records import last_line, with_absorbed
 from cluster.state import CampaignState, Limits
 from cluster.store import Failure, Store
 from cluster.work import Task
@@ -96,8 +96,11 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
     tasks = plan.tasks.values()
     progress = Progress(len(tasks), sum(task.edits for task in tasks), sum(task.cost for task in tasks))
     with store.lease(plan.campaign.name) as lease:
-        store.write_campaign(plan.record(datetime.now(UTC)))
-        done = store.done(task.key for task in tasks)
+        record = plan.record(datetime.now(UTC))
+        store.write_campaign(record)
+        there = store.done(task.key for task in tasks)
+        remove_absorbed(store, plan, there, there)  # a driver may have died before it did
+        done = with_absorbed(there, record.tasks)
         store.clear_failures(done)
         for task in done:
             progress = progress.with_done(plan.tasks[task])
@@ -109,6 +112,13 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
                 progress = _Run(plan, store, lease, pool, state, progress, watch, clock, store.failed()).go()
     note("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)
     return progress
+
+
+def remove_absorbed(store: Store, plan: Plan, done: Iterable[str], there: Collection[str] | None = None) -> None:
+    """Removes the results that those of these tasks hold in themselves, or those of them that are `there`."""
+    for absorbed in (each for task in done for each in plan.tasks[task].absorbs):
+        if there is None or absorbed in there:
+            store.remove(plan.tasks[absorbed].key)
 
 
 @dataclass
@@ -165,6 +175,7 @@ class _Run:
                 if task in self.failed_before:
                     self.store.clear_failure(task)
                 self.progress = self.progress.with_done(self.plan.tasks[task])
+                remove_absorbed(self.store, self.plan, [task])
             case TaskFailed(worker, task, error):
                 self._trouble("task-failed", worker, task, error)
             case OutOfMemory(worker, task, error):
@@ -179,7 +190,8 @@ class _Run:
     def _put_away(self, damaged: str) -> None:
         if self.state.agenda.status.get(damaged) is Status.DONE:  # else it is being made anew already
             self.store.set_aside(self.plan.tasks[damaged].key)
-            self.progress = self.progress.with_done(self.plan.tasks[damaged], -1)
+            for lost in self.state.lost_with(damaged):
+                self.progress = self.progress.with_done(self.plan.tasks[lost], -1)
 
     def _trouble(self, event: str, worker: int, task: str | None, reason: str, damaged: str | None = None) -> None:
         self._in_doubt = True

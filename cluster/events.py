@@ -11,7 +11,8 @@ class Node:
     """A task as the scheduler sees it.
 
     `model` is what a worker has to load for it, `cost` is in any common unit. A worker that is at it for longer than
-    `limit` seconds is taken to hang. Where memory does not suffice, it can be done in up to `pieces` parts.
+    `limit` seconds is taken to hang. Where memory does not suffice, it can be done in up to `pieces` parts. Once it is
+    done, the results of those of its needs that it `absorbs` are gone.
     """
 
     id: str
@@ -20,6 +21,7 @@ class Node:
     cost: float = 1.0
     limit: float = math.inf
     pieces: int = 1
+    absorbs: tuple[str, ...] = ()
 
 
 # --- events

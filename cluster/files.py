@@ -93,6 +93,10 @@ class Files(ABC):
         """A path to read the file at; what was fetched before is used again unless it is asked for `anew`."""
 
     @abstractmethod
+    def forget(self, name: str) -> None:
+        """Removes what was fetched of a file, if that is a copy."""
+
+    @abstractmethod
     def working(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """Yields a path where a file that the block reads, replaces and removes is kept."""
 
@@ -129,7 +133,8 @@ class Files(ABC):
 
     def trouble(self, doing: str, error: Exception) -> StoreError:
         cure = CURES.get(trouble_number(error), self._cure(error))
-        return StoreError(f"cannot {doing} store '{self.root}': {getattr(error, 'strerror', None) or error}; {cure}. "
+        told = str(getattr(error, "strerror", None) or error).rstrip(".")
+        return StoreError(f"cannot {doing} store '{self.root}': {told}; {cure}. "
                           "Then run the same command again: what is done is kept")
 
     def _cure(self, error: Exception) -> str:
@@ -236,6 +241,9 @@ class LocalFiles(Files):
 
     def fetch(self, name: str, anew: bool = False) -> Path:
         return self._root / name
+
+    def forget(self, name: str) -> None:
+        pass
 
     @contextmanager
     def working(self, name: str) -> Iterator[Path]:

@@ -237,6 +237,9 @@ class RankStore(Store):
         else:
             yield self._nowhere / "artefact"
 
+    def forget(self, key: Key) -> None:
+        """Others may still be reading what the ranks of a machine share."""
+
     def checkpoint(self, key: Key) -> AbstractContextManager[Path]:
         return super().checkpoint(key) if self._writes else nullcontext(self._checkpoint(key))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -45,17 +45,24 @@ class _Record(BaseModel):
 
 
 class TaskRecord(_Record):
-    """A planned task: `title` is for people, `edits` how many edits it makes."""
+    """A planned task: `title` is for people, `edits` how many edits it makes; it `absorbs` the results of these tasks,
+    which are no longer there, and count as done, once its own is."""
 
     id: str
     kind: str
     output: Output
     title: str
     edits: int
+    absorbs: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
         return Key(self.output, self.id)
+
+
+def with_absorbed(there: Collection[str], tasks: Iterable[TaskRecord]) -> frozenset[str]:
+    """Ids of the tasks that are done: their results are `there`, or in one that is."""
+    return frozenset(there).union(*(task.absorbs for task in tasks if task.id in there))
 
 
 class DatasetRecord(_Record):

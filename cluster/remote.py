@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from cluster.files import MARKER, NO_ROOM, Files, trouble_number
 from editors.core.errors import InputError, StoreError
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # of the package, by protocol
+#: s3fs makes each request up to five times more, and waits up to 20 seconds: a server that is silent is given up after
+#: some minutes. AWS_MAX_ATTEMPTS wins.
+S3_ATTEMPTS = {"mode": "standard", "total_max_attempts": 3}
 MIRROR_SECONDS = 60.0  # between looks whether a working file has changed
 
 
@@ -31,7 +35,7 @@ class RemoteFiles(Files):
         super().__init__(root)
         protocol = root.partition("://")[0]
         try:
-            self._fs, self._path = fsspec.core.url_to_fs(root, use_listings_cache=False)
+            self._fs, self._path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_options(protocol))
         except ImportError as error:
             cure = f"pip install 'editfleet[{EXTRAS[protocol]}]'" if protocol in EXTRAS else str(error)
             raise InputError(f"a store at '{root}' needs a package that is not installed: {cure}") from error
@@ -111,6 +115,10 @@ class RemoteFiles(Files):
                 partial.replace(path)
         return path
 
+    def forget(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._cache / name).unlink(missing_ok=True)
+
     def download(self, name: str, path: Path) -> None:
         with self.reading():
             self._fs.get_file(self._at(name), str(path))
@@ -138,7 +146,10 @@ class RemoteFiles(Files):
         return super().trouble(doing, error)
 
     def _cure(self, error: Exception) -> str:
-        return "see that it can be reached from here, and that your credentials let you write there"
+        if isinstance(error, FileNotFoundError):
+            return "make that bucket first, or choose another --out"
+        return (f"see that it can be reached from {socket.gethostname()}, and that the credentials there let you read "
+                "and write it")
 
 
 class _Mirror:
@@ -177,6 +188,13 @@ class _Mirror:
         except FileNotFoundError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """What a driver is told in addition."""
+    if EXTRAS.get(protocol) != "s3" or "AWS_MAX_ATTEMPTS" in os.environ:
+        return {}
+    return {"config_kwargs": {"retries": S3_ATTEMPTS}}
 
 
 def _cache_folder() -> Path:

@@ -165,7 +165,11 @@ class CampaignState:
             yield from self._failed(task, error)
             return
         if self.agenda.status[damaged] is Status.DONE:
-            self.agenda.undo(damaged)
+            _, *absorbed = self.lost_with(damaged)
+            for each in (damaged, *absorbed):
+                self.agenda.undo(each)
+            for each in absorbed:
+                yield from self._again(each)
             self._damaged[damaged] += 1
             if self._damaged[damaged] < self._limits.losses:
                 yield from self._again(damaged)
@@ -173,6 +177,11 @@ class CampaignState:
                 yield from self._set_aside(damaged, f"its result was damaged {self._limits.losses} times; the last "
                                                     f"time: {error}")
         yield from self._again(task)
+
+    def lost_with(self, damaged: str) -> tuple[str, ...]:
+        """The tasks that have to be done again when the result of this one, which is done, is damaged."""
+        return damaged, *(need for need in self.agenda.nodes[damaged].absorbs
+                          if self.agenda.status[need] is Status.DONE)
 
     def _set_aside(self, task: str, reason: str) -> Iterator[SetAside]:
         return (SetAside(*each) for each in self.agenda.set_aside(task, reason))

@@ -44,6 +44,7 @@ from cluster.records import (
     Output,
     Standing,
     TaskRecord,
+    with_absorbed,
 )
 from cluster.seals import damage_of_table, damage_of_tensors, seal_tensors, sealed_table
 from editors.core.errors import InputError, StoreError
@@ -99,7 +100,9 @@ class Store:
         except FileNotFoundError:
             raise InputError(f"there is no store at '{place}' (no {MARKER}); `editfleet run CAMPAIGN --out {place}` "
                              "makes one") from None
-        except (StoreError, OSError, ValueError) as error:
+        except StoreError as error:
+            raise InputError(str(error)) from error
+        except (OSError, ValueError) as error:
             raise InputError(f"cannot read '{store.root}/{MARKER}': {error}") from error
         version = found.get("format") if isinstance(found, dict) else None
         if version != FORMAT:
@@ -188,6 +191,14 @@ class Store:
             if reason:
                 self._set_aside_if_possible(key)
         return {key.id for key, reason in zip(there, reasons, strict=True) if not reason}
+
+    def remove(self, key: Key) -> None:
+        """Removes a result, if it is there."""
+        self._files.remove(_name(key))
+
+    def forget(self, key: Key) -> None:
+        """Removes the copy of a remote result that this machine keeps to read it again."""
+        self._files.forget(_name(key))
 
     def set_aside(self, key: Key) -> None:
         """Moves a damaged result to `damaged/`; one that is sound, because it has been made again, stays."""
@@ -289,7 +300,7 @@ class Store:
         return f"{self.root}/{_place('failures', task)}"
 
     def standing(self, record: CampaignRecord) -> Standing:
-        done = frozenset(self.done(task.key for task in record.tasks))
+        done = with_absorbed(self.done(task.key for task in record.tasks), record.tasks)
         failed = self.failed()
         failures = []
         for task in record.tasks:

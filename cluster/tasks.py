@@ -133,6 +133,8 @@ class Workbench:
         moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
         with self.store.new_artefact(task.key) as path:
             save_moments(moments, path)
+        for shard in task.shards:  # each layer's may be of gigabytes
+            self.store.forget(shard.key)
 
     def _train(self, task: TrainTask) -> None:
         if shipped := task.shipped:

@@ -107,6 +107,12 @@ class Task(ABC):
         return ()
 
     @property
+    def absorbs(self) -> tuple[str, ...]:
+        """Ids of those of its `needs` whose results are all in its own, and that no other task needs: they are removed
+        once it is done."""
+        return ()
+
+    @property
     def edits(self) -> int:
         return 0
 
@@ -126,10 +132,11 @@ class Task(ABC):
     def node(self, on_gpu: bool = True) -> Node:
         """The task as the scheduler sees it, on workers with or without GPUs."""
         return Node(self.id, self.model.key, self.needs, self.cost,
-                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces)
+                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.absorbs)
 
     def record(self) -> TaskRecord:
-        return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits)
+        return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits,
+                          absorbs=self.absorbs)
 
 
 def _measured(measures: Measures) -> dict[str, Any]:
@@ -183,7 +190,8 @@ class StatisticsTask(Task):
 
 @dataclass(frozen=True)
 class MomentsTask(Task):
-    """The second moments of a whole text: the sum of those of its `shards`, in their order."""
+    """The second moments of a whole text: the sum of those of its `shards`, in their order. A shard's id holds the
+    text, the whole's tokens and the number of shards, so that it belongs to one sum in all campaigns."""
 
     kind = "moments"
     output = "artefacts"
@@ -196,6 +204,10 @@ class MomentsTask(Task):
     @property
     def needs(self) -> tuple[str, ...]:
         return tuple(shard.id for shard in self.shards)
+
+    @property
+    def absorbs(self) -> tuple[str, ...]:
+        return self.needs
 
     def identity(self) -> dict[str, Any]:
         first = self.shards[0]

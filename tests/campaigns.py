@@ -16,7 +16,8 @@ import torch
 import yaml
 
 import editors
-from cluster.events import TaskDone, TaskFailed, WorkerUp
+from cluster.events import ResultDamaged, TaskDone, TaskFailed, WorkerUp
+from cluster.store import Damaged
 from cluster.tasks import Workbench
 from editors.base import Editor, EditorConfig
 from editors.core.artefacts import Artefact
@@ -82,6 +83,8 @@ class LocalPool:
         self.ran.append(task.id)
         try:
             self.benches[worker].run(task, parts)
+        except Damaged as error:
+            return [ResultDamaged(worker, task.id, error.key.id, str(error))]
         except Exception as error:
             return [TaskFailed(worker, task.id, f"{type(error).__name__}: {error}")]
         return [TaskDone(worker, task.id)]

@@ -8,8 +8,10 @@ import torch
 from cluster import costs
 from cluster.driver import run_campaign
 from cluster.store import Store
+from cluster.tasks import Workbench
 from editors.core.statistics import load_moments, second_moments
 from evaluators.datasets import corpus
+from tests.campaigns import ROME
 
 
 @pytest.fixture
@@ -83,15 +85,73 @@ def read_by(task, model):
                 return
 
 
-def test_a_missing_shard_alone_is_done_again(make_plan, three_shards, store, local_pool):
-    planned = make_plan(editors=[spec for spec in make_plan().campaign.model_dump()["editors"]
-                                 if spec["name"] == "rome"])
-    run_campaign(planned, store, local_pool(store))
-    _, second, _ = of_kind(planned, "statistics")
-    [moments] = of_kind(planned, "moments")
-    before = store.local(moments.key).read_bytes()
-    for task in (second, moments):
-        store.local(task.key).unlink()
-    assert run_campaign(planned, store, local_pool(store)).failed == 0
-    assert local_pool.pools[1].ran == [second.id, moments.id]
-    assert store.local(moments.key).read_bytes() == before
+@pytest.fixture
+def rome_alone(make_plan, three_shards):
+    return make_plan(editors=[{"name": "rome", "config": ROME}])
+
+
+def present(store, tasks):
+    return [store.has(task.key) for task in tasks]
+
+
+def test_a_missing_shard_alone_is_done_again(rome_alone, store, local_pool):
+    first, _, third = of_kind(rome_alone, "statistics")
+    for task in (first, third):
+        Workbench(store).run(task)
+    assert run_campaign(rome_alone, store, local_pool(store)).failed == 0
+    assert set(local_pool.pools[0].ran) == set(rome_alone.tasks) - {first.id, third.id}
+
+
+def test_shards_go_once_their_sum_is_there_and_count_as_done(rome_alone, store, local_pool, make_plan):
+    shards, [moments] = of_kind(rome_alone, "statistics"), of_kind(rome_alone, "moments")
+    assert run_campaign(rome_alone, store, local_pool(store)).failed == 0
+    assert present(store, shards) == [False] * 3 and store.has(moments.key)
+    record = store.campaigns()[0]
+    assert store.standing(record).done == set(rome_alone.tasks)
+    outcome = run_campaign(rome_alone, store, local_pool(store))
+    assert (outcome.done, outcome.failed, len(local_pool.pools)) == (len(rome_alone.tasks), 0, 1)
+    other = make_plan(name="other", editors=[{"name": "rome", "config": {**ROME, "steps": 3}}])
+    assert moments.id in other.tasks and run_campaign(other, store, local_pool(store)).failed == 0
+    assert not {moments.id, *moments.needs} & {*local_pool.pools[1].ran}
+
+
+def test_shards_that_a_dead_driver_left_behind_go(rome_alone, store, local_pool):
+    shards, [moments] = of_kind(rome_alone, "statistics"), of_kind(rome_alone, "moments")
+    for task in (*shards, moments):
+        Workbench(store).run(task)
+    assert present(store, shards) == [True] * 3
+    assert run_campaign(rome_alone, store, local_pool(store)).failed == 0
+    assert present(store, shards) == [False] * 3
+    assert not {moments.id, *moments.needs} & {*local_pool.pools[0].ran}
+
+
+def test_a_damaged_sum_has_its_shards_made_again(rome_alone, store, local_pool, make_plan):
+    moments, = of_kind(rome_alone, "moments")
+    run_campaign(rome_alone, store, local_pool(store))
+    path = store.local(moments.key)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1])
+    assert store.standing(store.campaigns()[0]).done == set(rome_alone.tasks) - {moments.id, *moments.needs}
+    assert run_campaign(rome_alone, store, local_pool(store)).failed == 0
+    assert local_pool.pools[1].ran == [*moments.needs, moments.id] and path.read_bytes() == sound
+
+
+def test_a_sum_found_damaged_by_its_reader_has_its_shards_made_again(rome_alone, store, local_pool):
+    """In the middle of a run: the driver takes the sum for sound, as it does where it would have to fetch it."""
+    moments, = of_kind(rome_alone, "moments")
+    run_campaign(rome_alone, store, local_pool(store))
+    [score, *_] = of_kind(rome_alone, "score")
+    store.remove(score.key)
+    path = store.local(moments.key)
+    sound = path.read_bytes()
+
+    class Harmful(type(store)):
+        def done(self, keys):
+            found = super().done(keys)
+            path.write_bytes(sound[:-1])
+            return found
+
+    outcome = run_campaign(rome_alone, Harmful(store.root), local_pool(store))
+    assert (outcome.done, outcome.failed) == (len(rome_alone.tasks), 0)
+    assert local_pool.pools[1].ran == [score.id, *moments.needs, moments.id, score.id]
+    assert path.read_bytes() == sound and not any(present(store, of_kind(rome_alone, "statistics")))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
+import threading
 import uuid
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import boto3
 import fsspec
@@ -154,6 +158,16 @@ def test_a_damaged_local_copy_is_fetched_again(store):
     assert store.has(PATCH)
 
 
+def test_a_copy_that_is_forgotten_makes_room_and_is_fetched_again(store):
+    write_patch(store)
+    copy = store.local(PATCH)
+    store.forget(PATCH)
+    store.forget(PATCH)
+    assert not copy.exists() and store.has(PATCH) and store.local(PATCH) == copy
+    store.remove(PATCH)
+    assert not store.has(PATCH)
+
+
 def test_a_checkpoint_is_uploaded_while_training_and_found_the_next_time(store, monkeypatch):
     monkeypatch.setattr("cluster.remote.MIRROR_SECONDS", 0.05)
     key = Key("artefacts", "t")
@@ -220,8 +234,47 @@ def test_a_campaigns_task_runs_into_s3(s3, make_plan):
 
 
 def test_a_bucket_that_is_not_there(s3):
-    with pytest.raises(InputError, match=r"cannot write to store 's3://no-such-bucket/x'.*credentials"):
+    with pytest.raises(InputError, match=r"cannot write to store 's3://no-such-bucket/x'.*bucket does not exist; make"):
         Store.create("s3://no-such-bucket/x")
+
+
+def test_keys_that_are_wrong_or_missing(s3, server, monkeypatch):
+    def refuse(after):
+        request = Request(f"{server}/moto-api/reset-auth", after.encode(), {"Content-Type": "text/plain"})
+        urlopen(request).close()
+
+    refuse("0")
+    try:
+        for use in (Store.create, Store.open, Store.occupied):
+            with pytest.raises((InputError, StoreError), match=f"from {socket.gethostname()}, and that the cred"):
+                use(s3)
+    finally:
+        refuse("inf")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(InputError, match=r"^cannot read store 's3://.*locate credentials; see that"):
+        Store.open(s3)
+
+
+def test_a_server_that_does_not_answer_is_given_up_soon(s3, monkeypatch):
+    """Whoever calls it is hung up on; s3fs alone would call 25 times for each request."""
+    calls = []
+
+    def hang_up(server):
+        with contextlib.suppress(OSError):
+            while True:
+                server.accept()[0].close()
+                calls.append(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        threading.Thread(target=hang_up, args=[silent], daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(InputError, match="see that it can be reached"):
+            Store.open(s3)
+        assert 2 <= len(calls) <= 15
+        silent.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_server_that_goes_away(monkeypatch, s3):
