@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
 import time
 import weakref
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.campaign import WorkerSpec
+from cluster.scratch import Scratch
 from cluster.store import Key, Store
 from cluster.version import code_version
 from cluster.work import Task
@@ -56,7 +56,8 @@ class Gang:
         self._lost = ""
 
     def prepare(self) -> None:
-        """Finds a place for all ranks, and starts them. Raises `InputError` where there is none in time."""
+        """Finds a place for all ranks, and starts them. Raises `InputError` where there is none in time, or none where
+        the weights can be kept as the campaign wants."""
         self._group = place(self._spec)
         options = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus or 0,
                    "runtime_env": {"env_vars": ENVIRONMENT}}
@@ -106,6 +107,9 @@ class Gang:
             try:
                 ray.get(done)
             except ray.exceptions.RayError as error:
+                if isinstance(cause := getattr(error, "cause", None), InputError):
+                    self._end(str(cause))
+                    raise cause from error
                 self._disband(f"rank {calls.index(done[0])} of {len(calls)} is lost: {error}")
             deadline = deadline or time.monotonic() + patience
         return ray.get(calls)
@@ -148,9 +152,11 @@ class Rank:
     def __init__(self, store: str, spec: WorkerSpec, number: int) -> None:
         self._root, self._spec, self._number = store, spec, number
         self._module: Any = lambda: None
+        self._files: Path | None = None
 
     def arrive(self) -> tuple[str, int, str]:
-        """Where the others could find this rank, once it has come up, and the code that it runs."""
+        """Where the others could find this rank, once it has come up, and the code that it runs. Raises `InputError`
+        where weights cannot be kept in files."""
         device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
         # Ray shows each rank its own device alone, as number 0.
         os.environ.update(DS_ACCELERATOR=device, RANK=str(self._number), WORLD_SIZE=world, LOCAL_RANK="0",
@@ -159,8 +165,10 @@ class Rank:
 
         if device == "cpu":  # else an operation is compiled for half a minute, to reduce what is never reduced
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        import cluster.zero3  # noqa: F401
+        from cluster.zero3 import weight_files
 
+        if self._spec.nvme is not None:
+            self._files = weight_files(self._spec.nvme)
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1], code_version()
@@ -197,7 +205,7 @@ class Rank:
     def _load(self, path: str, *, device: str, dtype: str) -> LanguageModel:
         from cluster.zero3 import load_sharded
 
-        model = load_sharded(path, device=device, dtype=dtype, offload=self._spec.offload, nvme=self._spec.nvme)
+        model = load_sharded(path, device=device, dtype=dtype, offload=self._spec.offload, files=self._files)
         self._module = weakref.ref(model.module)
         return model
 
@@ -209,18 +217,16 @@ class RankStore(Store):
         vars(self).update(vars(store))
         self._writes = writes
         self._missing: Key | None = None
-        self._nowhere = Path(tempfile.mkdtemp(prefix="editfleet-rank-"))
-        weakref.finalize(self, shutil.rmtree, self._nowhere, ignore_errors=True)
+        self._nowhere = Scratch()
 
     def begin(self, key: Key) -> None:
         """Counts the result as missing from here on, whoever may write it meanwhile; keeps its checkpoint as it is."""
         self._missing = key
         if not self._writes:
+            self._nowhere.remove()
             with super().checkpoint(key) as found:
                 if found.exists():
                     shutil.copyfile(found, self._checkpoint(key))
-                else:
-                    self._checkpoint(key).unlink(missing_ok=True)
 
     def has(self, key: Key) -> bool:
         return key != self._missing and super().has(key)
@@ -235,10 +241,13 @@ class RankStore(Store):
             with super().new_artefact(key) as path:
                 yield path
         else:
-            yield self._nowhere / "artefact"
+            try:
+                yield self._nowhere.folder / "artefact"
+            finally:
+                self._nowhere.remove()
 
     def checkpoint(self, key: Key) -> AbstractContextManager[Path]:
         return super().checkpoint(key) if self._writes else nullcontext(self._checkpoint(key))
 
     def _checkpoint(self, key: Key) -> Path:
-        return self._nowhere / f"{key.id}.checkpoint"
+        return self._nowhere.folder / f"{key.id}.checkpoint"

@@ -133,6 +133,7 @@ class RayPool:
         self._refused: set[str] = set()
         self._calls: dict[Any, _Call] = {}  # by object ref
         self._orders = 0
+        self._proven = False  # whether a worker has come up: then what keeps one from it need not last
 
     @property
     def room(self) -> int:
@@ -222,6 +223,8 @@ class RayPool:
             answer = ray.get(ref)
         except ray.exceptions.RayError as lost:
             self.retire(worker)  # it may only be cut off: then it must not go on writing
+            if not self._proven and isinstance(cause := getattr(lost, "cause", None), InputError):
+                raise cause from lost
             return WorkerLost(worker, str(lost), isinstance(lost, ray.exceptions.OutOfMemoryError))
         if task is None:
             return self._welcome(worker, answer)
@@ -240,6 +243,7 @@ class RayPool:
         if arrival.code == code_version():
             note("worker-up", worker=worker, host=arrival.host, pid=arrival.pid, node=arrival.node)
             self._places[worker] = arrival.node
+            self._proven = True
             return WorkerUp(worker)
         self._refused.add(arrival.node)
         self.retire(worker)
