@@ -1,7 +1,8 @@
 """A gang: several processes, each with a device of its own, that hold one model and run every task together.
 
 Each is a rank of a process group and holds a part of every weight (`cluster.zero3`). All run the same task on the same
-cases, in lockstep; rank 0 alone writes. What could look different to two of them is decided for all by who leads them.
+cases, in lockstep; rank 0 alone writes, once all have come to one result. What could look different to two of them is
+decided for all by who leads them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import socket
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ import ray
 import torch
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from safetensors import safe_open
 
 from cluster.campaign import WorkerSpec
 from cluster.scratch import Scratch
@@ -183,7 +185,7 @@ class Rank:
         self._runner = TaskRunner(self._root, self._spec)
         bench = self._runner.bench
         bench.load = self._load
-        bench.store = self._store = RankStore(bench.store, writes=self._number == 0)
+        bench.store = self._store = RankStore(bench.store, agree, writes=self._number == 0)
 
     def begin(self, task: Task) -> None:
         """Has all ranks start from the same: the result is missing, and so far the training has come."""
@@ -210,12 +212,24 @@ class Rank:
         return model
 
 
-class RankStore(Store):
-    """A store as one rank sees it. Every rank reads; what others than rank 0 write goes nowhere."""
+def agree(result: object) -> None:
+    """Returns once all ranks have come here with equal results. Raises where they have not, or one is lost."""
+    results: list[object] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(results, result)
+    if any(other != result for other in results):
+        raise RuntimeError(f"the ranks of a gang came to different results: {'; '.join(map(str, results))}")
 
-    def __init__(self, store: Store, *, writes: bool) -> None:
+
+class RankStore(Store):
+    """A store as one rank sees it. Every rank reads; what others than rank 0 write goes nowhere.
+
+    Nothing is written before all ranks `agree` on its form: to the evaluators a rank that is lost looks like a case
+    that cannot be edited, and what comes after would be wrong.
+    """
+
+    def __init__(self, store: Store, agree: Callable[[object], None], *, writes: bool) -> None:
         vars(self).update(vars(store))
-        self._writes = writes
+        self._agree, self._writes = agree, writes
         self._missing: Key | None = None
         self._nowhere = Scratch()
 
@@ -232,6 +246,7 @@ class RankStore(Store):
         return key != self._missing and super().has(key)
 
     def write_table(self, key: Key, table: pa.Table, provenance: dict[str, Any]) -> None:
+        self._agree([table.num_rows, *(case["case_id"] for case in provenance["failed"])])
         if self._writes:
             super().write_table(key, table, provenance)
 
@@ -240,9 +255,12 @@ class RankStore(Store):
         if self._writes:
             with super().new_artefact(key) as path:
                 yield path
+                self._agree(_shapes(path))
         else:
+            path = self._nowhere.folder / "artefact"
             try:
-                yield self._nowhere.folder / "artefact"
+                yield path
+                self._agree(_shapes(path))
             finally:
                 self._nowhere.remove()
 
@@ -251,3 +269,8 @@ class RankStore(Store):
 
     def _checkpoint(self, key: Key) -> Path:
         return self._nowhere.folder / f"{key.id}.checkpoint"
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

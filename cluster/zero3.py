@@ -77,6 +77,7 @@ def weight_files(nvme: str) -> Path:
         raise InputError(f"'offload: nvme' needs libaio and a C++ compiler, and host '{host}' lacks one: install "
                          "libaio-dev (Debian, Ubuntu) or libaio-devel (Fedora, RHEL) and g++ on every node, or take "
                          "'offload: cpu'")
+    AsyncIOBuilder().load(verbose=False)  # compiles for minutes where it never has
     return folder
 
 

@@ -296,13 +296,40 @@ def test_a_task_that_fails_on_all_ranks_fails_and_the_gang_goes_on(gang, make_pl
     assert gang.run(task).outcome == "done"
 
 
+def trip(subject, model):
+    """Makes rank 0 alone stumble over a case, as it does when the other one dies; None: never again."""
+    from editors.identity import Identity
+
+    def edit_each(self, requests):
+        if torch.distributed.get_rank() == 0 and any(request.subject == subject for request in requests):
+            raise RuntimeError("Connection reset by peer")
+        return upright(self, requests)
+
+    upright = getattr(Identity, "upright", Identity.edit_each)
+    Identity.upright, Identity.edit_each = upright, edit_each
+
+
+def test_what_the_ranks_do_not_agree_on_is_not_written(gang, ask, folders, make_plan):
+    planned = make_plan(editors=["identity"])
+    baseline, score = (next(task for task in planned.tasks.values() if task.kind == kind)
+                       for kind in ("baseline", "score"))
+    assert gang.run(baseline).outcome == "done"
+    ask(partial(trip, score.chunk.cases[0].subject), folders["tiny_gptj"])
+    result = gang.run(score)
+    ask(partial(trip, None), folders["tiny_gptj"])
+    assert result.outcome == "failed" and "came to different results" in result.detail
+    assert not gang._store.has(score.key)
+    assert gang.run(score).outcome == "done" and gang._store.has(score.key)
+
+
 def test_only_rank_0_writes_and_all_start_from_one_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     store = Store.create(tmp_path / "store")
     key = Key("artefacts", "a" * 24)
     with store.checkpoint(key) as path:
         path.write_bytes(b"half way")
-    first, second = (RankStore(store, writes=writes) for writes in (True, False))
+    agreed = []
+    first, second = (RankStore(store, agreed.append, writes=writes) for writes in (True, False))
     for rank in (first, second):
         rank.begin(key)
     assert len(list((tmp_path / "temporary").iterdir())) == 1  # for the checkpoint that was found
@@ -316,6 +343,7 @@ def test_only_rank_0_writes_and_all_start_from_one_checkpoint(tmp_path, monkeypa
         assert store.has(key) == there
     assert not first.has(key)
     assert not list((tmp_path / "temporary").iterdir())
+    assert agreed == [{"x": [1]}] * 2
 
 
 # --- ends
