@@ -1,6 +1,6 @@
 # make demo    set everything up, run the quickstart campaign, print its table
 # make test    the whole test suite
-# make chaos   a campaign on a cluster whose workers, nodes and driver are killed at random: some minutes
+# make chaos   campaigns on a cluster whose workers, ranks, nodes and drivers are killed at random: ten minutes
 # make bench   what the driver costs, simulated at full size and on real workers, into benchmarks/
 # make check   ruff and mypy
 # make clean   remove the environment and the demo's results

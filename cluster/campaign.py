@@ -158,6 +158,10 @@ class WorkerSpec(Spec):
     timeout: PositiveInt = 600
     placement_timeout: PositiveInt = 300
 
+    def beside(self, folder: Path) -> Self:
+        """With `nvme` resolved, where it is relative to `folder`; workers start elsewhere."""
+        return self.model_copy(update={"nvme": self.nvme and str((folder / self.nvme).resolve())})
+
     @property
     def is_gang(self) -> bool:
         return self.devices > 1 or self.offload != "none"
@@ -259,7 +263,8 @@ class Campaign(Spec):
             "datasets": tuple(map(read_there, self.datasets)),
             "editors": tuple(spec.model_copy(update={"artefact": resolve(spec.artefact)}) for spec in self.editors),
             "statistics": self.statistics.model_copy(update={"corpus": read_text(self.statistics.corpus)}),
-            "measures": self._measures_of(read_text)})
+            "measures": self._measures_of(read_text),
+            "workers": self.workers.beside(folder)})
 
     def _measures_of(self, read_text: Callable[[str], str]) -> Measures:
         """The measures, with the place of the corpus of perplexity."""

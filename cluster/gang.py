@@ -1,7 +1,8 @@
 """A gang: several processes, each with a device of its own, that hold one model and run every task together.
 
 Each is a rank of a process group and holds a part of every weight (`cluster.zero3`). All run the same task on the same
-cases, in lockstep; rank 0 alone writes. What could look different to two of them is decided for all by who leads them.
+cases, in lockstep; rank 0 alone writes, once all have come to one result. What could look different to two of them is
+decided for all by who leads them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -23,8 +23,10 @@ import ray
 import torch
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from safetensors import safe_open
 
 from cluster.campaign import WorkerSpec
+from cluster.scratch import Scratch
 from cluster.store import Key, Store
 from cluster.version import code_version
 from cluster.work import Task
@@ -56,7 +58,8 @@ class Gang:
         self._lost = ""
 
     def prepare(self) -> None:
-        """Finds a place for all ranks, and starts them. Raises `InputError` where there is none in time."""
+        """Finds a place for all ranks, and starts them. Raises `InputError` where there is none in time, or none where
+        the weights can be kept as the campaign wants."""
         self._group = place(self._spec)
         options = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus or 0,
                    "runtime_env": {"env_vars": ENVIRONMENT}}
@@ -106,6 +109,9 @@ class Gang:
             try:
                 ray.get(done)
             except ray.exceptions.RayError as error:
+                if isinstance(cause := getattr(error, "cause", None), InputError):
+                    self._end(str(cause))
+                    raise cause from error
                 self._disband(f"rank {calls.index(done[0])} of {len(calls)} is lost: {error}")
             deadline = deadline or time.monotonic() + patience
         return ray.get(calls)
@@ -148,9 +154,11 @@ class Rank:
     def __init__(self, store: str, spec: WorkerSpec, number: int) -> None:
         self._root, self._spec, self._number = store, spec, number
         self._module: Any = lambda: None
+        self._files: Path | None = None
 
     def arrive(self) -> tuple[str, int, str]:
-        """Where the others could find this rank, once it has come up, and the code that it runs."""
+        """Where the others could find this rank, once it has come up, and the code that it runs. Raises `InputError`
+        where weights cannot be kept in files."""
         device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
         # Ray shows each rank its own device alone, as number 0.
         os.environ.update(DS_ACCELERATOR=device, RANK=str(self._number), WORLD_SIZE=world, LOCAL_RANK="0",
@@ -159,8 +167,10 @@ class Rank:
 
         if device == "cpu":  # else an operation is compiled for half a minute, to reduce what is never reduced
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        import cluster.zero3  # noqa: F401
+        from cluster.zero3 import weight_files
 
+        if self._spec.nvme is not None:
+            self._files = weight_files(self._spec.nvme)
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1], code_version()
@@ -175,7 +185,7 @@ class Rank:
         self._runner = TaskRunner(self._root, self._spec)
         bench = self._runner.bench
         bench.load = self._load
-        bench.store = self._store = RankStore(bench.store, writes=self._number == 0)
+        bench.store = self._store = RankStore(bench.store, agree, writes=self._number == 0)
 
     def begin(self, task: Task) -> None:
         """Has all ranks start from the same: the result is missing, and so far the training has come."""
@@ -197,35 +207,46 @@ class Rank:
     def _load(self, path: str, *, device: str, dtype: str) -> LanguageModel:
         from cluster.zero3 import load_sharded
 
-        model = load_sharded(path, device=device, dtype=dtype, offload=self._spec.offload, nvme=self._spec.nvme)
+        model = load_sharded(path, device=device, dtype=dtype, offload=self._spec.offload, files=self._files)
         self._module = weakref.ref(model.module)
         return model
 
 
-class RankStore(Store):
-    """A store as one rank sees it. Every rank reads; what others than rank 0 write goes nowhere."""
+def agree(result: object) -> None:
+    """Returns once all ranks have come here with equal results. Raises where they have not, or one is lost."""
+    results: list[object] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(results, result)
+    if any(other != result for other in results):
+        raise RuntimeError(f"the ranks of a gang came to different results: {'; '.join(map(str, results))}")
 
-    def __init__(self, store: Store, *, writes: bool) -> None:
+
+class RankStore(Store):
+    """A store as one rank sees it. Every rank reads; what others than rank 0 write goes nowhere.
+
+    Nothing is written before all ranks `agree` on its form: to the evaluators a rank that is lost looks like a case
+    that cannot be edited, and what comes after would be wrong.
+    """
+
+    def __init__(self, store: Store, agree: Callable[[object], None], *, writes: bool) -> None:
         vars(self).update(vars(store))
-        self._writes = writes
+        self._agree, self._writes = agree, writes
         self._missing: Key | None = None
-        self._nowhere = Path(tempfile.mkdtemp(prefix="editfleet-rank-"))
-        weakref.finalize(self, shutil.rmtree, self._nowhere, ignore_errors=True)
+        self._nowhere = Scratch()
 
     def begin(self, key: Key) -> None:
         """Counts the result as missing from here on, whoever may write it meanwhile; keeps its checkpoint as it is."""
         self._missing = key
         if not self._writes:
+            self._nowhere.remove()
             with super().checkpoint(key) as found:
                 if found.exists():
                     shutil.copyfile(found, self._checkpoint(key))
-                else:
-                    self._checkpoint(key).unlink(missing_ok=True)
 
     def has(self, key: Key) -> bool:
         return key != self._missing and super().has(key)
 
     def write_table(self, key: Key, table: pa.Table, provenance: dict[str, Any]) -> None:
+        self._agree([table.num_rows, *(case["case_id"] for case in provenance["failed"])])
         if self._writes:
             super().write_table(key, table, provenance)
 
@@ -234,8 +255,14 @@ class RankStore(Store):
         if self._writes:
             with super().new_artefact(key) as path:
                 yield path
+                self._agree(_shapes(path))
         else:
-            yield self._nowhere / "artefact"
+            path = self._nowhere.folder / "artefact"
+            try:
+                yield path
+                self._agree(_shapes(path))
+            finally:
+                self._nowhere.remove()
 
     def forget(self, key: Key) -> None:
         """Others may still be reading what the ranks of a machine share."""
@@ -244,4 +271,9 @@ class RankStore(Store):
         return super().checkpoint(key) if self._writes else nullcontext(self._checkpoint(key))
 
     def _checkpoint(self, key: Key) -> Path:
-        return self._nowhere / f"{key.id}.checkpoint"
+        return self._nowhere.folder / f"{key.id}.checkpoint"
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

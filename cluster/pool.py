@@ -137,6 +137,7 @@ class RayPool:
         self._orders = 0
         self._nodes: list[dict[str, Any]] = []
         self._looked = -GLANCE
+        self._proven = False  # whether a worker has come up: then what keeps one from it need not last
 
     @property
     def room(self) -> int:
@@ -231,6 +232,8 @@ class RayPool:
         except ray.exceptions.RayError as lost:
             departed = went_with_node(lost, self._places.get(worker))
             self.retire(worker)  # it may only be cut off: then it must not go on writing
+            if not self._proven and isinstance(cause := getattr(lost, "cause", None), InputError):
+                raise cause from lost
             return WorkerLost(worker, str(lost), isinstance(lost, ray.exceptions.OutOfMemoryError), departed)
         if task is None:
             return self._welcome(worker, answer)
@@ -249,6 +252,7 @@ class RayPool:
         if arrival.code == code_version():
             note("worker-up", worker=worker, host=arrival.host, pid=arrival.pid, node=arrival.node)
             self._places[worker] = arrival.node
+            self._proven = True
             return WorkerUp(worker)
         self._refused.add(arrival.node)
         self.retire(worker)

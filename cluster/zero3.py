@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import deepspeed
 import torch
+from deepspeed.ops.op_builder import AsyncIOBuilder
 from deepspeed.runtime.zero import parameter_offload
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.initialization import no_init_weights
 
+from cluster.scratch import Scratch
 from editors.core.errors import InputError
 from editors.core.loading import auto_class, load_by
 from editors.core.models import LanguageModel
@@ -33,18 +36,18 @@ NVME_BUFFERS = 8  # weights on their way from the disk at once
 
 
 def load_sharded(path: str | Path, *, device: str = "cpu", dtype: str = "float32", offload: Offload = "none",
-                 nvme: str | None = None) -> LanguageModel:
+                 files: Path | None = None) -> LanguageModel:
     """Loads a model onto the ranks of the process group there is; every rank has to call it.
 
-    The rest of the weights that a rank holds is on its `device`, in its main memory (`offload="cpu"`), or in files
-    under the folder `nvme`. No rank ever holds more than its part and one weight. Raises `InputError` like
-    `load_model`, and for a checkpoint that is not in safetensors.
+    The rest of the weights that a rank holds is on its `device`, in its main memory (`offload="cpu"`), or in the folder
+    `files` (`offload="nvme"`; see `weight_files`). No rank ever holds more than its part and one weight. Raises
+    `InputError` like `load_model`, and for a checkpoint that is not in safetensors.
     """
     _let_go()
 
     def build(config: PretrainedConfig) -> Any:
         checkpoint = _Checkpoint(_folder(path))
-        settings = _settings(device, dtype, offload, nvme, checkpoint.largest)
+        settings = _settings(device, dtype, offload, files, checkpoint.largest)
         module = _empty(config, dtype, settings)
         _tie(module, checkpoint)
         _fill(module, checkpoint)
@@ -58,6 +61,24 @@ def load_sharded(path: str | Path, *, device: str = "cpu", dtype: str = "float32
         return engine.module
 
     return load_by(path, build, weights=ShardedWeights())
+
+
+def weight_files(nvme: str) -> Path:
+    """A folder under `nvme` for the weights of this process alone, as long as it lives. Raises `InputError` where they
+    cannot be kept in files."""
+    host, scratch = os.uname().nodename, Scratch(nvme)
+    try:
+        folder = scratch.folder
+    except OSError as error:
+        raise InputError(f"'nvme: {nvme}' cannot be written on host '{host}' ({error.strerror}); give a folder that "
+                         "can, on every node") from error
+    if not AsyncIOBuilder().is_compatible():
+        scratch.remove()
+        raise InputError(f"'offload: nvme' needs libaio and a C++ compiler, and host '{host}' lacks one: install "
+                         "libaio-dev (Debian, Ubuntu) or libaio-devel (Fedora, RHEL) and g++ on every node, or take "
+                         "'offload: cpu'")
+    AsyncIOBuilder().load(verbose=False)  # compiles for minutes where it never has
+    return folder
 
 
 class ShardedWeights(Weights):
@@ -120,7 +141,7 @@ def _folder(path: str | Path) -> Path:
     return Path(snapshot_download(str(path), allow_patterns=["*.safetensors", "*.json"]))
 
 
-def _settings(device: str, dtype: str, offload: Offload, nvme: str | None, largest: int) -> dict[str, Any]:
+def _settings(device: str, dtype: str, offload: Offload, files: Path | None, largest: int) -> dict[str, Any]:
     """DeepSpeed's configuration: parameters in parts, no optimiser, nothing fetched ahead."""
     world = torch.distributed.get_world_size()
     zero: dict[str, Any] = {"stage": 3, "stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0,
@@ -131,10 +152,8 @@ def _settings(device: str, dtype: str, offload: Offload, nvme: str | None, large
                                 "zero_optimization": zero, "fp16": {"enabled": dtype == "float16"},
                                 "bf16": {"enabled": dtype == "bfloat16"}}
     if offload == "nvme":
-        if nvme is None:
-            raise InputError("offload to nvme needs a folder for the weights; give 'nvme'")
         part = -(-largest // world)
-        zero["offload_param"] |= {"nvme_path": nvme, "buffer_count": NVME_BUFFERS, "buffer_size": part + 2**20}
+        zero["offload_param"] |= {"nvme_path": str(files), "buffer_count": NVME_BUFFERS, "buffer_size": part + 2**20}
         settings["aio"] = {"block_size": 2**20, "queue_depth": 8, "thread_count": 1, "single_submit": False,
                            "overlap_events": True}
     return settings

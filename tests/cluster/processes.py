@@ -1,31 +1,28 @@
-"""Processes of this machine, as tests look for them."""
+"""Processes that tests start, as tests look for them."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
+
+import psutil
 
 
 def titled(text):
-    """Ids of the processes whose title has this in it, from the lowest."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (entry / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if text in title:
-            found.append(int(entry.name))
-    return sorted(found)
+    """Ids of the processes below this one whose title has this in it, from the lowest; without their children, who have
+    their title until they have one of their own."""
+    parents = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if text in " ".join(process.cmdline()):
+                parents[process.pid] = process.ppid()
+    return sorted(process for process, parent in parents.items() if parent not in parents)
 
 
 def marked(mark, value):
     """Ids of the processes that were started with a variable of this value in their environment."""
-    wanted = f"{mark}={value}".encode()
     found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.add(int(entry.name))
-        except OSError:
-            continue
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(mark) == value:
+                found.add(process.pid)
     return found

@@ -58,11 +58,13 @@ def test_paths_may_be_relative_to_the_file(load, tmp_path):
         models: [{name: a, path: mine}, {name: b, path: some/hub-name}]
         datasets: [{name: d, path: cases.json, train: train.json, format: counterfact}]
         editors: [{name: ft, artefact: mend.safetensors}]
+        workers: {offload: nvme, nvme: not-yet/there}
         """)
     assert [spec.path for spec in campaign.models] == [str(tmp_path / "mine"), "some/hub-name"]
     assert campaign.datasets[0].path == str(tmp_path / "cases.json")
     assert campaign.datasets[0].train == str(tmp_path / "train.json")
     assert campaign.editors[0].artefact == str(tmp_path / "mend.safetensors")
+    assert campaign.workers.nvme == str(tmp_path / "not-yet" / "there")
 
 
 @pytest.mark.parametrize(("change", "line", "parts"), [

@@ -1,7 +1,7 @@
 """A campaign on a cluster of several nodes that is shot at: its rows are those of an undisturbed run.
 
-Real processes, killed at moments and in an order drawn from a seed: workers, raylets with their nodes, the driver; for
-every node that dies another joins.
+Real processes, killed at moments and in an order drawn from a seed: workers, ranks of gangs, raylets with their nodes,
+the driver; for every node that dies another joins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -22,19 +24,37 @@ from tests.cluster.processes import titled
 
 pytestmark = pytest.mark.chaos
 
-FAULTS, SEED = 20, 7
+SEED = 7
 LIMIT = 1500.0  # seconds
 FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_timeout_ms": 5000,
         "health_check_failure_threshold": 3}
-EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 100, "stop_loss": 0}},
-           {"name": "rome", "config": {"layer": 1, "steps": 40, "contexts": [[2, 2]]}}]
 
 
-@pytest.fixture
-def campaign(write_campaign):
-    """A campaign with needs, streams and statistics, of many small tasks."""
-    return write_campaign(chunk=2, editors=EDITORS, datasets=[{"name": "testbed-cloze", "limit": 60}],
-                          protocols=["single", {"name": "sequential", "lengths": [4, 8, 12]}])
+class Plot(NamedTuple):
+    """A campaign of many small tasks with needs, streams and statistics; how often which harm is done to it, and how
+    many seconds lie between, at least and at most."""
+
+    workers: dict[str, Any]
+    cases: int
+    lengths: list[int]
+    steps: int
+    faults: dict[str, int]
+    pause: tuple[float, float]
+
+    def fields(self):
+        editors = ["identity", {"name": "ft", "config": {"layers": [1], "steps": self.steps, "stop_loss": 0}},
+                   {"name": "rome", "config": {"layer": 1, "steps": 40 * self.steps // 100, "contexts": [[2, 2]]}}]
+        return {"chunk": 2, "editors": editors, "datasets": [{"name": "testbed-cloze", "limit": self.cases}],
+                "protocols": ["single", {"name": "sequential", "lengths": self.lengths}], "workers": self.workers}
+
+
+PLOTS = {
+    "workers": Plot({}, 60, [4, 8, 12], 100, {"worker": 12, "node": 4, "driver": 4}, (0.5, 4)),
+    # No node has room for two ranks, so a gang spans two. It takes longer to come up.
+    "gangs": Plot({"devices": 2, "timeout": 30}, 24, [2, 4, 6, 8], 20,
+                  {"rank": 3, "worker": 2, "node": 2, "driver": 1}, (4, 24)),
+}
+TITLES = {"worker": "ray::Worker", "rank": "ray::Rank"}  # of processes; who leads a gang is a worker
 
 
 @pytest.fixture
@@ -60,26 +80,24 @@ def start(campaign, store, *arguments):
                                  *arguments], env=environment, stdout=log, stderr=log)
 
 
-def workers():
-    """Process ids of the workers that are up."""
-    return titled("ray::Worker")
-
-
 class Chaos:
     """Runs a campaign, does harm at random until there has been enough, and remembers what."""
 
-    def __init__(self, cluster, campaign, store):
-        self.cluster, self.draw, self.faults = cluster, random.Random(SEED), []
+    def __init__(self, cluster, campaign, store, plot):
+        self.cluster, self.pause, self.draw, self.faults = cluster, plot.pause, random.Random(SEED), []
+        self.planned = list(Counter(plot.faults).elements())
+        self.draw.shuffle(self.planned)
         self._start = lambda: start(campaign, store, "--address", cluster.address)
         self.driver = self._start()
 
     def strike(self):
-        kind = self.draw.choices(["worker", "node", "driver"], [6, 2, 2])[0]
-        if getattr(self, f"kill_{kind}")():
-            self.faults.append(kind)
+        kind = self.planned[-1]
+        harm = {"node": self.kill_node, "driver": self.kill_driver}.get(kind, lambda: self.kill_one(TITLES[kind]))
+        if harm():
+            self.faults.append(self.planned.pop())
 
-    def kill_worker(self):
-        found = workers()
+    def kill_one(self, title):
+        found = titled(title)
         if found:
             os.kill(self.draw.choice(found), signal.SIGKILL)
         return bool(found)
@@ -95,7 +113,7 @@ class Chaos:
 
     def kill_driver(self):
         """The same command is given again at once."""
-        if not workers():
+        if not titled(TITLES["worker"]):
             return False
         self.driver.kill()
         self.driver.wait()
@@ -106,8 +124,8 @@ class Chaos:
         deadline = time.monotonic() + LIMIT
         while (code := self.driver.poll()) is None:
             assert time.monotonic() < deadline, f"after {self.faults} the campaign is not done"
-            time.sleep(self.draw.uniform(0.5, 4))
-            if len(self.faults) < FAULTS and self.driver.poll() is None:
+            time.sleep(self.draw.uniform(*self.pause))
+            if self.planned and self.driver.poll() is None:
                 self.strike()
         return code
 
@@ -119,11 +137,13 @@ def read(place):
     return store.rows(record.tasks), record, store.standing(record)
 
 
-def test_a_campaign_that_is_shot_at_leaves_the_rows_of_an_undisturbed_one(nodes, campaign, tmp_path):
+@pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
+def test_a_campaign_that_is_shot_at_leaves_the_rows_of_an_undisturbed_one(nodes, write_campaign, tmp_path, plot):
+    campaign = write_campaign(**plot.fields())
     assert start(campaign, tmp_path / "undisturbed").wait(LIMIT) == 0
-    chaos = Chaos(nodes, campaign, tmp_path / "store")
+    chaos = Chaos(nodes, campaign, tmp_path / "store", plot)
     assert chaos.run() == 0, (tmp_path / "run.log").read_text()[-5000:]
-    assert len(chaos.faults) == FAULTS and set(chaos.faults) == {"worker", "node", "driver"}
+    assert Counter(chaos.faults) == plot.faults
     rows, record, standing = read(tmp_path / "store")
     expected, *_ = read(tmp_path / "undisturbed")
     assert standing.done == {task.id for task in record.tasks} and not standing.failures
