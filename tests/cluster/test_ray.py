@@ -133,7 +133,7 @@ def test_workers_that_cannot_see_the_store_end_the_campaign(make_plan, tmp_path)
 
 
 def test_a_cluster_that_runs_already_is_used_and_left_running(write_campaign, tmp_path):
-    arguments = ["run", write_campaign(editors=["identity"]), "--out", tmp_path / "store", "--address"]
+    arguments = ["run", write_campaign(editors=["identity"]), "--workers", 1, "--out", tmp_path / "store", "--address"]
     command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     address = ray.get_runtime_context().gcs_address

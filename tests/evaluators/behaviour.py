@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, cached_property
 from statistics import fmean
 
 from cluster.campaign_file import load_campaign
@@ -10,37 +11,65 @@ from cluster.work import TrainTask
 from editors import get_editor, resolve_config
 from editors.base import Resources
 from editors.core.artefacts import Artefact
+from editors.core.loading import load_model
 from editors.core.statistics import second_moments
 from evaluators.datasets import corpus, training_example
 from evaluators.judging import baseline
 from evaluators.protocols import single
+from evaluators.testbed import model_path
 from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect
 from jobs.console import find_campaign
+
+FLAVOURS = {"testbed-gptj": "cloze", "testbed-t5": "question"}  # of the cases each can read
+CASES = 60
+
+
+@cache
+def bench_of(name):
+    """The bench of a built-in model, for all tests."""
+    return Bench(load_model(model_path(name), name=name), FLAVOURS[name])
+
+
+@cache
+def trainings():
+    """What the built-in models' trained editors are trained by."""
+    tasks = plan(load_campaign(find_campaign("testbed"))).tasks.values()
+    return [task for task in tasks if isinstance(task, TrainTask)]
 
 
 class Bench:
     """Mean scores over the first evaluation cases; the model's own outputs, and each result, are taken once."""
 
-    def __init__(self, model, flavour, limit):
+    def __init__(self, model, flavour):
         self.model, self.flavour = model, flavour
-        self.cases = cases_of(flavour, "eval")[:limit]
+        self.cases = cases_of(flavour, "eval")[:CASES]
         self.before, failed = baseline(model, self.cases)
         assert not failed
-        self._scores = {}
+        self._scores, self._editors = {}, {}
 
     def editor(self, name, **overrides):
+        key = (name, *sorted(overrides.items()))
+        if key not in self._editors:
+            self._editors[key] = self._make(name, overrides)
+        return self._editors[key]
+
+    def _make(self, name, overrides):
         editor, config = get_editor(name), resolve_config(name, self.model.module.config, overrides)
-        layers = editor.statistics_layers(config)
-        moments = second_moments(self.model, layers, corpus("testbed"), 20_000) if layers else {}
+        moments = self._moments if editor.statistics_layers(config) else {}
         artefact = self._learned(editor, config) if editor.trained else None
         return editor(self.model, config, Resources(moments, artefact))
 
+    @cached_property
+    def _moments(self):
+        """Of all layers that any editor asks for, in one pass."""
+        layers = {layer for name in ("rome", "memit") for layer in get_editor(name).statistics_layers(
+            resolve_config(name, self.model.module.config))}
+        return second_moments(self.model, sorted(layers), corpus("testbed"), 20_000)
+
     def _learned(self, editor, config):
         """What ships with the model; else learned now."""
-        trainings = (task for task in plan(load_campaign(find_campaign("testbed"))).tasks.values()
-                     if isinstance(task, TrainTask) and task.model.digest == self.model.digest)
-        for task in trainings:
-            if task.editor.name == editor.name and task.shipped:
+        for task in trainings():
+            if task.model.digest == self.model.digest and task.editor.name == editor.name and task.shipped:
                 return Artefact.load(task.shipped)
         return editor.train(self.model, config, [training_example(c) for c in cases_of(self.flavour, "train")])
 

@@ -139,7 +139,7 @@ def test_train_leaves_a_file_for_each_trained_editor(invoke, write_campaign, tmp
 
 
 def test_train_can_be_taken_up_again(invoke, write_campaign, tmp_path, drilled, monkeypatch):
-    path, train = write_campaign(editors=["drilled"]), drilled.train
+    path, train = write_campaign(editors=["drilled"], training={"limit": 5}), drilled.train
     found = []
 
     def interrupted(*arguments, checkpoint, **options):

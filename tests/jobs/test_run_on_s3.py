@@ -27,7 +27,7 @@ from tests.cluster.processes import marked
 
 MARK = "EDITFLEET_TEST_S3"
 LIMIT = 300  # seconds, on a machine that is busy with something else
-EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 400, "stop_loss": 0}}]
+EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 100, "stop_loss": 0}}]
 
 
 def wait_for(condition):
@@ -109,7 +109,7 @@ def test_a_campaign_whose_driver_is_killed_goes_on_in_s3_and_leaves_the_rows_of_
     assert 0 < len(kept) < 8
 
     assert "which is dead; running it again goes on" in finish("status", url)
-    assert "12 of 12 tasks done" in finish("run", campaign, "--out", url, "--workers", 2)
+    assert "12 of 12 tasks done" in finish("run", campaign, "--out", url, "--workers", 1)
     assert "12 of 12 tasks done" in finish("status", url)
     assert kept.items() < rows().items() and not [name for name in bucket.times() if "driver.json" in name]
     assert "All tasks are done" in CliRunner().invoke(app, ["plan", str(campaign), "--out", url]).stdout
