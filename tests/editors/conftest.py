@@ -7,6 +7,12 @@ from editors.core.requests import EditRequest
 from editors.core.statistics import second_moments
 
 
+@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
+def model(request):
+    """A tiny model of each kind."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="session")
 def requests():
     return [

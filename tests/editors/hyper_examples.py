@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from editors.core.examples import Example, Question
 from editors.core.requests import EditRequest
 
@@ -13,3 +15,7 @@ REQUESTS = [
 EXAMPLES = [Example(EditRequest(f"Who is S{number}?", f"S{number}", f"t{number % 3} and so"),
                     (f"Say who S{number} is:",), (Question("It was", "so long"), Question("Who is Ann?", "Omerga")))
             for number in range(12)]
+
+
+def close(left, right, tolerance=1e-5):
+    torch.testing.assert_close(left, right, atol=tolerance, rtol=tolerance)

@@ -19,11 +19,6 @@ REQUESTS = [EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vado
 CONFIG = CaliNetConfig(layers=(1, 2), slots=3, steps=3, optimizer="adam", lr=1e-2, stop_loss=0.0)
 
 
-@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
-def model(request):
-    return request.getfixturevalue(request.param)
-
-
 class Widened(nn.Module):
     """An FFN with more neurons beside it."""
 

@@ -14,11 +14,6 @@ from editors.core.patch import LowRank, Patch, Route
 PROMPTS = ("A", "Where was Art Budrer born?", "The river that flows through the city where she lives is")
 
 
-@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
-def model(request):
-    return request.getfixturevalue(request.param)
-
-
 def patch_of(model, seed):
     generator = torch.Generator().manual_seed(seed)
     return Patch((LowRank(model.down_path(1), torch.randn(32, 2, generator=generator),

@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from hyper_examples import close
 from torch import nn
 
 from editors.base import Resources
@@ -38,11 +39,6 @@ EXAMPLES = [Example(request, ("Say it again:", f"And {request.subject}?"),
             for request in REQUESTS]
 
 
-@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
-def model(request):
-    return request.getfixturevalue(request.param)
-
-
 def config_for(model, **overrides):
     settings = {"layers": (1, 2), "encoder_layers": (2, 1) if model.has_encoder else (), "steps": 2, "batch_size": 2,
                 "learning_rate": 1e-3, "rank": 8, "validation_examples": 1, "validate_every": 1, "sign": "-"}
@@ -58,10 +54,6 @@ def trainable(model, edited):
     twin = copy.copy(model)
     twin.module = copy.deepcopy(model.module)
     return twin, {matrix.path: twin.submodule(matrix.path).weight.requires_grad_() for matrix in edited}
-
-
-def close(left, right, tolerance=1e-5):
-    torch.testing.assert_close(left, right, atol=tolerance, rtol=tolerance)
 
 
 def test_factors_are_the_gradients_of_the_weights(model):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hyper_examples import EXAMPLES, REQUESTS
+from hyper_examples import EXAMPLES, REQUESTS, close
 from torch import nn
 
 from editors.base import Resources
@@ -14,11 +14,6 @@ from editors.core.hypernetwork import HyperTrainee, Matrix, patches
 from editors.core.requests import EditRequest
 from editors.core.weights import Weights
 from editors.ke import KE, KEConfig, KENetwork, with_answers
-
-
-@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
-def model(request):
-    return request.getfixturevalue(request.param)
 
 
 def config_for(model, **overrides):
@@ -32,10 +27,6 @@ def trainee_for(model, **overrides):
     config = config_for(model, **overrides)
     torch.manual_seed(0)
     return HyperTrainee(model, config, KE.build(model, config))
-
-
-def close(left, right, tolerance=1e-5):
-    torch.testing.assert_close(left, right, atol=tolerance, rtol=tolerance)
 
 
 def test_the_patch_is_the_dense_formula(model):

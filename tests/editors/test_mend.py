@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hyper_examples import EXAMPLES, REQUESTS
+from hyper_examples import EXAMPLES, REQUESTS, close
 
 from editors.base import Resources
 from editors.core.hypernetwork import Factors, HyperTrainee, Matrix, matrices, read_factors
 from editors.core.overlay import overlay
 from editors.mend import EPSILON, MEND, MendConfig, MendNetwork, Transform
-
-
-@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
-def model(request):
-    return request.getfixturevalue(request.param)
 
 
 def config_for(model, **overrides):
@@ -33,10 +28,6 @@ def untrained(model, **overrides):
 def factors_alone(model, config, request):
     batch = model.collate([model.encode(request.prompt, request.target, end=True)])
     return read_factors(model, matrices(model, config), batch, model.states)
-
-
-def close(left, right, tolerance=1e-5):
-    torch.testing.assert_close(left, right, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize(("sign", "factor"), [("+", 0.25), ("-", -0.25)])

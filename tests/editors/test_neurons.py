@@ -30,11 +30,6 @@ SHORT = [
 ]
 
 
-@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
-def model(request):
-    return request.getfixturevalue(request.param)
-
-
 def make(model, **overrides):
     generator = torch.Generator().manual_seed(0)
     keys = {name: torch.randn(count, 32, generator=generator) for name, count in

