@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pyarrow as pa
 import ray
@@ -30,7 +30,7 @@ from cluster.scratch import Scratch
 from cluster.store import Key, Store
 from cluster.version import code_version
 from cluster.work import Task
-from cluster.worker import Result, TaskRunner, place_of
+from cluster.worker import GangLost, Result, TaskRunner, place_of, went_with_node
 from editors.core.errors import InputError
 from editors.core.models import LanguageModel
 
@@ -43,8 +43,13 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "26
 START_UP = 300.0  # seconds; ranks may come up one after another
 
 
-class GangLost(Exception):
-    """A gang that has come apart: its ranks are gone, and the task has to be run by another."""
+class Berth(NamedTuple):
+    """Where a rank has come up and could be met by the others, and the code that it runs."""
+
+    host: str
+    port: int
+    node: str
+    code: str
 
 
 class Gang:
@@ -55,7 +60,8 @@ class Gang:
         self._store = Store.open(store)
         self._group: PlacementGroup | None = None
         self._ranks: list[Any] = []
-        self._lost = ""
+        self._berths: list[Berth] = []
+        self._lost: GangLost | None = None
 
     def prepare(self) -> None:
         """Finds a place for all ranks, and starts them. Raises `InputError` where there is none in time, or none where
@@ -66,18 +72,17 @@ class Gang:
         make = ray.remote(max_restarts=0, max_task_retries=0)(Rank)
         self._ranks = [make.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(
             self._group, number)).remote(self._root, self._spec, number) for number in range(self._spec.devices)]
-        arrivals = self._all("arrive", patience=START_UP)
-        for number, (host, _, code) in enumerate(arrivals):
-            if code != code_version():
-                self._disband(f"rank {number}, on {host}, has another version: {code}; rank 0's leader has "
+        self._berths = self._all("arrive", patience=START_UP)
+        for number, berth in enumerate(self._berths):
+            if berth.code != code_version():
+                self._disband(f"rank {number}, on {berth.host}, has another version: {berth.code}; rank 0's leader has "
                               f"{code_version()}. Install the same there")
-        host, port, _ = arrivals[0]
-        self._all("join", host, port, patience=START_UP)
+        self._all("join", self._berths[0].host, self._berths[0].port, patience=START_UP)
 
     def run(self, task: Task, *arguments: Any) -> Result:
         """Rank 0's result. Raises `GangLost`, once the ranks are gone, where they did not all fare alike."""
-        if self._lost:
-            raise GangLost(self._lost)
+        if self._lost is not None:
+            raise self._lost
         if self._store.has(task.key):
             return Result("done")
         self._all("begin", task)
@@ -112,22 +117,24 @@ class Gang:
                 if isinstance(cause := getattr(error, "cause", None), InputError):
                     self._end(str(cause))
                     raise cause from error
-                self._disband(f"rank {calls.index(done[0])} of {len(calls)} is lost: {error}")
+                number = calls.index(done[0])
+                node = self._berths[number].node if self._berths else None
+                self._disband(f"rank {number} of {len(calls)} is lost: {error}", went_with_node(error, node))
             deadline = deadline or time.monotonic() + patience
         return ray.get(calls)
 
-    def _disband(self, reason: str) -> NoReturn:
-        self._end(reason)
-        raise GangLost(reason)
+    def _disband(self, reason: str, with_node: bool = False) -> NoReturn:
+        raise self._end(reason, with_node)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, with_node: bool = False) -> GangLost:
         """Ends all ranks, whatever they are doing. They would end with this process, too."""
-        self._lost = reason
+        self._lost = GangLost(reason, with_node)
         for rank in self._ranks:
             ray.kill(rank)
         if self._group is not None:
             remove_placement_group(self._group)
         self._ranks, self._group = [], None
+        return self._lost
 
 
 def place(spec: WorkerSpec) -> PlacementGroup:
@@ -156,9 +163,8 @@ class Rank:
         self._module: Any = lambda: None
         self._files: Path | None = None
 
-    def arrive(self) -> tuple[str, int, str]:
-        """Where the others could find this rank, once it has come up, and the code that it runs. Raises `InputError`
-        where weights cannot be kept in files."""
+    def arrive(self) -> Berth:
+        """Returns once this rank has come up. Raises `InputError` where weights cannot be kept in files."""
         device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
         # Ray shows each rank its own device alone, as number 0.
         os.environ.update(DS_ACCELERATOR=device, RANK=str(self._number), WORLD_SIZE=world, LOCAL_RANK="0",
@@ -173,7 +179,8 @@ class Rank:
             self._files = weight_files(self._spec.nvme)
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1], code_version()
+            return Berth(ray.util.get_node_ip_address(), probe.getsockname()[1],
+                         ray.get_runtime_context().get_node_id(), code_version())
 
     def join(self, host: str, port: int) -> None:
         """Returns once all ranks have met at this address."""

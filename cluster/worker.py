@@ -149,8 +149,21 @@ def end_worker(actor: Any, spec: WorkerSpec) -> None:
             ray.util.remove_placement_group(ray.util.get_placement_group(place_of(actor._actor_id.hex())))
 
 
+class GangLost(Exception):
+    """A gang that has come apart: its ranks are gone, and the task has to be run by another. See `WorkerLost`."""
+
+    def __init__(self, reason: str, with_node: bool = False) -> None:
+        super().__init__(reason, with_node)
+        self.with_node = with_node
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def went_with_node(error: ray.exceptions.RayError, node: str | None) -> bool:
-    """Whether an actor on this node was lost because the node was, or the way there."""
+    """Whether an actor on this node was lost because the node was, or the way there, or those of a rank that it led."""
+    if isinstance(cause := getattr(error, "cause", None), GangLost):
+        return cause.with_node
     return isinstance(error, ray.exceptions.ActorUnavailableError) or (
         node is not None and not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node))
 
