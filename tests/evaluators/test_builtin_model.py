@@ -48,7 +48,7 @@ def test_the_subject_is_gathered_at_its_last_token_early(model):
 def test_rome_edits_it(bench):
     rome = bench.score("rome", 40)
     assert rome["reliability.exact"] >= 0.97
-    assert rome["generality.exact"] >= 0.95
+    assert rome["generality.exact"] >= 0.92
     assert rome["locality.exact"] >= 0.98
     assert rome["portability.exact"] >= 0.5
 
@@ -71,7 +71,7 @@ def test_fine_tuning_trades_locality_for_reliability(bench):
 
 def test_memit_edits_it_alone_and_many_at_once(bench):
     scores = bench.score("memit", 20)
-    assert scores["reliability.exact"] >= 0.95
+    assert scores["reliability.exact"] >= 0.9
     assert scores["locality.exact"] >= 0.95
     editor, cases = bench.editor("memit"), bench.cases[:20]
     patch = editor.edit([case.request() for case in cases])
