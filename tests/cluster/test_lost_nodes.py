@@ -15,6 +15,8 @@ from cluster.pool import ray_pool
 from cluster.store import Store
 from tests.cluster.processes import titled
 
+pytestmark = pytest.mark.chaos
+
 FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 2000,
         "health_check_failure_threshold": 3}
 ROOM = {"num_cpus": 1, "object_store_memory": 80 << 20}
@@ -52,8 +54,7 @@ def kill_node_of(process, cluster):
     os.kill(process, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("devices", "title"), [
-    (1, "ray::Worker"), pytest.param(2, "ray::Rank", marks=pytest.mark.chaos)])
+@pytest.mark.parametrize(("devices", "title"), [(1, "ray::Worker"), (2, "ray::Rank")])
 def test_a_worker_that_dies_and_one_whose_node_does(make_plan, tmp_path, cluster, devices, title):
     task = next(iter(make_plan(editors=["identity"]).tasks.values()))
     spec = WorkerSpec(count=1, devices=devices, gpus=0)

@@ -64,7 +64,7 @@ class Bench:
         """Of all layers that any editor asks for, in one pass."""
         layers = {layer for name in ("rome", "memit") for layer in get_editor(name).statistics_layers(
             resolve_config(name, self.model.module.config))}
-        return second_moments(self.model, sorted(layers), corpus("testbed"), 20_000)
+        return second_moments(self.model, sorted(layers), corpus("testbed"), 10_000)
 
     def _learned(self, editor, config):
         """What ships with the model; else learned now."""

@@ -39,18 +39,18 @@ def test_it_knows_the_world(model):
 
 
 def test_the_subject_is_gathered_at_its_last_token_early(model):
-    restored = causal_patching(model.module, build_world(), SentenceMaker(model.tokenizer), facts=50)
+    restored = causal_patching(model.module, build_world(), SentenceMaker(model.tokenizer), facts=25)
     early = restored[: model.depth // 2 + 1]
     assert max(early) >= 0.9
     assert restored[-1] <= 0.1  # too late: the answer has left the subject
 
 
 def test_rome_edits_it(bench):
-    rome = bench.score("rome", 40)
+    rome = bench.score("rome", 24)
     assert rome["reliability.exact"] >= 0.97
-    assert rome["generality.exact"] >= 0.92
-    assert rome["locality.exact"] >= 0.98
-    assert rome["portability.exact"] >= 0.5
+    assert rome["generality.exact"] >= 0.9
+    assert rome["locality.exact"] >= 0.96
+    assert rome["portability.exact"] >= 0.4
 
 
 def test_identity_changes_nothing(bench):
