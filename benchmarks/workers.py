@@ -2,7 +2,8 @@
 
     python -m benchmarks.workers --out benchmarks/workers.json
 
-Overhead per task is the time that a worker was up but at no task, divided by the number of its tasks.
+Overhead per task is the time that workers were at no task, from when each came up until it was done with its last one,
+divided by the number of tasks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,20 +39,22 @@ def campaign(cases: int) -> Campaign:
 
 
 class Watch:
-    """Remembers when workers came up and tasks were done."""
+    """Remembers when each worker came up, when it was done with its last task, and the seconds it was at tasks."""
 
     def __init__(self, wait: Callable[[float], list[WorkerEvent]]) -> None:
         self._wait = wait
-        self.up: list[float] = []
-        self.done: list[tuple[float, float]] = []  # when it was known here, seconds it took there
+        self.up: dict[int, float] = {}
+        self.done: dict[int, float] = {}
+        self.busy: dict[int, float] = defaultdict(float)
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
         events = self._wait(seconds)
         for event in events:
             if isinstance(event, WorkerUp):
-                self.up.append(time.perf_counter())
+                self.up[event.worker] = time.perf_counter()
             elif isinstance(event, TaskDone):
-                self.done.append((time.perf_counter(), event.seconds))
+                self.done[event.worker] = time.perf_counter()
+                self.busy[event.worker] += event.seconds
         return events
 
 
@@ -71,12 +75,12 @@ def measure(workers: int, cases: int) -> dict[str, Any]:
         outcome = run_campaign(planned, store, connect)
         cpu = time.process_time() - cpu
     (seen,) = watches
-    end = max(when for when, _ in seen.done)
-    up, busy = sum(end - began for began in seen.up), sum(seconds for _, seconds in seen.done)
+    seconds, busy = max(seen.done.values()) - min(seen.up.values()), sum(seen.busy.values())
+    at_hand = sum(seen.done[worker] - seen.up[worker] for worker in seen.done)
     return {"workers": workers, "tasks": outcome.done, "edits": outcome.edits_done,
-            "seconds": round(end - min(seen.up), 2), "seconds_at_tasks": round(busy, 2),
-            "edits_per_second": round(outcome.edits_done / (end - min(seen.up)), 2),
-            "overhead_ms_per_task": round(1000 * (up - busy) / outcome.done, 2),
+            "seconds": round(seconds, 2), "seconds_at_tasks": round(busy, 2),
+            "edits_per_second": round(outcome.edits_done / seconds, 2),
+            "overhead_ms_per_task": round(1000 * (at_hand - busy) / outcome.done, 2),
             "driver_cpu_ms_per_task": round(1000 * cpu / outcome.done, 2)}
 
 
