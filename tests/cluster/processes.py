@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import time
 
 import psutil
+
+LIMIT = 300  # seconds, on a machine that is busy with something else
 
 
 def titled(text):
@@ -26,3 +30,16 @@ def marked(mark, value):
             if process.environ().get(mark) == value:
                 found.add(process.pid)
     return found
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 import ray
+
+from tests.cluster.processes import free_port
 
 pytestmark = pytest.mark.chaos
 
@@ -21,22 +22,16 @@ HEAD = "f" * 51 + "00000"  # the name that the provider has for the head
 PATIENCE = 120.0  # seconds
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
 def configuration(address):
     """Up to two nodes of one CPU, that go after six seconds of idleness."""
-    nodes = {"head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-             "worker": {"resources": {"CPU": 1, "object_store_memory": 80 << 20}, "node_config": {}, "max_workers": 2}}
+    head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+    worker = {"resources": {"CPU": 1, "object_store_memory": 80 << 20}, "node_config": {}, "max_workers": 2}
     provider = {"type": "fake_multinode", "gcs_address": address, "disable_node_updaters": True,
                 "disable_launch_config_check": True, "foreground_node_launch": True, "use_node_id_as_ip": True}
     return {"cluster_name": "test", "max_workers": 2, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1,
             "provider": provider, "auth": {}, "docker": {}, "file_mounts": {}, "file_mounts_sync_continuously": False,
             "head_node_type": "ray.head.default",
-            "available_node_types": {"ray.head.default": nodes["head"], "worker": nodes["worker"]},
+            "available_node_types": {"ray.head.default": head, "worker": worker},
             **{key: [] for key in EMPTY}}
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
@@ -41,14 +42,9 @@ def next_event(pool):
     return event
 
 
-def parent(process):
-    with open(f"/proc/{process}/stat", encoding="utf-8") as file:
-        return int(file.read().rpartition(")")[2].split()[1])
-
-
 def kill_node_of(process, cluster):
-    [node] = [node for node in cluster.worker_nodes
-              if node.all_processes["raylet"][0].process.pid == parent(process)]
+    raylet = psutil.Process(process).ppid()
+    [node] = [node for node in cluster.worker_nodes if node.all_processes["raylet"][0].process.pid == raylet]
     cluster.worker_nodes.remove(node)
     node.kill_all_processes(check_alive=False, allow_graceful=False)
     os.kill(process, signal.SIGKILL)

@@ -6,16 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.processes import marked
+from tests.cluster.processes import LIMIT, marked, wait_for
 
 MARK = "EDITFLEET_TEST_RUN"
-LIMIT = 300  # seconds, on a machine that is busy with something else
 CASES = 6
 
 
@@ -26,13 +24,6 @@ def command(write_campaign, tmp_path):
                           editors=[{"name": "ft", "config": {"layers": [1], "steps": 500, "stop_loss": 0}}])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), MARK: uuid.uuid4().hex}
     return [sys.executable, "-m", "jobs.cli", "run", str(path), "--out", str(tmp_path / "store")], environment
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes through /proc")

@@ -6,10 +6,8 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import uuid
 
 import boto3
@@ -23,26 +21,16 @@ from cluster.driver import run_campaign
 from cluster.plan import plan
 from cluster.store import Store
 from jobs.cli import app
-from tests.cluster.processes import marked
+from tests.cluster.processes import LIMIT, free_port, marked, wait_for
 
 MARK = "EDITFLEET_TEST_S3"
-LIMIT = 300  # seconds, on a machine that is busy with something else
 EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 100, "stop_loss": 0}}]
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
 
 
 @pytest.fixture
 def server():
     """The address of an S3 server, which is a process of its own."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     yield f"http://127.0.0.1:{port}"
