@@ -27,9 +27,9 @@ from typing import Annotated, Any
 import typer
 
 from cluster.driver import Progress, run_campaign
-from cluster.events import Node, TaskCancelled, TaskDone, WorkerEvent, WorkerLost, WorkerUp
-from cluster.state import Limits
-from cluster.store import CampaignRecord, Key, Store, TaskRecord
+from cluster.scheduler.events import TaskCancelled, TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
+from cluster.scheduler.state import Limits
+from cluster.store.store import CampaignRecord, ResultKey, Store, TaskRecord
 
 MODELS = ("gpt-j", "t5-xl")
 STARTS_IN = 60.0  # seconds that a worker takes to come up
@@ -50,8 +50,8 @@ class SimulatedTask:
     absorbs: tuple[str, ...] = ()
 
     @property
-    def key(self) -> Key:
-        return Key("rows", self.id)
+    def key(self) -> ResultKey:
+        return ResultKey("rows", self.id)
 
     @property
     def title(self) -> str:
@@ -61,8 +61,8 @@ class SimulatedTask:
     def cost(self) -> float:
         return self.seconds
 
-    def node(self, on_gpu: bool) -> Node:
-        return Node(self.id, self.model, self.needs, self.cost, limit=3600.0)
+    def node(self, on_gpu: bool) -> TaskNode:
+        return TaskNode(self.id, self.model, self.needs, self.cost, limit=3600.0)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind="score", output="rows", title=self.title, edits=self.edits)

@@ -22,12 +22,12 @@ import typer
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
-from cluster.campaign import Campaign, WorkerSpec
+from cluster.campaign.spec import Campaign, WorkerSpec
 from cluster.driver import run_campaign
-from cluster.events import TaskDone, WorkerEvent, WorkerUp
-from cluster.plan import plan
-from cluster.pool import RayPool, ray_pool
-from cluster.store import Store
+from cluster.plan.planner import plan
+from cluster.scheduler.events import TaskDone, WorkerEvent, WorkerUp
+from cluster.store.store import Store
+from cluster.workers.pool import RayPool, ray_pool
 
 CHUNK = 5  # cases per task: much smaller than real ones
 

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from cluster.agenda import Status
-from cluster.events import (
+from cluster.log import log_event
+from cluster.plan.planner import Plan
+from cluster.plan.tasks import Task
+from cluster.scheduler.events import (
     Assign,
     Event,
+    GiveUp,
     Instruction,
     OutOfMemory,
     Recall,
     ResultDamaged,
     Retire,
     Room,
-    SetAside,
     StartWorker,
     TaskDone,
     TaskFailed,
@@ -28,13 +30,11 @@ from cluster.events import (
     WorkerEvent,
     WorkerLost,
 )
-from cluster.journal import note
-from cluster.lease import Lease
-from cluster.plan import Plan
-from cluster.records import last_line, with_absorbed
-from cluster.state import CampaignState, Limits
-from cluster.store import Failure, Store
-from cluster.work import Task
+from cluster.scheduler.graph import Status
+from cluster.scheduler.state import CampaignState, Limits
+from cluster.store.lease import Lease
+from cluster.store.records import last_line, with_absorbed
+from cluster.store.store import Failure, Store
 
 PULSE = 1.0  # seconds between looks at the clock and the cluster
 RENEWAL = 5.0  # seconds between reports
@@ -104,13 +104,13 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
         store.clear_failures(done)
         for task in done:
             progress = progress.with_done(plan.tasks[task])
-        note("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=len(done), store=store.root)
+        log_event("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=len(done), store=store.root)
         if len(done) < len(tasks):
             with connect() as pool:
                 state = CampaignState([task.node(pool.on_gpu) for task in tasks], workers=pool.room, done=done,
                                       limits=limits or Limits())
                 progress = _Run(plan, store, lease, pool, state, progress, watch, clock, store.failed()).go()
-    note("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)
+    log_event("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)
     return progress
 
 
@@ -163,15 +163,15 @@ class _Run:
 
     def _report(self) -> dict[str, Any]:
         """What `editfleet status` tells of a campaign that is being run."""
-        at_work = {number: worker.tasks[0] for number, worker in self.state.crew.members.items() if worker.tasks}
+        at_work = {number: worker.tasks[0] for number, worker in self.state.workers.members.items() if worker.tasks}
         return {"tasks": self.progress.tasks, "done": self.progress.done, "failed": self.progress.failed,
-                "workers": self.state.crew.up, "starting": len(self.state.crew.members) - self.state.crew.up,
+                "workers": self.state.workers.up, "starting": len(self.state.workers.members) - self.state.workers.up,
                 "at": {str(number): self._title(task) for number, task in at_work.items()}}
 
     def _happened(self, event: Event) -> None:
         match event:
             case TaskDone(worker, task, seconds):
-                note("task-done", task=task, worker=worker, seconds=seconds, title=self._title(task))
+                log_event("task-done", task=task, worker=worker, seconds=seconds, title=self._title(task))
                 if task in self.failed_before:
                     self.store.clear_failure(task)
                 self.progress = self.progress.with_done(self.plan.tasks[task])
@@ -188,38 +188,38 @@ class _Run:
         self._carry_out(self.state.handle(event))
 
     def _put_away(self, damaged: str) -> None:
-        if self.state.agenda.status.get(damaged) is Status.DONE:  # else it is being made anew already
-            self.store.set_aside(self.plan.tasks[damaged].key)
+        if self.state.graph.status.get(damaged) is Status.DONE:  # else it is being made anew already
+            self.store.quarantine(self.plan.tasks[damaged].key)
             for lost in self.state.lost_with(damaged):
                 self.progress = self.progress.with_done(self.plan.tasks[lost], -1)
 
     def _trouble(self, event: str, worker: int, task: str | None, reason: str, damaged: str | None = None) -> None:
         self._in_doubt = True
-        note(event, level=logging.WARNING, task=task, worker=worker, damaged=damaged, reason=last_line(reason),
+        log_event(event, level=logging.WARNING, task=task, worker=worker, damaged=damaged, reason=last_line(reason),
              title=task and self._title(task))
 
     def _carry_out(self, instructions: Iterable[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
                 case StartWorker(worker):
-                    note("worker-start", worker=worker)
+                    log_event("worker-start", worker=worker)
                     self.pool.start(worker)
                 case Retire(worker, reason):
-                    note("worker-retire", worker=worker, reason=reason)
+                    log_event("worker-retire", worker=worker, reason=reason)
                     self.pool.retire(worker)
                 case Assign(worker, task, parts):
-                    note("task-start", task=task, worker=worker, parts=parts if parts > 1 else None,
+                    log_event("task-start", task=task, worker=worker, parts=parts if parts > 1 else None,
                          title=self._title(task))
                     self.pool.assign(worker, self.plan.tasks[task], parts)
                 case Recall(worker, task):
-                    note("task-recall", task=task, worker=worker)
+                    log_event("task-recall", task=task, worker=worker)
                     self.pool.recall(worker, task)
-                case SetAside(task, reason):
+                case GiveUp(task, reason):
                     self._set_aside(task, reason)
 
     def _set_aside(self, task: str, reason: str) -> None:
         failure = Failure(task=task, title=self._title(task), reason=reason)
-        note("task-set-aside", level=logging.ERROR, task=task, reason=failure.summary, title=failure.title)
+        log_event("task-set-aside", level=logging.ERROR, task=task, reason=failure.summary, title=failure.title)
         self.store.write_failure(failure)
         self.progress = self.progress.with_failed()
 

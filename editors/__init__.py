@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from editors.core.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from editors.base import Editor, EditorConfig
+    from editors.core.editor import Editor, EditorConfig
 
 EDITORS = {
     "calinet": "editors.calinet:CaliNET",

@@ -12,10 +12,10 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 from transformers.optimization import Adafactor
 
-from editors.core.models import LanguageModel
-from editors.core.patch import Neurons, Patch
+from editors.core.methods.tuning import Delta, Tuner, TuningConfig
+from editors.core.models.model import LanguageModel
+from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
-from editors.core.tuning import Delta, Tuner, TuningConfig
 
 
 class CaliNetConfig(TuningConfig):

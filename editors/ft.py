@@ -8,10 +8,10 @@ import torch
 from pydantic import PositiveFloat
 from torch import nn
 
-from editors.core.models import LanguageModel
-from editors.core.patch import Dense, Patch
+from editors.core.methods.tuning import Delta, Tuner, TuningConfig
+from editors.core.models.model import LanguageModel
+from editors.core.patches.patch import Dense, Patch
 from editors.core.requests import EditRequest
-from editors.core.tuning import Delta, Tuner, TuningConfig
 
 
 class FineTuningConfig(TuningConfig):

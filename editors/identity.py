@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from editors.base import Editor
-from editors.core.patch import Patch
+from editors.core.editor import Editor
+from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from editors.core.batches import Encoded
 from editors.core.examples import Example
-from editors.core.hypernetwork import (
+from editors.core.methods.hypernetwork import (
     Factors,
     HyperConfig,
     HyperEditor,
@@ -25,7 +24,8 @@ from editors.core.hypernetwork import (
     Update,
     matrices,
 )
-from editors.core.models import LanguageModel
+from editors.core.models.batches import Encoded
+from editors.core.models.model import LanguageModel
 from editors.core.requests import EditRequest
 
 

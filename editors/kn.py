@@ -11,11 +11,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from transformers.activations import ACT2FN
 
-from editors.base import Editor, EditorConfig
-from editors.core.batches import Batch, Encoded, Place
-from editors.core.capture import capture_inputs, capture_outputs
-from editors.core.models import KeysValues, LanguageModel
-from editors.core.patch import LowRank, Patch
+from editors.core.editor import Editor, EditorConfig
+from editors.core.models.batches import Batch, BlockRef, Encoded
+from editors.core.models.capture import capture_inputs, capture_outputs
+from editors.core.models.model import KeysValues, LanguageModel
+from editors.core.patches.patch import LowRank, Patch
 from editors.core.requests import EditRequest
 
 
@@ -239,7 +239,7 @@ def _integrate(model: LanguageModel, scenes: _Scenes, number: int, config: Knowl
         batch, past = scenes.repeat(len(scales), number)
         scaled = (layer.neurons[:, None] * scales[:, None, None]).flatten(0, 1).requires_grad_()
         hidden = layer.rest.repeat_interleave(len(scales), 0) + _write(model, number, scaled, config)
-        states = model.resume(hidden.to(scenes.dtype), batch, Place("decoder", number + 1), past)
+        states = model.run_from(hidden.to(scenes.dtype), batch, BlockRef("decoder", number + 1), past)
         logits = model.head(states[batch.row, batch.position])
         probability = logits.softmax(-1).gather(1, batch.target[:, None])[:, 0]
         share = torch.bincount(batch.row)[batch.row]

@@ -10,17 +10,17 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from editors.base import Editor, EditorConfig, Resources
-from editors.core.batches import Encoded, Place
-from editors.core.capture import capture_inputs, capture_outputs
-from editors.core.contexts import sample_contexts
+from editors.core.editor import Editor, EditorConfig, Resources
 from editors.core.errors import InputError
-from editors.core.models import LanguageModel
-from editors.core.overlay import overlay
-from editors.core.patch import Dense, LowRank, Patch, Term
+from editors.core.methods.contexts import sample_contexts
+from editors.core.methods.values import ValueConfig, chunks, in_context, optimise_values
+from editors.core.models.batches import BlockRef, Encoded
+from editors.core.models.capture import capture_inputs, capture_outputs
+from editors.core.models.model import LanguageModel
+from editors.core.models.statistics import KeySolver
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Dense, LowRank, Patch, Term
 from editors.core.requests import EditRequest
-from editors.core.statistics import KeySolver
-from editors.core.values import ValueConfig, chunks, in_context, optimise_values
 
 
 class MemitConfig(ValueConfig):
@@ -142,7 +142,7 @@ class MEMIT(Editor):
             # A patch that all rows share is not copied for each of them.
             with (overlay(self.model, patches[0]) if len(patches) == 1 else overlay(self.model, patches, carried),
                   capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [block]) as outputs):
-                self.model.halt(batch, Place("decoder", self.config.layers[-1] + 1))
+                self.model.run_to(batch, BlockRef("decoder", self.config.layers[-1] + 1))
             keys[numbers] = torch.einsum("ncm,c->nm", inputs[path][at].double().unflatten(0, (-1, count)), weights)
             states[numbers] = outputs[block][at][::count].double()
         return keys, states

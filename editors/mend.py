@@ -12,7 +12,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.examples import Example
-from editors.core.hypernetwork import (
+from editors.core.methods.hypernetwork import (
     Factors,
     HyperConfig,
     HyperEditor,
@@ -22,8 +22,8 @@ from editors.core.hypernetwork import (
     Update,
     matrices,
 )
-from editors.core.models import LanguageModel
-from editors.core.patch import Patch
+from editors.core.models.model import LanguageModel
+from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
 EPSILON = 1e-7  # added to standard deviations

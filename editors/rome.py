@@ -8,14 +8,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from editors.base import Editor, EditorConfig, Resources
-from editors.core.contexts import sample_contexts
+from editors.core.editor import Editor, EditorConfig, Resources
 from editors.core.errors import InputError
-from editors.core.models import LanguageModel
-from editors.core.patch import LowRank, Patch
+from editors.core.methods.contexts import sample_contexts
+from editors.core.methods.values import ValueConfig, Values, optimise_values
+from editors.core.models.model import LanguageModel
+from editors.core.models.statistics import KeySolver
+from editors.core.patches.patch import LowRank, Patch
 from editors.core.requests import EditRequest
-from editors.core.statistics import KeySolver
-from editors.core.values import ValueConfig, Values, optimise_values
 
 
 class RomeConfig(ValueConfig):

@@ -15,17 +15,17 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
-from editors.base import Editor, EditorConfig, Resources
 from editors.core.artefacts import Artefact
-from editors.core.batches import Encoded
+from editors.core.editor import Editor, EditorConfig, Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example
-from editors.core.loading import load_config, load_model, not_loaded
-from editors.core.models import LanguageModel
-from editors.core.patch import Patch, Route
+from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
+from editors.core.models.batches import Encoded
+from editors.core.models.loading import load_config, load_model, not_loaded
+from editors.core.models.model import LanguageModel
+from editors.core.patches.patch import Patch, Route
+from editors.core.patches.route import Classifier, SideModel, Tokens
 from editors.core.requests import EditRequest
-from editors.core.route import Classifier, Side, Tokens
-from editors.core.training import OnStep, Trainee, TrainingConfig, fit
 
 HEAD = "lm_head.weight"
 HEAD_WIDTH = 32  # of the small classifier's attention
@@ -114,7 +114,7 @@ class SERAC(Editor):
         return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, tensors, report)
 
 
-def restore(model: LanguageModel, artefact: Artefact) -> Side:
+def restore(model: LanguageModel, artefact: Artefact) -> SideModel:
     """The classifier and the side model that an artefact holds, in fp32 and frozen."""
     with torch.random.fork_rng():
         side = build(model, SeracConfig.model_validate(artefact.config), artefact.tensors)
@@ -128,25 +128,25 @@ def restore(model: LanguageModel, artefact: Artefact) -> Side:
     return side
 
 
-def _learned(side: Side) -> Iterator[tuple[str, nn.Parameter]]:
+def _learned(side: SideModel) -> Iterator[tuple[str, nn.Parameter]]:
     """The weights that training changes, by name."""
     return ((name, weight) for name, weight in _modules(side).named_parameters() if weight.requires_grad)
 
 
-def _modules(side: Side) -> nn.ModuleDict:
+def _modules(side: SideModel) -> nn.ModuleDict:
     return nn.ModuleDict({"classifier": side.classifier.module, "model": side.model.module})
 
 
 # --- the two models
 
 
-def build(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None = None) -> Side:
+def build(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None = None) -> SideModel:
     """A side for a model, ready to be trained, in fp32. To be filled with `learned`, it leaves the weights that
     training changes as they come: of models by name nothing but configurations and tokenizers is read."""
     c = _shortened(model, config.side_layers) if config.side_model is None else _named(model, config, learned)
     g = _small_classifier(model, config) if config.classifier is None else _encoder(model, config, learned)
     g.module.eval().requires_grad_().to(model.device)
-    return Side(c, g)
+    return SideModel(c, g)
 
 
 def _blank(model: LanguageModel, config: Any, *, tied: bool) -> Any:
@@ -255,7 +255,7 @@ class _Trainee(Trainee):
 
     config: SeracConfig
 
-    def __init__(self, side: Side, config: SeracConfig, digest: str = "") -> None:
+    def __init__(self, side: SideModel, config: SeracConfig, digest: str = "") -> None:
         self.side, self.config = side, config
         self.module = _modules(side)
         self.name = f"SERAC for {digest}"

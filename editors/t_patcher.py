@@ -12,15 +12,15 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from editors.base import Editor, EditorConfig
 from editors.core.artefacts import Artefact
-from editors.core.batches import Place
-from editors.core.capture import capture_inputs
+from editors.core.editor import Editor, EditorConfig
 from editors.core.errors import InputError
 from editors.core.examples import Example
-from editors.core.models import LanguageModel
-from editors.core.neurons import NeuronConfig, NeuronTraining, Positions
-from editors.core.patch import Patch
+from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
+from editors.core.models.batches import BlockRef
+from editors.core.models.capture import capture_inputs
+from editors.core.models.model import LanguageModel
+from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
 VALIDATION_SHARE = 10  # one query in ten
@@ -96,7 +96,7 @@ class TPatcher(Editor):
         batch = self.model.collate(encoded)
         path = self.model.ffn_path(self.model.depth - 1)
         with capture_inputs(self.model, [path]) as inputs:
-            last = self.model.halt(batch, Place("decoder", self.model.depth))
+            last = self.model.run_to(batch, BlockRef("decoder", self.model.depth))
         at = batch.row, batch.position
         return Positions(inputs[path][at].float(), last[at].float(), batch.target, batch.row)
 
@@ -111,7 +111,7 @@ def _memory(model: LanguageModel, queries: Sequence[tuple[str, str]], batch_toke
         size = max(batch_tokens // len(rows[-1]), 1)
         batch, rows = model.collate(rows[-size:]), rows[:-size]
         with capture_inputs(model, [path]) as inputs:
-            model.halt(batch, Place("decoder", model.depth))
+            model.run_to(batch, BlockRef("decoder", model.depth))
         read = batch.attention_mask.bool()
         if not model.has_encoder:
             read = read & (batch.position_ids > 0)

@@ -79,7 +79,7 @@ class Skipped(_Value):
     reason: str
 
 
-class Key(NamedTuple):
+class ProbeKey(NamedTuple):
     """Which probe of a case, and which of its two answers: its own (`answer`), or the one it competes with (`rival`).
 
     Rewrite and paraphrases answer with the new target, against the true one; neighbourhood probes with their own
@@ -91,7 +91,7 @@ class Key(NamedTuple):
     which: Which = "answer"
 
 
-def ask(case: Case) -> Iterator[tuple[Key, str, str]]:
+def ask(case: Case) -> Iterator[tuple[ProbeKey, str, str]]:
     """(key, prompt, target) of every question."""
     true, new = case.target_true, case.target_new
     rewritten = [Probe(prompt=prompt, target=new) for prompt in (case.prompt, *case.paraphrases)]
@@ -101,12 +101,12 @@ def ask(case: Case) -> Iterator[tuple[Key, str, str]]:
         "distracting": distracting(case)}
     for role, asked in probes.items():
         for number, probe in enumerate(asked):
-            yield Key(role, number), probe.prompt, probe.target
+            yield ProbeKey(role, number), probe.prompt, probe.target
             if true is not None and role in ("rewrite", "paraphrase", "neighbourhood"):
-                yield Key(role, number, "rival"), probe.prompt, true if probe.target == new else new
+                yield ProbeKey(role, number, "rival"), probe.prompt, true if probe.target == new else new
     for number, chain in enumerate(case.portability):
         if chain.link is not None:
-            yield Key("link", number), chain.link.prompt, chain.link.target
+            yield ProbeKey("link", number), chain.link.prompt, chain.link.target
 
 
 def distracting(case: Case) -> list[Probe]:

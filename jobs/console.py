@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from cluster.plan import Plan
-    from cluster.store import CampaignRecord, Standing, Store
+    from cluster.plan.planner import Plan
+    from cluster.store.store import CampaignRecord, Standing, Store
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 CAMPAIGNS = Path(__file__).parent / "campaigns"
@@ -68,15 +68,15 @@ def find_campaign(name: str) -> Path:
 def plan_campaign(name: str, scale: str | None, data: str | None, out: Path | str | None = None) -> Plan:
     """All tasks of a campaign, cut as what the store `out` holds already, where there is one. Raises `InputError` for
     whatever would keep it from running."""
-    from cluster.campaign_file import load_campaign
-    from cluster.plan import plan
+    from cluster.campaign.file import load_campaign
+    from cluster.plan.planner import plan
 
     return plan(load_campaign(find_campaign(name), scale=scale, data=data), _sizes_in(out) if out else None)
 
 
 def _sizes_in(out: Path | str) -> dict[str, int]:
-    from cluster.sizes import frozen_sizes
-    from cluster.store import Store
+    from cluster.plan.cutting import frozen_sizes
+    from cluster.store.store import Store
     from editors.core.errors import InputError
 
     try:

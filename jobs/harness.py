@@ -23,8 +23,8 @@ from rich.table import Table
 from jobs.console import console, exit_codes
 
 if TYPE_CHECKING:
-    from editors.core.models import LanguageModel
-    from editors.core.patch import Patch
+    from editors.core.models.model import LanguageModel
+    from editors.core.patches.patch import Patch
 
 INSTALL = "pip install 'lm-eval>=0.4.13' 'accelerate>=1'"
 RESAMPLES = 1000  # for the standard errors of metrics that have no formula
@@ -66,7 +66,7 @@ def harness(
         names = _check_tasks(tasks, manager)
         _check_device(device)
         files = patch or []
-        from editors.core.loading import load_model
+        from editors.core.models.loading import load_model
         from evaluators.testbed import model_path
 
         loaded = load_model(model_path(model), name=model, device=device, dtype=dtype)
@@ -131,7 +131,7 @@ def _check_device(device: str) -> None:
 
 def load_edit(files: Sequence[Path], model: LanguageModel) -> Patch:
     """The sum of saved patches. Raises `InputError` for one that this model cannot carry."""
-    from editors.core.patch import Patch
+    from editors.core.patches.patch import Patch
 
     edit = Patch()
     for file in files:
@@ -143,10 +143,10 @@ def load_edit(files: Sequence[Path], model: LanguageModel) -> Patch:
 
 def _check_fit(patch: Patch, file: Path, model: LanguageModel) -> None:
     """Refuses a patch with which the harness would still see the unedited model, or one made for another model."""
-    from editors.core.batches import Encoded
     from editors.core.errors import InputError
-    from editors.core.overlay import overlay
-    from editors.core.patch import Route
+    from editors.core.models.batches import Encoded
+    from editors.core.patches.overlay import overlay
+    from editors.core.patches.patch import Route
 
     if any(isinstance(term, Route) for term in patch.terms):
         raise InputError(f"'{file}' routes questions to a second model, as SERAC does; the harness asks the edited "
@@ -165,7 +165,7 @@ def _check_fit(patch: Patch, file: Path, model: LanguageModel) -> None:
 def compare(model: LanguageModel, edit: Patch | None, tasks: Sequence[str], manager: Any, *, limit: int | None,
             batch_size: int) -> list[Change]:
     """Scores of all tasks on the unedited model and, where there is an edit, on the edited one."""
-    from editors.core.overlay import overlay
+    from editors.core.patches.overlay import overlay
 
     wrapped = wrap(model, batch_size)
     before, after = _evaluate(wrapped, tasks, manager, limit), None

@@ -25,9 +25,9 @@ from jobs.console import (
 )
 
 if TYPE_CHECKING:
-    from cluster.forecast import Forecast
-    from cluster.plan import Plan
-    from cluster.store import CampaignRecord
+    from cluster.plan.forecast import Forecast
+    from cluster.plan.planner import Plan
+    from cluster.store.store import CampaignRecord
 
 
 def plan(
@@ -41,8 +41,8 @@ def plan(
     with exit_codes():
         from datetime import UTC, datetime
 
-        from cluster.forecast import forecast
-        from cluster.store import Standing, Store
+        from cluster.plan.forecast import forecast
+        from cluster.store.store import Standing, Store
 
         planned = plan_campaign(campaign, scale, data, out)
         record = planned.record(datetime.now(UTC))
@@ -83,7 +83,7 @@ def _expectation(planned: Plan, left: Forecast, workers: int) -> Iterator[str]:
     yield (f"{count(len(left.seconds), 'task')} left: about {_hours(left.hours(workers))} hours on "
            f"{count(workers, 'worker')}, at least {_hours(left.chain / 3600)} on any number of them")
     if len(left.measured) < len(left.seconds):
-        from cluster.costs import SMALL
+        from cluster.plan.costs import SMALL
 
         small = {task.model.shape.parameters < SMALL for task in planned.tasks.values()}
         devices = [device for device, shown in (("one CPU core", True in small),
@@ -93,7 +93,7 @@ def _expectation(planned: Plan, left: Forecast, workers: int) -> Iterator[str]:
 
 def _memory_table(planned: Plan) -> Table:
     """What a worker needs for each model."""
-    from cluster.memory import GIB, REFERENCE, memory_of
+    from cluster.plan.memory import GIB, REFERENCE, memory_of
 
     memory = planned.campaign.workers.memory or REFERENCE
     table = Table("GiB a worker", "weights", "moments", "activations", "in all", f"with {memory:g} GiB a device")
@@ -105,7 +105,7 @@ def _memory_table(planned: Plan) -> Table:
 
 
 def _complaints(planned: Plan) -> Iterator[str]:
-    from cluster.memory import memory_of
+    from cluster.plan.memory import memory_of
 
     for name, model in planned.models.items():
         if complaint := memory_of(model, planned.tasks.values()).complaint(name, planned.campaign.workers):

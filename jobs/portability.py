@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evaluators.portability.building import Candidate, Sorted
     from evaluators.portability.endpoint import Asking
     from evaluators.portability.journal import Entry, Journal
-    from evaluators.portability.records import Source
+    from evaluators.portability.records import EditSource
 
 PLAIN_INTERVAL = 25  # answers between lines where there is no terminal for a bar
 JOURNAL = "journal.jsonl"
@@ -119,7 +119,7 @@ def import_(
 def _model_names(texts: Sequence[str]) -> list[str]:
     """The subject models by name. Raises `InputError`, before anything is asked, for one that is not there."""
     from editors.core.errors import InputError
-    from editors.core.loading import load_config
+    from editors.core.models.loading import load_config
     from evaluators.testbed import model_path
 
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
@@ -130,7 +130,7 @@ def _model_names(texts: Sequence[str]) -> list[str]:
     return names
 
 
-def _ask(edits: Source, asking: Asking, journal: Journal, screen: Console) -> None:
+def _ask(edits: EditSource, asking: Asking, journal: Journal, screen: Console) -> None:
     from evaluators.portability.asking import ask_all, unasked
     from evaluators.portability.endpoint import ChatClient
 
@@ -171,7 +171,7 @@ def _rank(candidates: Sequence[Candidate], names: Sequence[str], dtype: str,
     """Of each subject model, the ranks of all links' answers and its digest. One model is loaded at a time."""
     import torch
 
-    from editors.core.loading import load_model
+    from editors.core.models.loading import load_model
     from evaluators.portability.knowledge import link_ranks
     from evaluators.testbed import model_path
 
@@ -186,10 +186,10 @@ def _rank(candidates: Sequence[Candidate], names: Sequence[str], dtype: str,
     return ranks, digests
 
 
-def _tell(edits: Source, outcome: Sorted, names: Sequence[str], out: Path, screen: Console) -> None:
+def _tell(edits: EditSource, outcome: Sorted, names: Sequence[str], out: Path, screen: Console) -> None:
     """The counts, the rows of the paper's table 5, and what to do next."""
-    from evaluators.metrics import KNOWN_RANK
     from evaluators.portability.building import scores
+    from evaluators.scoring.metrics import KNOWN_RANK
 
     for title, lines in (
             ("unusable", [f"  {skip.case_id}: {skip.reason}" for skip in edits.skipped]),

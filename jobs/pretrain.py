@@ -16,9 +16,9 @@ from rich.console import Console
 from jobs.console import console, exit_codes
 
 if TYPE_CHECKING:
-    from evaluators.testbed.pretraining import Pretraining
-    from evaluators.testbed.pretraining_gptj import GPTJPretraining
-    from evaluators.testbed.pretraining_t5 import T5Pretraining
+    from evaluators.testbed.pretraining.base import Pretraining
+    from evaluators.testbed.pretraining.gptj import GPTJPretraining
+    from evaluators.testbed.pretraining.t5 import T5Pretraining
 
 
 class Architecture(StrEnum):
@@ -42,8 +42,8 @@ def pretrain(
 def _pretrain(architecture: Architecture, settings: dict[str, Any], out: Path, threads: int) -> None:
     import torch
 
-    from evaluators.testbed.pretraining_gptj import GPTJPretraining, GPTJPretrainingConfig
-    from evaluators.testbed.pretraining_t5 import T5Pretraining, T5PretrainingConfig
+    from evaluators.testbed.pretraining.gptj import GPTJPretraining, GPTJPretrainingConfig
+    from evaluators.testbed.pretraining.t5 import T5Pretraining, T5PretrainingConfig
 
     screen = console()
     torch.set_num_threads(threads)
@@ -60,10 +60,10 @@ def _pretrain(architecture: Architecture, settings: dict[str, Any], out: Path, t
 
 
 def _examine(run: GPTJPretraining | T5Pretraining, screen: Console) -> None:
-    from evaluators.testbed.card import write_gptj_card, write_t5_card
     from evaluators.testbed.corpus import SentenceMaker
-    from evaluators.testbed.examination import causal_patching, examine
-    from evaluators.testbed.pretraining_t5 import T5Pretraining
+    from evaluators.testbed.pretraining.card import write_gptj_card, write_t5_card
+    from evaluators.testbed.pretraining.examination import causal_patching, examine
+    from evaluators.testbed.pretraining.t5 import T5Pretraining
 
     with screen.status("examining"):
         maker = SentenceMaker(run.tokenizer)

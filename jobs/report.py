@@ -12,7 +12,7 @@ import typer
 from jobs.console import console, exit_codes, shorten
 
 if TYPE_CHECKING:
-    from cluster.store import CampaignRecord
+    from cluster.store.store import CampaignRecord
 
 
 def report(
@@ -26,9 +26,9 @@ def report(
 ) -> None:
     """Show the results of a campaign: means, or differences between editors, with 95 % confidence intervals."""
     with exit_codes():
-        from cluster.store import Store
-        from evaluators.compare import compare
-        from evaluators.report import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
+        from cluster.store.store import Store
+        from evaluators.report.compare import compare
+        from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
 
         found = Store.open(store)
         record = _choose(found.campaigns(), campaign)

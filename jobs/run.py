@@ -28,7 +28,7 @@ from jobs.console import (
 
 if TYPE_CHECKING:
     from cluster.driver import Progress
-    from cluster.store import CampaignRecord, Store
+    from cluster.store.store import CampaignRecord, Store
 
 PLAIN_INTERVAL = 5.0  # seconds between lines where there is no terminal for a bar
 
@@ -50,8 +50,8 @@ def run(
         from datetime import UTC, datetime
 
         from cluster.driver import run_campaign
-        from cluster.pool import ray_pool
-        from cluster.store import Store
+        from cluster.store.store import Store
+        from cluster.workers.pool import ray_pool
 
         screen = console()
         with screen.status("planning"):
@@ -72,9 +72,9 @@ def run(
 
 
 def _logged(log: Path | None, screen: Console) -> AbstractContextManager[None]:
-    from cluster.journal import journal
+    from cluster.log import logging_to
 
-    return nullcontext() if log is None and screen.is_terminal else journal(log)
+    return nullcontext() if log is None and screen.is_terminal else logging_to(log)
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _describe(progress: Progress) -> str:
 
 
 def _summary(screen: Console, store: Store, record: CampaignRecord) -> None:
-    from evaluators.report import summarise, to_rich_tables
+    from evaluators.report.tables import summarise, to_rich_tables
 
     rows = store.rows(record.tasks)
     standing = store.standing(record)  # after reading, which finds what is damaged

@@ -13,13 +13,13 @@ import typer
 from jobs.console import console, count, exit_codes, list_failed, list_skipped, shorten, tasks_table
 
 if TYPE_CHECKING:
-    from cluster.store import Store
+    from cluster.store.store import Store
 
 
 def status(store: Annotated[str, typer.Argument(help="The folder or URL given to `run` as --out.")]) -> None:
     """Show what is done, what failed and what is missing, for every campaign in a store."""
     with exit_codes():
-        from cluster.store import Store
+        from cluster.store.store import Store
 
         found = Store.open(store)
         screen = console()

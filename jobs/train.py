@@ -17,8 +17,8 @@ from rich.console import Console
 from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign
 
 if TYPE_CHECKING:
-    from cluster.work import ModelRef, TrainTask
-    from editors.core.models import LanguageModel
+    from cluster.plan.tasks import ModelRef, TrainTask
+    from editors.core.models.model import LanguageModel
 
 PLAIN_INTERVAL = 100  # steps between lines where there is no terminal for a bar
 
@@ -34,7 +34,7 @@ def train(
     with exit_codes():
         import torch
 
-        from cluster.work import TrainTask
+        from cluster.plan.tasks import TrainTask
 
         torch.set_num_threads(threads)
         screen = console()
@@ -60,7 +60,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
-    from cluster.tasks import train as train_editor
+    from cluster.workers.executor import train as train_editor
 
     held: tuple[str, LanguageModel] | None = None
     for task in tasks:
@@ -81,7 +81,7 @@ def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
 def _load(ref: ModelRef) -> LanguageModel:
     import torch
 
-    from editors.core.loading import load_model
+    from editors.core.models.loading import load_model
 
     return load_model(ref.path, device="cuda" if torch.cuda.is_available() else "cpu", dtype=ref.dtype)
 
@@ -109,7 +109,7 @@ def _progress(task: TrainTask, screen: Console) -> Iterator[Callable[[int, float
 def _steps(task: TrainTask) -> int | None:
     """The most steps training takes, where the configuration says it."""
     from editors import get_editor
-    from editors.core.training import TrainingConfig
+    from editors.core.methods.training import TrainingConfig
 
     config = get_editor(task.editor.name).Config.model_validate(task.editor.config)
     found = [part for part in (config, *(getattr(config, name) for name in type(config).model_fields))

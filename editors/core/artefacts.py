@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from editors.core.errors import InputError
-from editors.core.tensorfiles import read_header, read_tensors, write_tensors
+from editors.core.files import read_header, read_tensors, write_tensors
 
 KIND = "trained editor"
 

@@ -5,7 +5,7 @@
     ├── CaseError      one case cannot be edited or scored; it is recorded and the rest goes on
     ├── StoreError     the place of the results fails: full, read-only, deleted, out of reach
     │   └── LeaseLost  another driver has taken the store over
-    └── Damaged        one result is missing or damaged and has to be made again (`cluster.store`)
+    └── Damaged        one result is missing or damaged and has to be made again (`cluster.store.store`)
 """
 
 from __future__ import annotations

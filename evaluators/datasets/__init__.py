@@ -1,10 +1,10 @@
 """Where cases come from: the built-in world, files in four forms, data sets on the hub. Also texts to learn from."""
 
-from evaluators.datasets.forms import recalled_link
+from evaluators.datasets.corpus import TESTBED_CORPUS, corpus, training_example
+from evaluators.datasets.formats import recalled_link
 from evaluators.datasets.loading import Dataset, load_dataset, stream_cases
 from evaluators.datasets.lookup import snippet_texts
 from evaluators.datasets.spec import BUILT_IN, DatasetSpec, training_spec
-from evaluators.datasets.text import TESTBED_CORPUS, corpus, training_example
 
 __all__ = ["BUILT_IN", "TESTBED_CORPUS", "Dataset", "DatasetSpec", "corpus", "load_dataset", "recalled_link",
            "snippet_texts", "stream_cases", "training_example", "training_spec"]

@@ -12,9 +12,9 @@ from typing import Any, TypeVar, cast, get_args
 from editors.core.errors import CaseError, InputError
 from evaluators.audit import Auditor, subjects
 from evaluators.cases import Case, Skipped
-from evaluators.datasets.forms import Malformed, Reading, name_of, read_case, recognise
+from evaluators.datasets.formats import Malformed, Reading, name_of, read_case, recognise
 from evaluators.datasets.lookup import paraphrases_by_case, snippets_by_fact
-from evaluators.datasets.records import Record, file_records, hub_records
+from evaluators.datasets.reading import Record, file_records, hub_records
 from evaluators.datasets.spec import BUILT_IN, DatasetSpec, Format, training_spec
 from evaluators.testbed.cases import Split, testbed_cases
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editors.core.errors import InputError
-from evaluators.datasets.forms import Malformed, Paraphrases, Reading, read_case
-from evaluators.datasets.records import file_records
+from evaluators.datasets.formats import Malformed, Paraphrases, Reading, read_case
+from evaluators.datasets.reading import file_records
 
 
 class _Sample(BaseModel):

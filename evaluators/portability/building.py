@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from editors.core.errors import InputError
 from evaluators.cases import Probe
-from evaluators.metrics import KNOWN_RANK
 from evaluators.portability.endpoint import Asking
 from evaluators.portability.files import read_json, write_json
 from evaluators.portability.journal import Entry, request_key
 from evaluators.portability.prompt import VERSION, BadAnswer, Fault, Suggestion, parse, prompt
-from evaluators.portability.records import EditRecord, Source
+from evaluators.portability.records import EditRecord, EditSource
+from evaluators.scoring.metrics import KNOWN_RANK
 
 CANDIDATES, REJECTED, SUMMARY = "candidates.json", "rejected.json", "summary.json"
 
@@ -109,23 +109,23 @@ def is_known(rank: int | None) -> bool:
     return rank is not None and rank <= KNOWN_RANK
 
 
-class Score(NamedTuple):
+class KnownShare(NamedTuple):
     """A row of the paper's table 5: how many of the sound suggestions' links are known, and their share in percent."""
 
     known: int
     percent: float
 
 
-def scores(candidates: Sequence[Candidate], models: Iterable[str]) -> tuple[dict[str, Score], Score]:
+def scores(candidates: Sequence[Candidate], models: Iterable[str]) -> tuple[dict[str, KnownShare], KnownShare]:
     """Of each model, and of all of them together."""
-    def score(known: int) -> Score:
-        return Score(known, round(100 * known / len(candidates), 2) if candidates else 0.0)
+    def score(known: int) -> KnownShare:
+        return KnownShare(known, round(100 * known / len(candidates), 2) if candidates else 0.0)
 
     each = {model: score(sum(is_known(candidate.ranks[model]) for candidate in candidates)) for model in models}
     return each, score(sum(candidate.known for candidate in candidates))
 
 
-def write_build(folder: Path, source: Source, asking: Asking, outcome: Sorted, answers: Mapping[str, Entry],
+def write_build(folder: Path, source: EditSource, asking: Asking, outcome: Sorted, answers: Mapping[str, Entry],
                 models: Mapping[str, str]) -> None:
     """Candidates, rejected answers and the summary. `models` are digests by name."""
     each, together = scores(outcome.candidates, models)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from editors.core.errors import CaseError
-from editors.core.models import LanguageModel
-from editors.core.overlay import UNPATCHED
+from editors.core.models.model import LanguageModel
+from editors.core.patches.overlay import UNPATCHED
 from evaluators.cases import Case, Chain, Probe
-from evaluators.scoring import observe, questions
+from evaluators.scoring.observe import observe, questions
 
 
 def link_ranks(model: LanguageModel, links: Sequence[Probe]) -> list[int | None]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from editors.core.errors import InputError
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import DatasetSpec, load_dataset
-from evaluators.datasets.records import Record, file_records
+from evaluators.datasets.reading import Record, file_records
 
 Form = Literal["counterfact", "zsre"]
 
@@ -30,7 +30,7 @@ class EditRecord:
 
 
 @dataclass(frozen=True)
-class Source:
+class EditSource:
     """Records in file order, and those of which nothing can be asked."""
 
     form: Form
@@ -38,7 +38,7 @@ class Source:
     skipped: tuple[Skipped, ...]
 
 
-def read_source(source: str, limit: int | None = None) -> Source:
+def read_source(source: str, limit: int | None = None) -> EditSource:
     """The first `limit` records of a file, or of a built-in data set by name.
 
     A record without a subject or an altered answer is skipped. ZsRE's records have no ids: they are numbered from 0.
@@ -55,7 +55,7 @@ def read_source(source: str, limit: int | None = None) -> Source:
     records = list(_parsed(source, raw, form))
     skipped = [Skipped(case_id=record.id, reason=reason) for record in records if (reason := _problem(record))]
     unusable = {skip.case_id for skip in skipped}
-    return Source(form, tuple(record for record in records if record.id not in unusable), tuple(skipped))
+    return EditSource(form, tuple(record for record in records if record.id not in unusable), tuple(skipped))
 
 
 def _content(record: Record, source: str) -> Any:

@@ -94,7 +94,7 @@ class SentenceMaker:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PackedBatch:
     """Packed training rows: `ids` and per-token loss weights, both [rows, length], and each row's subject spans."""
 
     ids: torch.Tensor
@@ -171,11 +171,11 @@ class Corpus:
                 subjects.append((offset + sentence.subject[0], offset + sentence.subject[1]))
         raise AssertionError("sentences() never ends")
 
-    def batch(self, step: int, *, chains: bool) -> Batch:
+    def batch(self, step: int, *, chains: bool) -> PackedBatch:
         rng = random.Random(f"batch {self.seed} {step}")
         rows: Sequence[tuple[list[int], list[float], list[tuple[int, int]]]] = [
             self._row(rng, chains) for _ in range(self.config.rows)]
-        return Batch(torch.tensor([ids for ids, _, _ in rows]), torch.tensor([weights for _, weights, _ in rows]),
+        return PackedBatch(torch.tensor([ids for ids, _, _ in rows]), torch.tensor([weights for _, weights, _ in rows]),
                      [subjects for _, _, subjects in rows])
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from campaigns import drilled, local_pool, tiny_folder, write_campaign
+from support.campaigns import drilled, local_pool, tiny_folder, write_campaign
 
-from cluster.campaign_file import load_campaign
-from cluster.plan import plan
+from cluster.campaign.file import load_campaign
+from cluster.plan.planner import plan
 
 __all__ = ["drilled", "local_pool", "tiny_folder", "write_campaign"]
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from ray.cluster_utils import Cluster
+from support.processes import titled
 
-from cluster.store import Store
-from tests.cluster.processes import titled
+from cluster.store.store import Store
 
 pytestmark = pytest.mark.chaos
 

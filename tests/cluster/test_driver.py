@@ -11,11 +11,11 @@ import pytest
 
 import editors
 from cluster.driver import run_campaign
-from cluster.store import Store
-from editors.base import Editor
-from editors.core.patch import Patch
-from evaluators.metrics import METRICS
-from evaluators.report import summarise
+from cluster.store.store import Store
+from editors.core.editor import Editor
+from editors.core.patches.patch import Patch
+from evaluators.report.tables import summarise
+from evaluators.scoring.metrics import METRICS
 
 
 @pytest.fixture

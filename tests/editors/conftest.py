@@ -2,9 +2,9 @@
 
 import pytest
 
-from editors.base import Resources
+from editors.core.editor import Resources
+from editors.core.models.statistics import second_moments
 from editors.core.requests import EditRequest
-from editors.core.statistics import second_moments
 
 
 @pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])

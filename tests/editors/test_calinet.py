@@ -10,8 +10,8 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from editors.calinet import CaliNET, CaliNetConfig
-from editors.core.overlay import overlay
-from editors.core.patch import Patch
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
 REQUESTS = [EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer"),

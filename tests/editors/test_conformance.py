@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from editors import EDITORS, get_editor, resolve_config
-from editors.base import Resources
+from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example, Question
-from editors.core.overlay import overlay
-from editors.core.patch import Dense, LowRank, Patch
+from editors.core.models.statistics import second_moments
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Dense, LowRank, Patch
 from editors.core.requests import EditRequest
-from editors.core.statistics import second_moments
 
 FILL = {"layers": [1, 2], "layer": 1, "encoder_layers": [1, 2], "learning_rate": 1e-3}
 SMALL = {"steps": 4, "max_steps": 4, "batch_size": 2, "accumulate": 1, "validate_every": 2, "validation_examples": 2,

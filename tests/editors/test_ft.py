@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from editors import get_editor, resolve_config
-from editors.core.overlay import overlay
+from editors.core.patches.overlay import overlay
 
 
 def ft(model, **overrides):

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hyper_examples import EXAMPLES, REQUESTS, close
+from support.hyper_examples import EXAMPLES, REQUESTS, close
 from torch import nn
 
-from editors.base import Resources
-from editors.core.hypernetwork import HyperTrainee, Matrix, patches
+from editors.core.editor import Resources
+from editors.core.methods.hypernetwork import HyperTrainee, Matrix, patches
+from editors.core.models.weights import Weights
 from editors.core.requests import EditRequest
-from editors.core.weights import Weights
 from editors.ke import KE, KEConfig, KENetwork, with_answers
 
 

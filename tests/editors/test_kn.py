@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from editors.core.capture import capture_outputs
 from editors.core.errors import InputError
-from editors.core.overlay import overlay
-from editors.core.patch import LowRank, Patch
+from editors.core.models.capture import capture_outputs
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import LowRank, Patch
 from editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig, attribute
 
 MODELS = ["tiny_gptj", "tiny_t5", "tiny_gated_t5"]

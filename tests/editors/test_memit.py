@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from editors import resolve_config
-from editors.base import Resources
-from editors.core.batches import Encoded
-from editors.core.capture import capture_inputs, capture_outputs
-from editors.core.contexts import sample_contexts
+from editors.core.editor import Resources
 from editors.core.errors import InputError
-from editors.core.overlay import overlay
-from editors.core.patch import Dense, LowRank, Patch
+from editors.core.methods.contexts import sample_contexts
+from editors.core.methods.values import chunks
+from editors.core.models.batches import Encoded
+from editors.core.models.capture import capture_inputs, capture_outputs
+from editors.core.models.statistics import KeySolver, second_moments
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Dense, LowRank, Patch
 from editors.core.requests import EditRequest
-from editors.core.statistics import KeySolver, second_moments
-from editors.core.values import chunks
 from editors.memit import MEMIT, MemitConfig, _change, _directions
 from evaluators.datasets import corpus
 

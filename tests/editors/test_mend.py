@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hyper_examples import EXAMPLES, REQUESTS, close
+from support.hyper_examples import EXAMPLES, REQUESTS, close
 
-from editors.base import Resources
-from editors.core.hypernetwork import Factors, HyperTrainee, Matrix, matrices, read_factors
-from editors.core.overlay import overlay
+from editors.core.editor import Resources
+from editors.core.methods.hypernetwork import Factors, HyperTrainee, Matrix, matrices, read_factors
+from editors.core.patches.overlay import overlay
 from editors.mend import EPSILON, MEND, MendConfig, MendNetwork, Transform
 
 

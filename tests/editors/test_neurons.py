@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from editors.base import Resources
 from editors.core.artefacts import Artefact
-from editors.core.neurons import NeuronTraining
-from editors.core.overlay import overlay
-from editors.core.patch import Neurons, Patch
+from editors.core.editor import Resources
+from editors.core.methods.neurons import NeuronTraining
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
 from editors.t_patcher import TPatcher, TPatcherConfig
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from editors import get_editor, resolve_config
-from editors.base import Resources
-from editors.core.capture import capture_inputs, capture_outputs
-from editors.core.contexts import sample_contexts
+from editors.core.editor import Resources
 from editors.core.errors import InputError
-from editors.core.overlay import overlay
-from editors.core.values import ValueConfig, optimise_values
+from editors.core.methods.contexts import sample_contexts
+from editors.core.methods.values import ValueConfig, optimise_values
+from editors.core.models.capture import capture_inputs, capture_outputs
+from editors.core.patches.overlay import overlay
 
 LAYER = 1
 SETTINGS = {"layer": LAYER, "steps": 8, "lr": 0.1, "contexts": [[4, 2], [6, 1]], "clamp": 50.0}

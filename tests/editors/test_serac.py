@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from transformers import DistilBertConfig, DistilBertModel
 
-from editors.base import Resources
 from editors.core.artefacts import Artefact
-from editors.core.batches import Place
+from editors.core.editor import Resources
 from editors.core.errors import CaseError, InputError
 from editors.core.examples import Example, Question
-from editors.core.overlay import overlay
-from editors.core.patch import Route
+from editors.core.models.batches import BlockRef
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Route
 from editors.core.requests import EditRequest
 from editors.serac import SERAC, SeracConfig, _learned, _Trainee, build, restore
 from evaluators.testbed.corpus import train_tokenizer
@@ -67,7 +67,7 @@ def test_a_side_with_all_layers_is_the_model(model):
 def test_a_side_is_the_first_blocks_between_embeddings_and_head(tiny_gptj):
     side = build(tiny_gptj, SeracConfig(side_layers=2))
     batch = tiny_gptj.collate([tiny_gptj.encode(*probe) for probe in PROBES])
-    hidden = tiny_gptj.finish(tiny_gptj.halt(batch, Place("decoder", 2)))
+    hidden = tiny_gptj.finish(tiny_gptj.run_to(batch, BlockRef("decoder", 2)))
     close(logits(side.model), tiny_gptj.head(hidden[batch.row, batch.position]))
     assert side.model.depth == 2 and tiny_gptj.depth == 4
 

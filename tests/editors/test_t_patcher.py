@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from editors.base import Resources
 from editors.core.artefacts import Artefact
-from editors.core.capture import capture_inputs
+from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example, Question
-from editors.core.neurons import NeuronTraining, _top_mean, _Watch
-from editors.core.overlay import overlay
-from editors.core.patch import Neurons, Patch
+from editors.core.methods.neurons import NeuronTraining, _top_mean, _Watch
+from editors.core.models.capture import capture_inputs
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
 from editors.t_patcher import TPatcher, TPatcherConfig
 

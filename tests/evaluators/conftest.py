@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from editors.core.patch import Dense, LowRank, Patch
+from editors.core.patches.patch import Dense, LowRank, Patch
 from evaluators.cases import Case, Chain, Probe
 
 

@@ -1,3 +1,3 @@
-from campaigns import drilled, local_pool, tiny_folder, write_campaign
+from support.campaigns import drilled, local_pool, tiny_folder, write_campaign
 
 __all__ = ["drilled", "local_pool", "tiny_folder", "write_campaign"]

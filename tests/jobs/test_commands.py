@@ -10,7 +10,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from cluster.store import Store
+from cluster.store.store import Store
 from editors.core.artefacts import Artefact
 from jobs.cli import app
 from jobs.console import CAMPAIGNS, find_campaign
@@ -21,7 +21,8 @@ KEYS = ["editor", "model", "dataset", "protocol", "edits", "metric", "mean", "lo
 @pytest.fixture
 def invoke(monkeypatch, local_pool):
     """Runs a command with workers in this process instead of Ray's."""
-    monkeypatch.setattr("cluster.pool.ray_pool", lambda store, spec, address: local_pool(store, spec.count or 1)())
+    monkeypatch.setattr("cluster.workers.pool.ray_pool",
+                        lambda store, spec, address: local_pool(store, spec.count or 1)())
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -242,7 +243,7 @@ def test_shipped_campaigns_are_found_by_name():
 
 @pytest.mark.parametrize("path", sorted(CAMPAIGNS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_campaigns_are_valid(path):
-    from cluster.campaign_file import load_campaign
+    from cluster.campaign.file import load_campaign
 
     assert load_campaign(path).name == path.stem
 

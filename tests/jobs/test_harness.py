@@ -11,9 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 from editors import get_editor, resolve_config
-from editors.core.loading import load_model
-from editors.core.overlay import overlay
-from editors.core.patch import Dense, LowRank, Patch, Route
+from editors.core.models.loading import load_model
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Dense, LowRank, Patch, Route
 from evaluators.testbed import model_path
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 from jobs.cli import app

@@ -10,8 +10,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-
-from tests.cluster.processes import LIMIT, marked, wait_for
+from support.processes import LIMIT, marked, wait_for
 
 MARK = "EDITFLEET_TEST_RUN"
 CASES = 6

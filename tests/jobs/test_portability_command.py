@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from chat_server import local_server, no_pauses, truth  # noqa: F401 - fixtures
+from support.chat_server import local_server, no_pauses, truth  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
 from evaluators.datasets import DatasetSpec, load_dataset

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from cluster.store import ROW_SCHEMA, CampaignRecord, Key, Store, TaskRecord
+from cluster.store.store import ROW_SCHEMA, CampaignRecord, ResultKey, Store, TaskRecord
 from jobs.cli import app
 
 SHARES = {"identity": (0, 0, 0, 0), "ft": (1, 0, 1, 0), "rome": (1, 1, 1)}  # rome lacks the last case
@@ -25,7 +25,7 @@ def report(tmp_path):
         rows = [{"editor": editor, "model": "m", "dataset": "d", "protocol": "single", "edits": 1,
                  "metric": "reliability.exact", "value": share, "case_id": case, "subject": case, "task": task.id,
                  "seed": 0, "order": 0} for case, share in zip("abcd", shares, strict=False)]
-        store.write_table(Key("rows", task.id), pa.Table.from_pylist(rows, schema=ROW_SCHEMA), {"failed": []})
+        store.write_table(ResultKey("rows", task.id), pa.Table.from_pylist(rows, schema=ROW_SCHEMA), {"failed": []})
     store.write_campaign(CampaignRecord(name="c", digest="c", started=datetime.now(UTC), datasets=(), tasks=tasks))
     return lambda *arguments: CliRunner().invoke(app, ["report", str(tmp_path), *arguments])
 

@@ -14,14 +14,14 @@ import boto3
 import pytest
 import torch
 from botocore.exceptions import EndpointConnectionError
+from support.processes import LIMIT, free_port, marked, wait_for
 from typer.testing import CliRunner
 
-from cluster.campaign_file import load_campaign
+from cluster.campaign.file import load_campaign
 from cluster.driver import run_campaign
-from cluster.plan import plan
-from cluster.store import Store
+from cluster.plan.planner import plan
+from cluster.store.store import Store
 from jobs.cli import app
-from tests.cluster.processes import LIMIT, free_port, marked, wait_for
 
 MARK = "EDITFLEET_TEST_S3"
 EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 100, "stop_loss": 0}}]
@@ -60,7 +60,7 @@ def bucket(environment, server):
 
         def times(self):
             found = client.list_objects_v2(Bucket="bucket").get("Contents", [])
-            return {entry["Key"]: entry["LastModified"] for entry in found}
+            return {entry["ResultKey"]: entry["LastModified"] for entry in found}
 
     wait_for(Bucket().make)
     return Bucket()

@@ -1,0 +1,125 @@
+"""Reads a campaign's YAML file.
+
+Every mistake is an `InputError` that names the file, the line, the wrong value and what would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cluster.campaign.spec import Campaign, Location, SourceFile
+from editors.core.errors import InputError, unknown
+
+
+def load_campaign(path: Path | str, *, scale: str | None = None, data: str | None = None) -> Campaign:
+    """Reads a campaign file. Paths in it may be relative to its own folder.
+
+    `scale` names one of the file's `scales`, whose fields replace the campaign's; `data` is put in the place of its
+    `data`. Raises `InputError` for every mistake.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read campaign '{path}': {getattr(error, 'strerror', None) or error}") from error
+    fields, source = _scaled(*_parse(text, str(path)), scale)
+    if data is not None and isinstance(fields, dict):
+        fields = {**fields, "data": str(Path(data).resolve()) if "://" not in data else data}
+    try:
+        campaign = Campaign.model_validate(fields)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{source.place(detail['loc'])}: {_explain(detail)}"
+                                   for detail in error.errors())) from None
+    campaign._source = source
+    return campaign.beside(path.parent)
+
+
+def _scaled(fields: Any, source: SourceFile, scale: str | None) -> tuple[Any, SourceFile]:
+    """The fields with those of one of the `scales` in their place, each still on its line."""
+    if not isinstance(fields, dict):
+        return fields, source
+    fields = dict(fields)
+    scales = fields.pop("scales", {})
+    if not (isinstance(scales, dict) and all(isinstance(changes, dict) for changes in scales.values())):
+        raise InputError(f"{source.place(('scales',))}: expected a mapping from names to the fields they change")
+    if scale is None:
+        return fields, source
+    if scale not in scales:
+        raise InputError(f"{source.file}: {unknown('scale', scale, scales)}")
+    changes, prefix = scales[scale], ("scales", scale)
+    kept = {place: line for place, line in source.lines.items() if not place or place[0] not in changes}
+    moved = {place[2:]: line for place, line in source.lines.items() if place[:2] == prefix and len(place) > 2}
+    return {**fields, **changes}, SourceFile(source.file, kept | moved)
+
+
+def _parse(text: str, file: str) -> tuple[Any, SourceFile]:
+    """YAML with the line of every value; the same key twice is an error, where plain YAML would keep the last."""
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            raise InputError(f"{file} is empty; a campaign needs name, models, datasets and editors")
+        source = SourceFile(file, dict(_lines(node, file)))
+        return loader.construct_document(node), source
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"{file}{place}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that does not exist
+        raise InputError(f"{file}: not valid YAML: {error}") from error
+
+
+def _lines(node: yaml.Node, file: str, at: Location = ()) -> Iterator[tuple[Location, int]]:
+    if not at:
+        yield at, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"{file}, line {line}: a field's name must be a word, not a list or a mapping")
+            if key.value in seen:
+                raise InputError(f"{file}, line {line}: '{key.value}' is written twice")
+            seen.add(key.value)
+            yield (*at, key.value), line
+            yield from _lines(value, file, (*at, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield (*at, number), value.start_mark.line + 1
+            yield from _lines(value, file, (*at, number))
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One validation error in the words of whoever wrote the file."""
+    match detail["type"]:
+        case "extra_forbidden":
+            return str(unknown("field", str(detail["loc"][-1]), _fields(detail["loc"][:-1])))
+        case "missing":
+            return "this field is required"
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case "model_type" | "model_attributes_type":
+            return f"expected a mapping, got {detail['input']!r}"
+    return f"{detail['msg']}, got {detail['input']!r}"
+
+
+def _fields(location: Location) -> list[str]:
+    """The fields that the part of a campaign at `location` may have."""
+    part: type[BaseModel] = Campaign
+    for step in location:
+        if isinstance(step, str):
+            part = _part(part.model_fields[step].annotation) or part
+    return list(part.model_fields)
+
+
+def _part(annotation: Any) -> type[BaseModel] | None:
+    """The model class inside an annotation such as `tuple[Annotated[ModelSpec, ...], ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _part(inner))), None)

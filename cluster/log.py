@@ -1,0 +1,59 @@
+"""The log of a campaign: one line per event, `name=value` throughout, so that it can be read and searched."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from editors.core.errors import InputError
+
+LOGGER = logging.getLogger("editfleet")
+
+
+def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Writes one line: the event, then what belongs to it. Fields that are None or empty are left out."""
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, event, extra={"fields": fields})
+
+
+@contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """Lines of all events go to the end of a file, or without one to standard error. Raises `InputError` for a file
+    that cannot be written."""
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
+    except OSError as error:
+        raise InputError(f"cannot write the log '{path}': {error.strerror or error}") from error
+    handler.setFormatter(Lines())
+    level = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+
+class Lines(logging.Formatter):
+    """`2026-11-25T12:00:00Z task-done task=0123 seconds=1.5 title="a title"`; only warnings say their level."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"level": record.levelname.lower() if record.levelno > logging.INFO else None,
+                  **getattr(record, "fields", {})}
+        shown = [f"{name}={_quoted(value)}" for name, value in fields.items() if value not in (None, "")]
+        return " ".join([self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"), record.getMessage(), *shown])
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    plain = text.isprintable() and not any(char in ' "=' for char in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,65 @@
+"""What a campaign names: whether it exists, what it is, and whether it can do what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PretrainedConfig
+
+from cluster.campaign.spec import Campaign, DatasetEntry, EditorSpec, ModelSpec, ProtocolSpec
+from cluster.plan.costs import Shape
+from cluster.plan.tasks import ArtefactRef, ModelRef
+from editors import EDITORS, get_editor
+from editors.core.artefacts import Artefact
+from editors.core.editor import Editor
+from editors.core.errors import InputError, unknown
+from editors.core.models.loading import load_config, model_digest
+from evaluators.testbed import MODELS, model_path
+
+
+def check_names(campaign: Campaign) -> None:
+    """Data sets and editors may name only models and protocols that are listed."""
+    listed: dict[str, list[str]] = {"models": [model.name for model in campaign.models],
+                                    "protocols": [protocol.name for protocol in campaign.protocols]}
+    places: list[tuple[str, int, str, Sequence[str] | None]] = [
+        ("datasets", number, "models", data.models) for number, data in enumerate(campaign.datasets)]
+    for number, editor in enumerate(campaign.editors):
+        places += [("editors", number, "models", editor.models), ("editors", number, "protocols", editor.protocols)]
+    for part, number, field, names in places:
+        for name in names or ():
+            if name not in listed[field]:
+                with campaign.at(part, number, field):
+                    raise unknown(f"{field.removesuffix('s')} of this campaign", name, listed[field])
+
+
+def is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:
+    return entry.models is None or model.name in entry.models
+
+
+def resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
+    path = str(model_path(spec.path or spec.name))
+    if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
+        raise unknown("model", spec.name, MODELS)
+    config = load_config(path)
+    return ModelRef(path, model_digest(path), spec.dtype, Shape.of(config)), config
+
+
+def check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[ProtocolSpec]) -> None:
+    if method.joint or not any(protocol.joint for protocol in asked):
+        return
+    others = [protocol.name for protocol in asked if not protocol.joint] or ["single"]
+    joint = [name for name in EDITORS if get_editor(name).joint]
+    raise InputError(f"editor '{spec.name}' makes one edit at a time, so it cannot edit in batches; editors that can: "
+                     f"{', '.join(joint)}. Add 'protocols: [{', '.join(others)}]' to it, or leave out batches and long "
+                     "steps")
+
+
+def resolve_artefact(method: type[Editor], spec: EditorSpec, model: ModelRef) -> ArtefactRef | None:
+    """The file an editor is given instead of training it. Raises `InputError` where it is for something else."""
+    if spec.artefact is None:
+        return None
+    if not method.trained:
+        raise InputError(f"editor '{spec.name}' is not trained; leave 'artefact: {spec.artefact}' out")
+    Artefact.describe(spec.artefact).check(spec.name, method.version, model.digest)
+    return ArtefactRef(spec.artefact, Artefact.load(spec.artefact).digest)

@@ -1,0 +1,293 @@
+"""What a campaign does next, as pure code: events in, instructions out.
+
+No Ray, no clock, no files: the driver reports what happened and carries out what it is told, so that every race can be
+replayed in a test. The same events in the same order always give the same instructions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import assert_never
+
+from cluster.scheduler.events import (
+    Assign,
+    Event,
+    GiveUp,
+    Instruction,
+    OutOfMemory,
+    Recall,
+    ResultDamaged,
+    Retire,
+    Room,
+    StartWorker,
+    TaskCancelled,
+    TaskDone,
+    TaskFailed,
+    TaskNode,
+    Tick,
+    WorkerEvent,
+    WorkerLost,
+    WorkerUp,
+)
+from cluster.scheduler.graph import Status, TaskGraph
+from cluster.scheduler.workers import WorkerTable
+
+LONGEST_TICK = 30.0  # seconds; a longer one is a clock that jumped, or a driver that was stopped
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before lost workers are replaced
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much trouble is borne: how often a task may raise (`attempts`), lose its worker or the result of one and the
+    same task be damaged (`losses`), lose its worker together with the node (`departures`; a long task sees many where
+    machines come and go), how many workers may be lost before they get to a task (`fruitless`, or twice as many as
+    there is room for), and for how many seconds there may be none at all (`unmanned`). `depth` is how many tasks a
+    worker has in flight."""
+
+    attempts: int = 2
+    losses: int = 5
+    departures: int = 50
+    fruitless: int = 5
+    unmanned: float = 900.0
+    depth: int = 2
+
+
+class CampaignState:
+    """Decides which worker runs which task. Changes only through `start` and `handle`.
+
+    A task goes back to the graph when its worker is lost or it raises, and is set aside when that happens too often,
+    with all that needs it. Where memory does not suffice it is done in twice as many parts. Lost workers are replaced,
+    after a pause that doubles as long as nothing gets done, until in the end the campaign is given up. There are as
+    many workers as there is room for, but no more than tasks. Events of workers that are no longer known are ignored.
+    """
+
+    def __init__(self, nodes: Iterable[TaskNode], *, workers: int, done: Collection[str] = (),
+                 limits: Limits = Limits()) -> None:
+        self.graph = TaskGraph(nodes, done)
+        self.workers = WorkerTable(limits.depth)
+        self._limits = limits
+        self._room = workers
+        self._now = 0.0
+        self._last_tick: float | None = None
+        self._manned = 0.0  # when a worker was last up
+        #: Since a task was done or room was found: workers lost on their way or idle, and pauses made.
+        self._fruitless = self._pauses = 0
+        self._start_after = -math.inf
+        self._raised: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._departed: Counter[str] = Counter()
+        self._damaged: Counter[str] = Counter()
+        self._parts: dict[str, int] = {}
+
+    @property
+    def finished(self) -> bool:
+        return self.graph.open == 0
+
+    def start(self) -> list[Instruction]:
+        """The first instructions: which workers to start."""
+        return list(self._scale())
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """What to do about one event."""
+        return [*self._react(event), *self._assign(), *self._scale()]
+
+    def _react(self, event: Event) -> Iterator[Instruction]:
+        match event:
+            case Tick(now):
+                yield from self._tick(now)
+            case Room(workers):
+                if workers > self._room:
+                    self._hope()
+                self._room = workers
+            case _ if event.worker in self.workers.members:
+                yield from self._hear(event)
+
+    def _hear(self, event: WorkerEvent) -> Iterator[Instruction]:
+        match event:
+            case WorkerUp(number):
+                self.workers.comes_up(number)
+                return
+            case WorkerLost():
+                yield from self._lose(event)
+                return
+        if event.task not in self.workers.members[event.worker].tasks:
+            return
+        self.workers.take_back(event.worker, event.task, self._now)
+        match event:
+            case TaskDone(_, task):
+                self._hope()
+                self.graph.done(task)
+            case TaskFailed(_, task, error):
+                yield from self._failed(task, error)
+            case OutOfMemory(_, task, error):
+                yield from self._split(task, error)
+            case ResultDamaged(_, task, damaged, error):
+                yield from self._redo(task, damaged, error)
+            case TaskCancelled(_, task):
+                yield from self._again(task)
+            case _:
+                assert_never(event)
+
+    # --- tasks
+
+    def _again(self, task: str) -> Iterator[Instruction]:
+        """A task goes back to the graph, unless something it needs was set aside in the meantime."""
+        self.graph.again(task)
+        for need in self.graph.nodes[task].needs:
+            if self.graph.status[need] is Status.SET_ASIDE:
+                yield from self._set_aside(task, f"needs task {need}, which was set aside")
+                return
+
+    def _failed(self, task: str, error: str) -> Iterator[Instruction]:
+        self._raised[task] += 1
+        if self._raised[task] < self._limits.attempts:
+            yield from self._again(task)
+        else:
+            yield from self._set_aside(task, error)
+
+    def _can_split(self, task: str) -> bool:
+        return self._parts.get(task, 1) < self.graph.nodes[task].pieces
+
+    def _split(self, task: str, error: str) -> Iterator[Instruction]:
+        """Has a task done in twice as many parts; where there are no smaller ones, it failed as others do."""
+        if self._can_split(task):
+            self._parts[task] = min(2 * self._parts.get(task, 1), self.graph.nodes[task].pieces)
+            yield from self._again(task)
+        else:
+            yield from self._failed(task, error)
+
+    def _redo(self, task: str, damaged: str, error: str) -> Iterator[Instruction]:
+        """Has a damaged result made anew, and then the task that needs it done."""
+        if damaged not in self.graph.nodes[task].needs:
+            yield from self._failed(task, error)
+            return
+        if self.graph.status[damaged] is Status.DONE:
+            _, *absorbed = self.lost_with(damaged)
+            for each in (damaged, *absorbed):
+                self.graph.undo(each)
+            for each in absorbed:
+                yield from self._again(each)
+            self._damaged[damaged] += 1
+            if self._damaged[damaged] < self._limits.losses:
+                yield from self._again(damaged)
+            else:
+                yield from self._set_aside(damaged, f"its result was damaged {self._limits.losses} times; the last "
+                                                    f"time: {error}")
+        yield from self._again(task)
+
+    def lost_with(self, damaged: str) -> tuple[str, ...]:
+        """The tasks that have to be done again when the result of this one, which is done, is damaged."""
+        return damaged, *(need for need in self.graph.nodes[damaged].absorbs
+                          if self.graph.status[need] is Status.DONE)
+
+    def _set_aside(self, task: str, reason: str) -> Iterator[GiveUp]:
+        return (GiveUp(*each) for each in self.graph.set_aside(task, reason))
+
+    # --- workers
+
+    def _tick(self, now: float) -> Iterator[Instruction]:
+        """Time passes; workers that hang are given up, and so is the campaign if there have been none for long."""
+        if self._last_tick is not None:
+            self._now += min(max(now - self._last_tick, 0.0), LONGEST_TICK)
+        self._last_tick = now
+        for number, worker in list(self.workers.members.items()):
+            if worker.tasks and self._now - worker.since > (limit := self.graph.nodes[worker.tasks[0]].limit):
+                reason = f"took longer than {limit:.0f} s, the time limit of task {worker.tasks[0]}"
+                yield Retire(number, reason)
+                yield from self._lose(WorkerLost(number, reason))
+        if self.workers.up:
+            self._manned = self._now
+        elif self._now - self._manned > self._limits.unmanned:
+            reason = (f"no worker came up within {self._limits.unmanned:.0f} s; run the command again once the cluster "
+                      "has room (`ray status` tells)")
+            for number in list(self.workers.members):
+                self.workers.leaves(number)
+                yield Retire(number, reason)
+            yield from self._give_up(reason)
+
+    def _hope(self) -> None:
+        self._fruitless, self._pauses, self._start_after = 0, 0, -math.inf
+
+    def _lose(self, event: WorkerLost) -> Iterator[Instruction]:
+        """A worker is gone. Only the task it was at is held to blame."""
+        worker = self.workers.leaves(event.worker)
+        if self._now >= self._start_after:  # those lost during a pause are lost by the same cause
+            self._start_after = self._now + min(FIRST_PAUSE * 2.0 ** self._pauses, LONGEST_PAUSE)
+            self._pauses += 1
+        if worker.tasks:
+            for task in list(worker.tasks)[1:]:
+                yield from self._again(task)
+            yield from self._blame(worker.tasks[0], event)
+            return
+        self._fruitless += 1
+        if self._fruitless > max(self._limits.fruitless, 2 * self._room) and not self.workers.up:
+            yield from self._give_up(f"no worker could be kept alive; the last one: {event.reason}")
+
+    def _blame(self, task: str, event: WorkerLost) -> Iterator[Instruction]:
+        if event.out_of_memory and self._can_split(task):
+            yield from self._split(task, event.reason)
+            return
+        what, losses, limit = (("its node", self._departed, self._limits.departures) if event.with_node else
+                               ("its worker", self._lost, self._limits.losses))
+        losses[task] += 1
+        if losses[task] < limit:
+            yield from self._again(task)
+        else:
+            yield from self._set_aside(task, f"lost {what} {limit} times; the last time: {event.reason}")
+
+    def _give_up(self, reason: str) -> Iterator[GiveUp]:
+        for task, status in self.graph.status.items():
+            if status is Status.WAITING:
+                yield from self._set_aside(task, reason)
+
+    def _scale(self) -> Iterator[Instruction]:
+        """As many workers as there is room for, but no more than tasks."""
+        wanted = min(self._room, self.graph.open)
+        while len(self.workers.members) < wanted and self._now >= self._start_after:
+            yield StartWorker(self.workers.hire())
+        while len(self.workers.members) > max(self.graph.open, 1) and self.workers.idle:
+            number = next(reversed(self.workers.idle))
+            self.workers.leaves(number)
+            yield Retire(number, "there is nothing left to do for it")
+
+    # --- who does what
+
+    def _assign(self) -> Iterator[Instruction]:
+        """Idle workers first; then others get a next task of the model that they hold, so that they need not wait for
+        word from here. What was handed out early is recalled when others run out of work."""
+        for number in sorted(self.workers.idle, key=self._loading):
+            if (model := self._choose(number)) is None:
+                break
+            yield self._give(number, model)
+        for number in list(self.workers.busy):
+            model = self.workers.members[number].model
+            if model is not None and self.graph.has_for(model):
+                yield self._give(number, model)
+            elif not self.graph.models():
+                break
+        for number in list(self.workers.full)[:len(self.workers.idle)]:
+            if not self.workers.members[number].recalled and len(self.workers.members[number].tasks) > 1:
+                yield Recall(number, self.workers.recall(number))
+
+    def _choose(self, number: int) -> str | None:
+        """The model a worker holds, if there is something to do for it, else of those that fewest hold the one with the
+        most urgent task."""
+        held = self.workers.members[number].model
+        choices = [(model != held, self.workers.holders[model], urgency, model)
+                   for urgency, model in self.graph.models()]
+        return min(choices)[-1] if choices else None
+
+    def _loading(self, number: int) -> int:
+        """What the next task costs a worker: 0, it goes on with its model; 1, it loads one; 2, in another's place."""
+        model = self.workers.members[number].model
+        if model is None:
+            return 1
+        return 0 if self.graph.has_for(model) else 2
+
+    def _give(self, number: int, model: str) -> Assign:
+        task = self.graph.take(model)
+        self.workers.give(number, task, model, self._now)
+        return Assign(number, task, self._parts.get(task, 1))

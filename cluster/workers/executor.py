@@ -1,0 +1,242 @@
+"""Runs one task on one model and writes its result to the store. Knows no Ray: a loop over tasks is a campaign too."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from cluster.plan.tasks import (
+    BaselineTask,
+    Method,
+    ModelRef,
+    MomentsTask,
+    ScoreTask,
+    StatisticsTask,
+    StreamTask,
+    Task,
+    TrainTask,
+    digest,
+)
+from cluster.store.store import ROW_SCHEMA, Store
+from editors import get_editor
+from editors.core.artefacts import Artefact
+from editors.core.editor import Editor, Resources
+from editors.core.errors import InputError
+from editors.core.models.loading import load_model
+from editors.core.models.model import LanguageModel
+from editors.core.models.statistics import load_moments, save_moments, second_moments, sum_moments
+from editors.core.patches.patch import Route
+from evaluators.cases import Case, Skipped
+from evaluators.datasets import corpus, training_example
+from evaluators.protocols.base import ProtocolResult, batch, single
+from evaluators.protocols.sequential import Stream, extend, judge_stream
+from evaluators.scoring.judge import baseline, unusable
+from evaluators.scoring.metrics import Score
+from evaluators.scoring.observe import from_table, to_table
+
+PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
+
+
+def train(task: TrainTask, model: LanguageModel, checkpoint: Path,
+          on_step: Callable[[int, float], None] | None = None) -> Artefact:
+    """What the method learns from the training cases that can be encoded. Goes on from `checkpoint`, where there is
+    one, and removes it in the end."""
+    unfit = {case.case_id for case in unusable(model, task.cases.cases)}
+    examples = [training_example(case) for case in task.cases.cases if case.id not in unfit]
+    method = get_editor(task.editor.name)
+    artefact = method.train(model, method.Config.model_validate(task.editor.config), examples, seed=task.seed,
+                            checkpoint=checkpoint, on_step=on_step)
+    checkpoint.unlink(missing_ok=True)
+    return artefact
+
+
+def in_parts(cases: Sequence[Case], parts: int, unit: int = 1) -> list[Sequence[Case]]:
+    """Cases in `parts` pieces of about one size, or fewer, that are whole multiples of `unit` but for the last."""
+    units = -(-len(cases) // unit)
+    size = -(-units // parts) * unit
+    return [cases[start: start + size] for start in range(0, len(cases), size)]
+
+
+def joined(results: Sequence[ProtocolResult]) -> ProtocolResult:
+    """What several pieces of one task gave, as one."""
+    return ProtocolResult([score for result in results for score in result.scores],
+                          [skipped for result in results for skipped in result.failed],
+                          sum(result.seconds_edit for result in results),
+                          sum(result.seconds_score for result in results),
+                          max(result.peak_memory for result in results), results[0].memory_of)
+
+
+class TaskExecutor:
+    """Runs tasks and keeps what most of them share: the model and the editor used last. `load` is how models come in,
+    called like `load_model`."""
+
+    def __init__(self, store: Store, device: str = "cpu") -> None:
+        self.store, self.device = store, device
+        self.load: Callable[..., LanguageModel] = load_model
+        self._model: LanguageModel | None = None
+        self._model_key = ""
+        self._editor: Editor | None = None
+        self._editor_key = ""
+
+    def run(self, task: Task, parts: int = 1) -> None:
+        """Leaves the task's result in the store, under its id. Running it twice is harmless. Where memory does not
+        suffice, its cases can be taken in several `parts`.
+
+        Raises whatever keeps the task as a whole from being done; unusable cases are recorded with the result.
+        """
+        if self.store.has(task.key):
+            return
+        torch.manual_seed(0)  # editors draw from generators of their own; this keeps a stray draw repeatable
+        match task:
+            case BaselineTask():
+                self._baseline(task, parts)
+            case StatisticsTask():
+                self._statistics(task)
+            case MomentsTask():
+                self._moments(task)
+            case TrainTask():
+                self._train(task)
+            case StreamTask():
+                self._stream(task)
+            case ScoreTask():
+                self._score(task, parts)
+            case _:
+                raise TypeError(f"no way to run a task of kind '{task.kind}'")
+
+    def _baseline(self, task: BaselineTask, parts: int) -> None:
+        model = self._hold_model(task.model)
+        started = perf_counter()
+        pieces = [baseline(model, cases, task.measures) for cases in in_parts(task.chunk.cases, parts)]
+        observations = [observation for answers, _ in pieces for observation in answers]
+        failed = [skipped for _, unusable in pieces for skipped in unusable]
+        provenance = self._provenance(task, failed, cases=len(task.chunk.cases), seconds=perf_counter() - started,
+                                      parts=parts)
+        self.store.write_table(task.key, to_table(observations), provenance)
+
+    def _statistics(self, task: StatisticsTask) -> None:
+        model = self._hold_model(task.model)
+        moments = second_moments(model, task.layers, corpus(task.corpus), task.tokens, task.shard)
+        with self.store.new_artefact(task.key) as path:
+            save_moments(moments, path)
+
+    def _moments(self, task: MomentsTask) -> None:
+        moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
+        with self.store.new_artefact(task.key) as path:
+            save_moments(moments, path)
+        for shard in task.shards:  # each layer's may be of gigabytes
+            self.store.forget(shard.key)
+
+    def _train(self, task: TrainTask) -> None:
+        if shipped := task.shipped:
+            with self.store.new_artefact(task.key) as path:
+                shutil.copyfile(shipped, path)
+            return
+        model = self._hold_model(task.model)
+        with self.store.checkpoint(task.key) as checkpoint:
+            artefact = train(task, model, checkpoint)
+            with self.store.new_artefact(task.key) as path:
+                artefact.save(path)
+
+    def _stream(self, task: StreamTask) -> None:
+        model = self._hold_model(task.model)
+        editor = self._hold_editor(task.method, model)
+        before = Stream.load(self.store.local(task.before), model.device) if task.before else Stream()
+        stream = extend(editor, task.chunk.cases, before, task.step)
+        with self.store.new_artefact(task.key) as path:
+            stream.save(path)
+
+    def _score(self, task: ScoreTask, parts: int) -> None:
+        model = self._hold_model(task.model)
+        result = self._result(task, model, parts)
+        statistics, artefact = task.method.statistics, task.method.artefact
+        provenance = self._provenance(
+            task, result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
+            statistics=statistics and statistics.identity(),
+            training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
+            seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
+            memory_of=result.memory_of, parts=parts)
+        self.store.write_table(task.key, _rows(task, result.scores), provenance)
+
+    def _result(self, task: ScoreTask, model: LanguageModel, parts: int) -> ProtocolResult:
+        unit = task.count if task.protocol == "batch" else 1
+        pieces = in_parts(task.chunk.cases, parts, unit)
+        before = [observation for need in task.baselines
+                  for observation in from_table(self.store.read_table(need.key))]
+        if task.stream:
+            stream = Stream.load(self.store.local(task.stream), model.device)
+            if any(isinstance(term, Route) for term in stream.patch.terms):
+                self._hold_editor(task.method, model)  # the editor brings the model that answers are routed to
+            return replace(joined([judge_stream(model, cases, stream, before, task.measures) for cases in pieces]),
+                           seconds_edit=stream.seconds)
+        editor = self._hold_editor(task.method, model)
+        if task.protocol == "single":
+            return joined([single(editor, cases, before, task.measures) for cases in pieces])
+        return joined([batch(editor, cases, before, task.count, task.measures) for cases in pieces])
+
+    def _hold_model(self, ref: ModelRef) -> LanguageModel:
+        """The model of a task. The one held before is let go first: two may not fit."""
+        if self._model is None or self._model_key != ref.key:
+            self._model = self._editor = None
+            model = self.load(ref.path, device=self.device, dtype=ref.dtype)
+            if model.digest != ref.digest:
+                raise InputError(f"the model at '{ref.path}' has changed since the campaign was planned; run it again")
+            self._model, self._model_key = model, ref.key
+        return self._model
+
+    def _hold_editor(self, method: Method, model: LanguageModel) -> Editor:
+        """The editor of a task, on a model held; making one may mean factoring a large matrix."""
+        key = digest([method.identity(), method.needs])
+        if self._editor is None or self._editor_key != key:
+            self._editor = None
+            make = get_editor(method.editor.name)
+            moments = load_moments(self.store.local(method.statistics.key)) if method.statistics else {}
+            self._editor = make(model, make.Config.model_validate(method.editor.config),
+                                Resources(moments, self._artefact(method)), seed=method.seed)
+            self._editor_key = key
+        return self._editor
+
+    def _artefact(self, method: Method) -> Artefact | None:
+        """What a trained method learned: from its file, or from the training task."""
+        if method.artefact is None:
+            return Artefact.load(self.store.local(method.training)) if method.training else None
+        artefact = Artefact.load(method.artefact.path)
+        if artefact.digest != method.artefact.digest:
+            raise InputError(f"'{method.artefact.path}' has changed since the campaign was planned; run it again")
+        return artefact
+
+    def _provenance(self, task: Task, failed: Sequence[Skipped], **measured: Any) -> dict[str, Any]:
+        """What the result was made of and with, and what it cost."""
+        device = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else platform.processor()
+        return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
+                "needs": task.needs, "identity": task.identity(), "device": f"{self.device} {device}".strip(),
+                "threads": torch.get_num_threads(), "versions": _versions(), **measured,
+                "failed": [case.model_dump() for case in failed]}
+
+
+def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
+    """One row per score. Nothing in them differs between two runs of the same task."""
+    same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
+            "protocol": task.protocol, "edits": task.count, "task": task.id, "seed": task.method.seed,
+            "order": task.order}
+    return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,286 @@
+"""A gang: several processes, each with a device of its own, that hold one model and run every task together.
+
+Each is a rank of a process group and holds a part of every weight (`zero3`). All run the same task on the same cases,
+in lockstep; rank 0 alone writes, once all have come to one result. What could look different to two of them is decided
+for all by who leads them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import pyarrow as pa
+import ray
+import torch
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from safetensors import safe_open
+
+from cluster.campaign.spec import WorkerSpec
+from cluster.plan.tasks import Task
+from cluster.store.store import ResultKey, Store
+from cluster.workers.scratch import Scratch
+from cluster.workers.version import code_version
+from cluster.workers.worker import GangLost, TaskResult, TaskRunner, place_of, went_with_node
+from editors.core.errors import InputError
+from editors.core.models.model import LanguageModel
+
+# Each weight comes and goes in blocks that malloc must give back, or a rank would seem to hold the whole model. And
+# all are to walk sets in the same order.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1",
+               "PYTHONHASHSEED": "0"}
+
+
+START_UP = 300.0  # seconds; ranks may come up one after another
+
+
+class Berth(NamedTuple):
+    """Where a rank has come up and could be met by the others, and the code that it runs."""
+
+    host: str
+    port: int
+    node: str
+    code: str
+
+
+class Gang:
+    """Leads the ranks; a `Runner` like any other, until one of them dies, hangs or falls out of step."""
+
+    def __init__(self, store: str, spec: WorkerSpec) -> None:
+        self._root, self._spec = store, spec
+        self._store = Store.open(store)
+        self._group: PlacementGroup | None = None
+        self._ranks: list[Any] = []
+        self._berths: list[Berth] = []
+        self._lost: GangLost | None = None
+
+    def prepare(self) -> None:
+        """Finds a place for all ranks, and starts them. Raises `InputError` where there is none in time, or none where
+        the weights can be kept as the campaign wants."""
+        self._group = place(self._spec)
+        options = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus or 0,
+                   "runtime_env": {"env_vars": ENVIRONMENT}}
+        make = ray.remote(max_restarts=0, max_task_retries=0)(Rank)
+        self._ranks = [make.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(
+            self._group, number)).remote(self._root, self._spec, number) for number in range(self._spec.devices)]
+        self._berths = self._all("arrive", patience=START_UP)
+        for number, berth in enumerate(self._berths):
+            if berth.code != code_version():
+                self._disband(f"rank {number}, on {berth.host}, has another version: {berth.code}; rank 0's leader has "
+                              f"{code_version()}. Install the same there")
+        self._all("join", self._berths[0].host, self._berths[0].port, patience=START_UP)
+
+    def run(self, task: Task, *arguments: Any) -> TaskResult:
+        """Rank 0's result. Raises `GangLost`, once the ranks are gone, where they did not all fare alike."""
+        if self._lost is not None:
+            raise self._lost
+        if self._store.has(task.key):
+            return TaskResult("done")
+        self._all("begin", task)
+        results: list[TaskResult] = self._all("run", task, *arguments)
+        outcomes = {result.outcome for result in results}
+        if len(outcomes) == 1:
+            if outcomes != {"done"}:
+                self._all("meet")  # all failed: by the task's fault, or because they lost each other?
+            return results[0]
+        short = next((result for result in results if result.outcome == "out of memory"), None)
+        reason = "the ranks of a gang fell out of step:\n" + "\n".join(
+            f"rank {number}: {result.outcome} {result.detail}" for number, result in enumerate(results))
+        if short is None:
+            self._disband(reason)
+        self._end(reason)  # but what to do about the task is known
+        return short
+
+    def _all(self, method: str, *arguments: Any, patience: float | None = None) -> list[Any]:
+        """What every rank returns. Once one has, the others must within `patience`, or the time of a collective."""
+        patience = patience or self._spec.timeout
+        calls = [getattr(rank, method).remote(*arguments) for rank in self._ranks]
+        waiting, deadline = calls, None
+        while waiting:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=left)
+            if not done:
+                numbers = ", ".join(str(calls.index(call)) for call in waiting)
+                self._disband(f"of {len(calls)} ranks, {numbers} did not answer within {patience:g} s of the others")
+            try:
+                ray.get(done)
+            except ray.exceptions.RayError as error:
+                if isinstance(cause := getattr(error, "cause", None), InputError):
+                    self._end(str(cause))
+                    raise cause from error
+                number = calls.index(done[0])
+                node = self._berths[number].node if self._berths else None
+                self._disband(f"rank {number} of {len(calls)} is lost: {error}", went_with_node(error, node))
+            deadline = deadline or time.monotonic() + patience
+        return ray.get(calls)
+
+    def _disband(self, reason: str, with_node: bool = False) -> NoReturn:
+        raise self._end(reason, with_node)
+
+    def _end(self, reason: str, with_node: bool = False) -> GangLost:
+        """Ends all ranks, whatever they are doing. They would end with this process, too."""
+        self._lost = GangLost(reason, with_node)
+        for rank in self._ranks:
+            ray.kill(rank)
+        if self._group is not None:
+            remove_placement_group(self._group)
+        self._ranks, self._group = [], None
+        return self._lost
+
+
+def place(spec: WorkerSpec) -> PlacementGroup:
+    """Room for every rank, on one node where one is large enough. Raises `InputError` where there is none in time."""
+    share = {"CPU": float(spec.cpus), "GPU": float(spec.gpus or 0)}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    one = any(all(node.get(name, 0) >= spec.devices * amount for name, amount in share.items()) for node in nodes)
+    bundle = {name: amount for name, amount in share.items() if amount}
+    group: PlacementGroup = placement_group([bundle] * spec.devices, "STRICT_PACK" if one else "PACK",
+                                            name=place_of(ray.get_runtime_context().get_actor_id()))
+    if group.wait(spec.placement_timeout):
+        return group
+    remove_placement_group(group)
+    total, free = ray.cluster_resources(), ray.available_resources()
+    has = " and ".join(f"{total.get(name, 0):g} {name}s ({free.get(name, 0):g} of them free)" for name in share)
+    raise InputError(f"no room for a gang of {spec.devices} ranks with {share['CPU']:g} CPUs and {share['GPU']:g} GPUs "
+                     f"each within {spec.placement_timeout} s; the cluster has {has} on {len(nodes)} nodes. Change "
+                     "`workers` in the campaign: fewer 'devices', 'cpus' or 'gpus', or a longer 'placement_timeout'")
+
+
+class Rank:
+    """One process of a gang."""
+
+    def __init__(self, store: str, spec: WorkerSpec, number: int) -> None:
+        self._root, self._spec, self._number = store, spec, number
+        self._module: Any = lambda: None
+        self._files: Path | None = None
+
+    def arrive(self) -> Berth:
+        """Returns once this rank has come up. Raises `InputError` where weights cannot be kept in files."""
+        device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
+        # Ray shows each rank its own device alone, as number 0.
+        os.environ.update(DS_ACCELERATOR=device, RANK=str(self._number), WORLD_SIZE=world, LOCAL_RANK="0",
+                          LOCAL_SIZE=world)
+        import deepspeed.ops  # reads the environment
+
+        if device == "cpu":  # else an operation is compiled for half a minute, to reduce what is never reduced
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        from cluster.workers.zero3 import weight_files
+
+        if self._spec.nvme is not None:
+            self._files = weight_files(self._spec.nvme)
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return Berth(ray.util.get_node_ip_address(), probe.getsockname()[1],
+                         ray.get_runtime_context().get_node_id(), code_version())
+
+    def join(self, host: str, port: int) -> None:
+        """Returns once all ranks have met at this address."""
+        import deepspeed
+
+        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
+        deepspeed.init_distributed("nccl" if self._spec.gpus else "gloo", auto_mpi_discovery=False, verbose=False,
+                                   timeout=timedelta(seconds=self._spec.timeout))
+        self._runner = TaskRunner(self._root, self._spec)
+        executor = self._runner.executor
+        executor.load = self._load
+        executor.store = self._store = RankStore(executor.store, agree, writes=self._number == 0)
+
+    def begin(self, task: Task) -> None:
+        """Has all ranks start from the same: the result is missing, and so far the training has come."""
+        self._store.begin(task.key)
+
+    def run(self, task: Task, *arguments: Any) -> TaskResult:
+        result = self._runner.run(task, *arguments)
+        module = self._module()
+        if result.outcome != "done" and module is not None:
+            from cluster.workers.zero3 import tidy
+
+            tidy(module)
+        return result
+
+    def meet(self) -> None:
+        """Returns once all ranks have come here; raises where they cannot talk any more."""
+        torch.distributed.barrier()
+
+    def _load(self, path: str, *, device: str, dtype: str) -> LanguageModel:
+        from cluster.workers.zero3 import load_sharded
+
+        model = load_sharded(path, device=device, dtype=dtype, offload=self._spec.offload, files=self._files)
+        self._module = weakref.ref(model.module)
+        return model
+
+
+def agree(result: object) -> None:
+    """Returns once all ranks have come here with equal results. Raises where they have not, or one is lost."""
+    results: list[object] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(results, result)
+    if any(other != result for other in results):
+        raise RuntimeError(f"the ranks of a gang came to different results: {'; '.join(map(str, results))}")
+
+
+class RankStore(Store):
+    """A store as one rank sees it. Every rank reads; what others than rank 0 write goes nowhere.
+
+    Nothing is written before all ranks `agree` on its form: to the evaluators a rank that is lost looks like a case
+    that cannot be edited, and what comes after would be wrong.
+    """
+
+    def __init__(self, store: Store, agree: Callable[[object], None], *, writes: bool) -> None:
+        vars(self).update(vars(store))
+        self._agree, self._writes = agree, writes
+        self._missing: ResultKey | None = None
+        self._nowhere = Scratch()
+
+    def begin(self, key: ResultKey) -> None:
+        """Counts the result as missing from here on, whoever may write it meanwhile; keeps its checkpoint as it is."""
+        self._missing = key
+        if not self._writes:
+            self._nowhere.remove()
+            with super().checkpoint(key) as found:
+                if found.exists():
+                    shutil.copyfile(found, self._checkpoint(key))
+
+    def has(self, key: ResultKey) -> bool:
+        return key != self._missing and super().has(key)
+
+    def write_table(self, key: ResultKey, table: pa.Table, provenance: dict[str, Any]) -> None:
+        self._agree([table.num_rows, *(case["case_id"] for case in provenance["failed"])])
+        if self._writes:
+            super().write_table(key, table, provenance)
+
+    @contextmanager
+    def new_artefact(self, key: ResultKey) -> Iterator[Path]:
+        if self._writes:
+            with super().new_artefact(key) as path:
+                yield path
+                self._agree(_shapes(path))
+        else:
+            path = self._nowhere.folder / "artefact"
+            try:
+                yield path
+                self._agree(_shapes(path))
+            finally:
+                self._nowhere.remove()
+
+    def forget(self, key: ResultKey) -> None:
+        """Others may still be reading what the ranks of a machine share."""
+
+    def checkpoint(self, key: ResultKey) -> AbstractContextManager[Path]:
+        return super().checkpoint(key) if self._writes else nullcontext(self._checkpoint(key))
+
+    def _checkpoint(self, key: ResultKey) -> Path:
+        return self._nowhere.folder / f"{key.id}.checkpoint"
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

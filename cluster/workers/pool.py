@@ -1,0 +1,268 @@
+"""Workers on Ray: on a cluster that is already there, or on a local one that lives as long as the campaign runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from cluster.campaign.spec import WorkerSpec
+from cluster.log import log_event
+from cluster.plan.tasks import Task
+from cluster.scheduler.events import (
+    OutOfMemory,
+    ResultDamaged,
+    TaskCancelled,
+    TaskDone,
+    TaskFailed,
+    WorkerEvent,
+    WorkerLost,
+    WorkerUp,
+)
+from cluster.store.store import Store
+from cluster.workers.version import code_version
+from editors.core.errors import InputError
+
+LOCAL_OBJECT_STORE = 128 << 20  # bytes; a task on its way to a worker is some hundred KB
+CONNECT_TIMEOUT = 10.0  # seconds; Ray itself tries for many minutes
+GLANCE = 0.5  # seconds for which what is known of the nodes holds: asking takes long where there are many
+
+
+@contextmanager
+def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iterator[RayPool]:
+    """Workers on the cluster at `address` (or RAY_ADDRESS, or one this process is connected to); else on a local one.
+
+    What was started here ends with the block. Raises `InputError` for a cluster that cannot be reached, or one without
+    room for a single worker.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a local cluster leaves a token in the home folder
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(spec, address)
+    if spec.gpus is None:
+        spec = spec.model_copy(update={"gpus": float(_total("GPU") > 0)})
+    pool = RayPool(store, spec)
+    try:
+        # A count asked of a remote cluster may be a demand on its autoscaler, so only there it need not fit yet.
+        if not pool.fit and (address is None or spec.count is None):
+            times = f"{spec.devices} times " if spec.devices > 1 else ""
+            raise InputError(f"no node has room for a worker of {times}{spec.cpus} CPUs and {spec.gpus} GPUs; the "
+                             f"cluster has {_total('CPU'):g} CPUs and {_total('GPU'):g} GPUs in all. Change `workers` "
+                             "in the campaign")
+        with _terminable(pool.interrupted):
+            yield pool
+    finally:
+        pool.close()
+        if ours:
+            ray.shutdown()
+
+
+def _connect(spec: WorkerSpec, address: str | None) -> None:
+    import ray
+
+    if address is None:
+        cpus = max(os.cpu_count() or 1, spec.cpus * spec.devices * (spec.count or 1))
+        ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE,
+                 log_to_driver=False, logging_level=logging.ERROR)
+        return
+    try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdigit():
+            socket.create_connection((host.removeprefix("ray://"), int(port)), CONNECT_TIMEOUT).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise InputError(f"cannot connect to Ray at '{address}': {error}") from error
+
+
+@contextmanager
+def _terminable(interrupted: threading.Event) -> Iterator[None]:
+    """Lets SIGTERM, which `ray job stop` sends, end the block as Ctrl-C does; Ray's own handler aborts the process.
+
+    What a handler raises is lost where Ray's own code was being run, so the event is set as well.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _total(resource: str) -> float:
+    import ray
+
+    return float(ray.cluster_resources().get(resource, 0))
+
+
+class _Call(NamedTuple):
+    """What a worker was asked: to come up, or to do a task; orders are numbered."""
+
+    worker: int
+    task: str | None = None
+    order: int = 0
+
+
+class RayPool:
+    """A pool of `Worker` actors. It alone knows Ray handles; outside, a worker is a number.
+
+    Workers that come up with other code than this process has are turned away, and none is started on their node again.
+    """
+
+    def __init__(self, store: Store, spec: WorkerSpec) -> None:
+        self._store, self._spec = store, spec
+        self.interrupted = threading.Event()
+        self._actors: dict[int, Any] = {}
+        self._places: dict[int, str] = {}  # worker -> the node it was started on
+        self._refused: set[str] = set()
+        self._calls: dict[Any, _Call] = {}  # by object ref
+        self._orders = 0
+        self._nodes: list[dict[str, Any]] = []
+        self._looked = -GLANCE
+        self._proven = False  # whether a worker has come up: then what keeps one from it need not last
+
+    @property
+    def room(self) -> int:
+        """How many workers there can be: as many as are asked for, or fit on the nodes there are now."""
+        return self._spec.count or self.fit
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self._spec.gpus)
+
+    @property
+    def fit(self) -> int:
+        """How many workers the nodes that there are could hold, were they empty. The ranks of a gang may spread."""
+        return sum(self._fits().values()) // self._spec.devices
+
+    def _fits(self) -> dict[str, int]:
+        """How many workers, or ranks, each node could hold."""
+        import ray
+
+        if time.monotonic() - self._looked >= GLANCE:
+            self._nodes, self._looked = [node for node in ray.nodes() if node["Alive"]], time.monotonic()
+        return {node["NodeID"]: self._fit(node["Resources"]) for node in self._nodes
+                if node["NodeID"] not in self._refused}
+
+    def _fit(self, resources: dict[str, float]) -> int:
+        by_cpu = resources.get("CPU", 0) // self._spec.cpus
+        return int(min(by_cpu, resources.get("GPU", 0) // self._spec.gpus) if self._spec.gpus else by_cpu)
+
+    def start(self, worker: int) -> None:
+        """Begins to start a worker, on the emptiest node; `wait` says when it is up. Where none has room, Ray is left
+        to find a place, which asks an autoscaler for it. A gang finds its own."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from cluster.workers.worker import worker_class
+
+        taken = Counter(self._places.values())
+        free = {node: fit - taken[node] for node, fit in self._fits().items()}
+        node = max(free, key=lambda node: free[node], default=None)
+        actor, options = worker_class(self._spec)
+        if node is not None and free[node] > 0 and not self._spec.is_gang:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+            self._places[worker] = node
+        self._actors[worker] = actor.options(**options).remote(self._store.root, self._spec)
+        self._calls[self._actors[worker].ready.remote()] = _Call(worker)
+
+    def retire(self, worker: int) -> None:
+        """Ends a worker, whatever it is doing."""
+        from cluster.workers.worker import end_worker
+
+        self._places.pop(worker, None)
+        self._calls = {ref: call for ref, call in self._calls.items() if call.worker != worker}
+        end_worker(self._actors.pop(worker), self._spec)
+
+    def assign(self, worker: int, task: Task, parts: int) -> None:
+        """Begins a task on a worker that is up, or puts it in its queue."""
+        self._orders += 1
+        ref = self._actors[worker].run.remote(self._orders, task, parts)
+        self._calls[ref] = _Call(worker, task.id, self._orders)
+
+    def recall(self, worker: int, task: str) -> None:
+        """Takes a task out of a worker's queue, unless it has begun."""
+        for call in self._calls.values():
+            if (call.worker, call.task) == (worker, task):
+                self._actors[worker].recall.remote(call.order)
+
+    def wait(self, seconds: float) -> list[WorkerEvent]:
+        """What has happened; blocks until something has, but not for longer than this. Raises `KeyboardInterrupt` once
+        this process was told to end."""
+        import ray
+
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
+        if not self._calls:
+            threading.Event().wait(seconds)
+            return []
+        refs = list(self._calls)
+        if not ray.wait(refs, num_returns=1, timeout=seconds)[0]:
+            return []
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        return [event for ref in ready if (event := self._event(ref))]
+
+    def _event(self, ref: Any) -> WorkerEvent | None:
+        import ray
+
+        from cluster.workers.worker import went_with_node
+
+        if ref not in self._calls:
+            return None  # of a worker that was lost a moment ago
+        worker, task, _ = self._calls.pop(ref)
+        try:
+            answer = ray.get(ref)
+        except ray.exceptions.RayError as lost:
+            departed = went_with_node(lost, self._places.get(worker))
+            self.retire(worker)  # it may only be cut off: then it must not go on writing
+            if not self._proven and isinstance(cause := getattr(lost, "cause", None), InputError):
+                raise cause from lost
+            return WorkerLost(worker, str(lost), isinstance(lost, ray.exceptions.OutOfMemoryError), departed)
+        if task is None:
+            return self._welcome(worker, answer)
+        match answer.outcome:
+            case "done":
+                return TaskDone(worker, task, answer.seconds)
+            case "out of memory":
+                return OutOfMemory(worker, task, answer.detail)
+            case "damaged":
+                return ResultDamaged(worker, task, answer.damaged, answer.detail)
+            case "recalled":
+                return TaskCancelled(worker, task)
+        return TaskFailed(worker, task, answer.detail)
+
+    def _welcome(self, worker: int, arrival: Any) -> WorkerEvent:
+        if arrival.code == code_version():
+            log_event("worker-up", worker=worker, host=arrival.host, pid=arrival.pid, node=arrival.node)
+            self._places[worker] = arrival.node
+            self._proven = True
+            return WorkerUp(worker)
+        self._refused.add(arrival.node)
+        self.retire(worker)
+        reason = (f"host '{arrival.host}' has another version: {arrival.code}; here it is {code_version()}. Install "
+                  "the same there")
+        if not self.fit:
+            raise InputError(f"no node can be used: {reason}")
+        return WorkerLost(worker, reason)
+
+    def close(self) -> None:
+        """Ends all workers, whatever they are doing."""
+        for worker in list(self._actors):
+            self.retire(worker)

@@ -1,0 +1,207 @@
+"""A model too large for one device: each rank of a process group holds a part of every weight (DeepSpeed's ZeRO-3).
+
+A weight is whole only while its module runs, or inside `Weights.whole`. All ranks must run the same modules in the same
+order, so all do the same work on the same batches.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import deepspeed
+import torch
+from deepspeed.ops.op_builder import AsyncIOBuilder
+from deepspeed.runtime.zero import parameter_offload
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import GenerationConfig, PretrainedConfig
+from transformers.initialization import no_init_weights
+
+from cluster.workers.scratch import Scratch
+from editors.core.errors import InputError
+from editors.core.models.loading import auto_class, load_by
+from editors.core.models.model import LanguageModel
+from editors.core.models.weights import Weights
+
+Offload = Literal["none", "cpu", "nvme"]
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+NVME_BUFFERS = 8  # weights on their way from the disk at once
+
+
+def load_sharded(path: str | Path, *, device: str = "cpu", dtype: str = "float32", offload: Offload = "none",
+                 files: Path | None = None) -> LanguageModel:
+    """Loads a model onto the ranks of the process group there is; every rank has to call it.
+
+    The rest of the weights that a rank holds is on its `device`, in its main memory (`offload="cpu"`), or in the folder
+    `files` (`offload="nvme"`; see `weight_files`). No rank ever holds more than its part and one weight. Raises
+    `InputError` like `load_model`, and for a checkpoint that is not in safetensors.
+    """
+    _let_go()
+
+    def build(config: PretrainedConfig) -> Any:
+        checkpoint = _Checkpoint(_folder(path))
+        settings = _settings(device, dtype, offload, files, checkpoint.largest)
+        module = _empty(config, dtype, settings)
+        _tie(module, checkpoint)
+        _fill(module, checkpoint)
+        module.requires_grad_(False)
+        if module.can_generate() and (checkpoint.folder / "generation_config.json").exists():
+            module.generation_config = GenerationConfig.from_pretrained(checkpoint.folder)
+        engine = deepspeed.initialize(model=module, config=settings)[0]
+        # At every call of the whole model, DeepSpeed expects the modules to run in the order of the call before. Ours
+        # run in parts and in any order.
+        engine.optimizer.fwd_pre_hook.remove()
+        return engine.module
+
+    return load_by(path, build, weights=ShardedWeights())
+
+
+def weight_files(nvme: str) -> Path:
+    """A folder under `nvme` for the weights of this process alone, as long as it lives. Raises `InputError` where they
+    cannot be kept in files."""
+    host, scratch = os.uname().nodename, Scratch(nvme)
+    try:
+        folder = scratch.folder
+    except OSError as error:
+        raise InputError(f"'nvme: {nvme}' cannot be written on host '{host}' ({error.strerror}); give a folder that "
+                         "can, on every node") from error
+    if not AsyncIOBuilder().is_compatible():
+        scratch.remove()
+        raise InputError(f"'offload: nvme' needs libaio and a C++ compiler, and host '{host}' lacks one: install "
+                         "libaio-dev (Debian, Ubuntu) or libaio-devel (Fedora, RHEL) and g++ on every node, or take "
+                         "'offload: cpu'")
+    AsyncIOBuilder().load(verbose=False)  # compiles for minutes where it never has
+    return folder
+
+
+class ShardedWeights(Weights):
+    """Weights of which each rank has a part; asking is something that all ranks do together."""
+
+    def shape(self, weight: Tensor) -> tuple[int, ...]:
+        return tuple(weight.ds_shape)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def whole(self, *weights: Tensor) -> Iterator[None]:
+        with deepspeed.zero.GatheredParameters(list(weights)):
+            yield
+
+
+def tidy(module: nn.Module) -> None:
+    """Puts every weight back in parts: an error in the middle of a module leaves its weights whole."""
+    for weight in module.parameters():
+        weight.ds_active_sub_modules.clear()  # type: ignore[attr-defined]
+        if weight.ds_status.name == "AVAILABLE":  # type: ignore[attr-defined]
+            weight.partition()  # type: ignore[attr-defined]
+    del parameter_offload.FWD_MODULE_STACK[1:]
+
+
+# --- loading
+
+
+class _Checkpoint:
+    """A folder's safetensors files: which tensor is in which."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if (folder / INDEX).exists():
+            self.files: Mapping[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
+        elif (folder / SINGLE).exists():
+            with safe_open(folder / SINGLE, "pt") as file:
+                self.files = dict.fromkeys(file.keys(), SINGLE)
+        else:
+            raise InputError(f"cannot load model '{folder}': it has no {SINGLE} nor {INDEX}; convert its weights to "
+                             "safetensors")
+
+    @property
+    def largest(self) -> int:
+        """Numbers in the largest tensor."""
+        sizes = []
+        for name in set(self.files.values()):
+            with safe_open(self.folder / name, "pt") as file:
+                sizes += [torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys()]  # noqa: SIM118
+        return max(sizes, default=0)
+
+    def read(self, name: str) -> Tensor:
+        with safe_open(self.folder / self.files[name], "pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+
+def _folder(path: str | Path) -> Path:
+    """The folder of a model; one that is named as on the hub is fetched, or taken from the cache."""
+    if Path(path).is_dir():
+        return Path(path)
+    return Path(snapshot_download(str(path), allow_patterns=["*.safetensors", "*.json"]))
+
+
+def _settings(device: str, dtype: str, offload: Offload, files: Path | None, largest: int) -> dict[str, Any]:
+    """DeepSpeed's configuration: parameters in parts, no optimiser, nothing fetched ahead."""
+    world = torch.distributed.get_world_size()
+    zero: dict[str, Any] = {"stage": 3, "stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0,
+                            "stage3_max_reuse_distance": 0}
+    if offload != "none":
+        zero["offload_param"] = {"device": offload, "pin_memory": device != "cpu"}
+    settings: dict[str, Any] = {"train_batch_size": world, "train_micro_batch_size_per_gpu": 1, "steps_per_print": 0,
+                                "zero_optimization": zero, "fp16": {"enabled": dtype == "float16"},
+                                "bf16": {"enabled": dtype == "bfloat16"}}
+    if offload == "nvme":
+        part = -(-largest // world)
+        zero["offload_param"] |= {"nvme_path": str(files), "buffer_count": NVME_BUFFERS, "buffer_size": part + 2**20}
+        settings["aio"] = {"block_size": 2**20, "queue_depth": 8, "thread_count": 1, "single_submit": False,
+                           "overlap_events": True}
+    return settings
+
+
+def _empty(config: PretrainedConfig, dtype: str, settings: dict[str, Any]) -> Any:
+    """A module whose weights are in parts from the start, with anything in them."""
+    kept = auto_class(config)._model_mapping[type(config)]._keep_in_fp32_modules
+    if dtype == "float16" and kept:
+        raise InputError(f"a {config.model_type} in float16 keeps some weights ({', '.join(kept)}) in float32, and a "
+                         "gang has all in one dtype; take 'dtype: bfloat16' or 'dtype: float32'")
+    with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=settings):
+        module = auto_class(config).from_config(config, dtype=getattr(torch, dtype))
+    for part in module.modules():
+        if part._non_persistent_buffers_set:  # tables made by formula, in whatever dtype was the default just then
+            rebuilt = {name: buffer.float() for name, buffer in part.named_buffers(recurse=False)}
+            for name, buffer in rebuilt.items():
+                part.register_buffer(name, buffer, persistent=name not in part._non_persistent_buffers_set)
+            module._init_weights(part)
+    return module
+
+
+def _tie(module: Any, checkpoint: _Checkpoint) -> None:
+    """Ties what the checkpoint lacks, or holds twice. Asking the library would not do: it compares the weights, of
+    which ranks have empty placeholders, and a T5 v1.1 would lose its head."""
+    def alike(target: str, source: str) -> bool:
+        return source in checkpoint.files and torch.equal(checkpoint.read(target), checkpoint.read(source))
+
+    pairs = module.get_expanded_tied_weights_keys(all_submodels=True)
+    module.all_tied_weights_keys = {target: source for target, source in pairs.items()
+                                    if target not in checkpoint.files or alike(target, source)}
+    module.tie_weights(recompute_mapping=False)
+
+
+def _fill(module: nn.Module, checkpoint: _Checkpoint) -> None:
+    """Reads the checkpoint on rank 0, file after file and weight by weight, and deals each out."""
+    weights = dict(module.named_parameters())
+    if missing := sorted(weights.keys() - checkpoint.files.keys()):
+        raise InputError(f"cannot load model '{checkpoint.folder}': its safetensors lack '{missing[0]}' and "
+                         f"{len(missing) - 1} more weights")
+    for name in sorted(weights, key=lambda name: (checkpoint.files[name], name)):
+        weight = weights[name]
+        with torch.no_grad(), deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
+            if torch.distributed.get_rank() == 0:
+                weight.copy_(checkpoint.read(name))
+
+
+def _let_go() -> None:
+    """DeepSpeed keeps every model it was ever given; the one before has to make room."""
+    parameter_offload.FWD_MODULE_STACK.clear()
+    gc.collect()

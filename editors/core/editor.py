@@ -1,0 +1,107 @@
+"""The contract of an editing method: edit requests in, patches out, the model untouched."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from editors.core.artefacts import Artefact
+from editors.core.errors import InputError
+from editors.core.examples import Example
+from editors.core.models.model import LanguageModel
+from editors.core.models.statistics import SecondMoment
+from editors.core.patches.patch import Patch
+from editors.core.requests import EditRequest
+
+
+class EditorConfig(BaseModel):
+    """Base of every method's configuration: immutable, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        """The blocks that get edited; checked against the model's before anything runs."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What was prepared before editing, once per model: second moments of FFN keys by module path, and what a trained
+    method learned."""
+
+    statistics: Mapping[str, SecondMoment] = field(default_factory=dict)
+    artefact: Artefact | None = None
+
+
+class Editor(ABC):
+    """An editing method bound to one frozen model.
+
+    A subclass names itself, bumps `version` whenever its results change, and implements `edit_each`; one that is
+    `trained` implements `train` too and is given the outcome. Sequential editing needs nothing: call the editor inside
+    `overlay(model, patch_so_far)`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    Config: ClassVar[type[EditorConfig]] = EditorConfig
+    joint: ClassVar[bool] = False
+    decoder_only: ClassVar[bool] = False
+    trained: ClassVar[bool] = False
+
+    def __init__(self, model: LanguageModel, config: EditorConfig, resources: Resources | None = None,
+                 seed: int = 0) -> None:
+        self.model, self.config, self.seed = model, config, seed
+        self.resources = resources or Resources()
+        if self.trained and self.resources.artefact is None:
+            raise InputError(f"editor '{self.name}' has to be trained first; pass what `{type(self).__name__}.train` "
+                             "returns as `Resources(artefact=...)`")
+        if self.resources.artefact is not None:
+            self.resources.artefact.check(self.name, self.version, model.digest)
+
+    @classmethod
+    def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
+        """Layers whose FFN keys' second moments the method needs in `resources`."""
+        return ()
+
+    @classmethod  # noqa: B027 - most have nothing to check
+    def check(cls, config: EditorConfig, model_config: Any) -> None:
+        """Raises `InputError` where what the settings name is missing, or does not go with a model of this Hugging Face
+        configuration. Asked before a campaign's first task; it may read files."""
+
+    @classmethod
+    def training_settings(cls, config: EditorConfig) -> dict[str, Any]:
+        """The part of the configuration, as JSON, that decides what training yields."""
+        return config.model_dump(mode="json")
+
+    @classmethod
+    def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
+              checkpoint: Path | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
+        """Learns from facts what `edit_each` will need. `checkpoint` is a file that a run cut short resumes from, and
+        `on_step` is told the step and the loss."""
+        raise InputError(f"editor '{cls.name}' needs no training")
+
+    @property
+    def artefact(self) -> Artefact:
+        """What training yielded, for methods that are trained."""
+        assert self.resources.artefact is not None
+        return self.resources.artefact
+
+    @abstractmethod
+    def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
+        """One patch per request, each made from the model as it stands, as if it were the only one."""
+
+    def edit(self, requests: Sequence[EditRequest]) -> Patch:
+        """One patch that makes all edits at once. Raises `InputError` for methods that cannot (paper, Table 1)."""
+        if not requests:
+            return Patch()
+        if len(requests) == 1:
+            return self.edit_each(requests)[0]
+        raise InputError(f"editor '{self.name}' makes one edit at a time: it has no joint edit of {len(requests)}. "
+                         "Use the single or sequential protocol, or an editor that has one (calinet, ft, ke, "
+                         "memit, mend, serac)")

@@ -1,0 +1,223 @@
+"""Trains what some methods need before they can edit (SERAC, KE, MEND): early stopping on held-out facts, a checkpoint
+every few minutes, the same steps whether or not it was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from editors.core.editor import EditorConfig
+from editors.core.errors import InputError
+from editors.core.examples import Example
+from editors.core.methods.checkpoints import load_checkpoint, read_progress, save_checkpoint
+
+CHECKPOINT_SECONDS = 120.0
+OnStep = Callable[[int, float], None]
+
+
+class TrainingConfig(EditorConfig):
+    """`steps` at most, each of `accumulate` batches of `batch_size` examples; every `validate_every` steps the loss on
+    `validation_examples` held-out examples is taken, and training ends when it has not fallen for `patience` steps.
+    With `decay` the learning rates fall to 0 along a cosine; the authors of SERAC, KE and MEND keep them. A `swapped`
+    share of facts is practised with the answer of another of its batch, where their records have many answers."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    accumulate: PositiveInt = 1
+    clip: PositiveFloat = 100.0
+    decay: bool = False
+    swapped: float = Field(0.0, ge=0, le=1)
+    validate_every: PositiveInt = 100
+    validation_examples: PositiveInt = 100
+    patience: int = Field(1000, ge=1)
+
+
+class Trainee(ABC):
+    """What `fit` trains. `module` holds all weights and buffers that are to be kept; `name` says what they are and for
+    which model, so that no run goes on from the checkpoint of another."""
+
+    module: nn.Module
+    config: TrainingConfig
+    name: str = ""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups for Adam, in a fixed order."""
+
+    @abstractmethod
+    def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
+        """The loss of one batch, with a graph."""
+
+    @torch.no_grad()
+    def validation_loss(self, examples: Sequence[Example], rng: random.Random) -> float:
+        """The mean of `loss` over held-out examples, lower is better; `rng` is the same at every call."""
+        size, total = self.config.batch_size, 0.0
+        for start in range(0, len(examples), size):
+            part = examples[start: start + size]
+            total += float(self.loss(part, rng)) * len(part)
+        return total / len(examples)
+
+
+@dataclass
+class _Progress:
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    skipped: int = 0
+
+
+def fit(trainee: Trainee, examples: Sequence[Example], config: TrainingConfig, *, seed: int,
+        checkpoint: Path | None = None, on_step: OnStep | None = None) -> dict[str, Any]:
+    """Trains and leaves the best weights in `trainee.module`; returns a report (JSON).
+
+    Held out are whole subjects. With `checkpoint`, a run that was cut short goes on from that file, and the file is
+    removed at the end. Raises `InputError` where there are too few examples, or no loss was ever finite.
+    """
+    run = _Run(trainee, examples, config, seed, checkpoint)
+    run.resume()
+    while not run.finished:
+        loss = run.step()
+        if on_step is not None:
+            on_step(run.progress.step, loss)
+    return run.finish()
+
+
+def hold_out(examples: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Training and held-out examples without a common subject; at least `count`, but no more than half, are held out.
+
+    Raises `InputError` where nothing would be left on either side.
+    """
+    subjects = sorted({example.request.subject for example in examples})
+    random.Random(f"hold out {seed}").shuffle(subjects)
+    chosen: set[str] = set()
+    held_out: list[Example] = []
+    for subject in subjects[: len(subjects) // 2]:
+        if len(held_out) >= min(count, len(examples) // 2):
+            break
+        chosen.add(subject)
+        held_out += [example for example in examples if example.request.subject == subject]
+    if not held_out:
+        raise InputError(f"training needs facts about at least two subjects, got {len(examples)} about {len(subjects)}")
+    return [example for example in examples if example.request.subject not in chosen], held_out[:count]
+
+
+def _swap_answers(batch: Sequence[Example], share: float, rng: random.Random) -> list[Example]:
+    answers = [example.request.target for example in batch]
+    return [replace(example, request=replace(example.request, target=rng.choice(answers)))
+            if share and rng.random() < share else example for example in batch]
+
+
+class _Run:
+    def __init__(self, trainee: Trainee, examples: Sequence[Example], config: TrainingConfig, seed: int,
+                 checkpoint: Path | None) -> None:
+        self.trainee, self.config, self.seed, self.checkpoint = trainee, config, seed, checkpoint
+        self.training, self.held_out = hold_out(examples, config.validation_examples, seed)
+        self.optimizer = torch.optim.Adam(trainee.parameter_groups(), lr=config.learning_rate)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.progress = _Progress()
+        self.best = self._weights()
+        self.fingerprint = _fingerprint(trainee.name, config, examples, seed)
+        self._saved = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        progress = self.progress
+        return (progress.step >= self.config.steps
+                or progress.step - progress.best_step >= self.config.patience + self.config.validate_every)
+
+    def step(self) -> float:
+        """One optimiser step; one whose gradient is not finite is left out, and counted."""
+        config, progress = self.config, self.progress
+        total = 0.0
+        rng = random.Random(f"step {self.seed} {progress.step}")
+        for _ in range(config.accumulate):
+            batch = rng.sample(self.training, min(config.batch_size, len(self.training)))
+            loss = self.trainee.loss(_swap_answers(batch, config.swapped, rng), rng) / config.accumulate
+            loss.backward()
+            total += float(loss.detach())
+        norm = nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]],
+                                        config.clip)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self._decay()
+        if norm.isfinite():
+            self.optimizer.step()
+        else:
+            progress.skipped += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        if progress.step % config.validate_every == 0 or progress.step == config.steps:
+            self._validate()
+        self._save_now_and_then()
+        return total
+
+    def _decay(self) -> float:
+        if not self.config.decay:
+            return 1.0
+        return 0.5 + 0.5 * math.cos(math.pi * self.progress.step / self.config.steps)
+
+    def _validate(self) -> None:
+        loss = self.trainee.validation_loss(self.held_out, random.Random(f"validation {self.seed}"))
+        if loss < self.progress.best_loss:
+            self.progress.best_loss, self.progress.best_step = loss, self.progress.step
+            self.best = self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.trainee.module.state_dict().items()}
+
+    def _save_now_and_then(self) -> None:
+        if self.checkpoint is not None and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            weights = {f"now.{name}": tensor for name, tensor in self._weights().items()}
+            weights |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+            save_checkpoint(self.checkpoint, weights, self.optimizer,
+                            {"run": self.fingerprint, "progress": asdict(self.progress)})
+            self._saved = time.monotonic()
+
+    def resume(self) -> None:
+        """Goes on from the checkpoint; one of another run, or one that cannot be read, is left aside."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        try:
+            header = read_progress(self.checkpoint)
+            if header.get("run") != self.fingerprint:
+                return
+            weights = load_checkpoint(self.checkpoint, self.optimizer)
+        except (OSError, MemoryError):
+            raise  # no fault of the file's
+        except Exception:  # a damaged file costs the progress it held, nothing else
+            return
+        self.progress = _Progress(**header["progress"])
+        self.trainee.module.load_state_dict({name.removeprefix("now."): tensor for name, tensor in weights.items()
+                                             if name.startswith("now.")})
+        self.best = {name.removeprefix("best."): tensor for name, tensor in weights.items()
+                     if name.startswith("best.")}
+
+    def finish(self) -> dict[str, Any]:
+        progress = self.progress
+        if not math.isfinite(progress.best_loss):
+            raise InputError(f"training came to nothing: after {progress.step} steps, {progress.skipped} of them left "
+                             "out because their gradient was not finite, the loss on held-out facts never was finite. "
+                             f"Lower learning_rate ({self.config.learning_rate:g}), or take the model in float32 or "
+                             "bfloat16")
+        self.trainee.module.load_state_dict(self.best)
+        if self.checkpoint is not None:
+            self.checkpoint.unlink(missing_ok=True)
+        return {**asdict(self.progress), "examples": len(self.training), "held_out": len(self.held_out)}
+
+
+def _fingerprint(name: str, config: TrainingConfig, examples: Sequence[Example], seed: int) -> str:
+    running = hashlib.sha256(f"{name} {config.model_dump_json()} {seed}".encode())
+    for example in examples:
+        running.update(repr(example).encode())
+    return running.hexdigest()

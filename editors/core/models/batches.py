@@ -1,0 +1,91 @@
+"""Text as a model reads it: token ids, padded batches, and the places where target tokens are predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Padding = Literal["right", "left"]
+Stack = Literal["decoder", "encoder"]
+
+
+class BlockRef(NamedTuple):
+    """A block, and so the hidden states that enter it. A decoder-only model has only the stack "decoder"."""
+
+    stack: Stack
+    layer: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt and the target that should follow it, as token ids."""
+
+    prompt: tuple[int, ...]
+    target: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Tokens the model has to read; the last target token is only predicted."""
+        return len(self.prompt) + max(len(self.target) - 1, 0)
+
+
+@dataclass(frozen=True)
+class EncoderInput:
+    """What an encoder reads, both [rows, length], and once it has read it, its states [rows, length, width]."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    states: Tensor | None = None
+
+    def select(self, rows: Tensor) -> EncoderInput:
+        return EncoderInput(self.input_ids[rows], self.attention_mask[rows],
+                      None if self.states is None else self.states[rows])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded model inputs, each [rows, length], and the flat list of places where target tokens are predicted.
+
+    `row[k]`, `position[k]` and `target[k]` say that the logits of row `row[k]` at `position[k]` predict the token
+    `target[k]`. In a `suffix` the attention mask also covers the cached tokens before it. With an encoder, `source`
+    holds the prompts, and everything else speaks of the decoder, which reads the targets shifted right.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    row: Tensor
+    position: Tensor
+    target: Tensor
+    source: EncoderInput | None = None
+
+    @property
+    def first_position(self) -> Tensor:
+        """Where each row's first target token is predicted [rows]: the prompt's last position."""
+        return self.row.new_zeros(len(self.input_ids)).scatter_reduce(0, self.row, self.position, "amin",
+                                                                      include_self=False)
+
+    def select(self, rows: Tensor) -> Batch:
+        """The batch of these rows alone, padded as before."""
+        place = torch.full((len(self.input_ids),), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        kept = place[self.row] >= 0
+        return Batch(self.input_ids[rows], self.attention_mask[rows], self.position_ids[rows],
+                     place[self.row][kept], self.position[kept], self.target[kept],
+                     self.source.select(rows) if self.source else None)
+
+    def suffix(self, start: Tensor) -> tuple[Batch, Tensor]:
+        """Each row from position `start[row]` on (right padding only), behind `max(start)` cached positions.
+
+        Also returns the positions taken [rows, suffix length], to gather states of the whole batch with.
+        """
+        lengths = self.attention_mask.sum(1)
+        steps = torch.arange(int((lengths - start).max()), device=start.device)
+        taken = (start[:, None] + steps).clamp(max=self.input_ids.shape[1] - 1)
+        cached = torch.arange(int(start.max()), device=start.device)[None] < start[:, None]
+        real = steps[None] < (lengths - start)[:, None]
+        return Batch(self.input_ids.gather(1, taken), torch.cat([cached, real], 1).to(self.attention_mask.dtype),
+                     self.position_ids.gather(1, taken), self.row, self.position - start[self.row],
+                     self.target), taken

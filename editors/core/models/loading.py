@@ -1,0 +1,100 @@
+"""Loads models from folders and by hub name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
+from transformers.utils import logging
+
+from editors.core.errors import InputError
+from editors.core.models.model import LAYOUTS, EncoderDecoder, LanguageModel
+from editors.core.models.weights import Weights
+
+# The files of a model folder that decide what the model says.
+CONTENT = re.compile(r".*\.(safetensors|model)|(config|generation_config|tokenizer.*|vocab|merges|added_tokens"
+                     r"|special_tokens_map)\.(json|txt)")
+
+
+def load_config(path: str | Path) -> PretrainedConfig:
+    """A model's configuration alone. Raises `InputError` where it is not found or its type is not supported."""
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise not_loaded(path, error) from error
+    if config.model_type not in LAYOUTS:
+        raise InputError(f"model '{path}' is of type '{config.model_type}'; supported types: {', '.join(LAYOUTS)}")
+    return config
+
+
+def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu",
+               dtype: str = "float32") -> LanguageModel:
+    """Loads a model from a local folder or by hub name. Raises `InputError` where it is not found or unsupported."""
+    def build(config: PretrainedConfig) -> Any:
+        return auto_class(config).from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True).to(device)
+
+    return load_by(path, build, name=name)
+
+
+def auto_class(config: PretrainedConfig) -> Any:
+    """The library's class that makes a model of this configuration."""
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def load_by(path: str | Path, build: Callable[[PretrainedConfig], Any], *, name: str | None = None,
+            weights: Weights | None = None) -> LanguageModel:
+    """The model at `path` whose module is made by `build`, and whose weights are read by `weights`. Raises like
+    `load_model`."""
+    config = load_config(path)  # before any weight is read
+    try:
+        with _quiet():
+            module = build(config)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise not_loaded(path, error) from error
+    wrapper = EncoderDecoder if config.is_encoder_decoder else LanguageModel
+    return wrapper(module, tokenizer, name or str(path), model_digest(path), weights)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's notes, such as the one that a T5 v1.1 has a head of its own."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def not_loaded(path: str | Path, error: Exception, what: str = "model") -> InputError:
+    """The error, with the cure, for a model (or `what` it is) that could not be read."""
+    if Path(path).is_dir():
+        return InputError(f"cannot load {what} '{path}': {error}")
+    if Path(path).is_absolute() or str(path).startswith("."):
+        return InputError(f"cannot load {what} '{path}': there is no such folder")
+    return InputError(f"cannot load {what} '{path}': there is no such folder, and it is not in the local hub cache nor "
+                      f"could it be downloaded. Check the name, or fetch it where there is a network "
+                      f"(`hf download {path}`) and name the folder instead ({str(error).splitlines()[0]})")
+
+
+def model_digest(path: str | Path) -> str:
+    """A digest of a folder's weights, configuration and tokenizer; of hub name and commit where there is no folder."""
+    digest = hashlib.sha256()
+    folder = Path(path)
+    if not folder.is_dir():
+        commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
+        return hashlib.sha256(f"{path}@{commit}".encode()).hexdigest()[:16]
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and CONTENT.fullmatch(file.name):
+            digest.update(file.name.encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    digest.update(block)
+    return digest.hexdigest()[:16]

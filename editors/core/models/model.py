@@ -1,0 +1,374 @@
+"""A frozen language model as editors and evaluators see it: where its modules are, how text becomes tokens, and the
+logits of target tokens. `LanguageModel` is decoder-only; `EncoderDecoder` differs where an encoder reads the prompt."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+
+from editors.core.errors import CaseError, InputError
+from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding, Stack
+from editors.core.models.weights import Weights
+from editors.core.requests import EditRequest
+
+KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one stack of blocks keeps what editors touch: `ffn` is relative to a block, `up` and `down` to its FFN.
+
+    `up` lists candidates, the first that exists counts; in a gated FFN it is the half that passes the activation.
+    """
+
+    backbone: str
+    blocks: str
+    norm: str
+    ffn: str
+    up: tuple[str, ...]
+    down: str
+
+
+LAYOUTS: dict[str, dict[Stack, Layout]] = {
+    "gptj": {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("fc_in",), "fc_out")},
+    "t5": {"decoder": Layout("decoder", "block", "final_layer_norm", "layer.2.DenseReluDense", ("wi", "wi_0"), "wo"),
+           "encoder": Layout("encoder", "block", "final_layer_norm", "layer.1.DenseReluDense", ("wi", "wi_0"), "wo")},
+}
+
+
+class Router(Protocol):
+    """Answers some rows of a batch by other models (`patches.route` has the one there is)."""
+
+    def target_logits(self, batch: Batch) -> Tensor:
+        """As `LanguageModel.target_logits`."""
+
+    def answered_elsewhere(self, rows: Sequence[Encoded]) -> list[tuple[int, LanguageModel, Encoded]]:
+        """Of a batch of prompts, those that other models answer: which row it is, the model, and what that reads."""
+
+
+class LanguageModel:
+    """A frozen Hugging Face model, its tokenizer and its layout. `digest` identifies the weights' content, and
+    `weights` is the way to read them.
+
+    `sides` are the models that patches may route questions to, by the digest of their artefact; `router` is set by
+    `overlay` while such a patch is on.
+    """
+
+    has_encoder = False
+
+    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str,
+                 digest: str = "", weights: Weights | None = None) -> None:
+        kind = module.config.model_type
+        if kind not in LAYOUTS:
+            raise InputError(f"model '{name}' is of type '{kind}'; supported types: {', '.join(LAYOUTS)}")
+        self.module = module.eval().requires_grad_(False)
+        self.tokenizer, self.name, self.digest = tokenizer, name, digest
+        self.weights = weights or Weights()
+        self.layouts = LAYOUTS[kind]
+        self.sides: dict[str, Any] = {}
+        self.router: Router | None = None
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.module.device
+        return device
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, of each stack."""
+        return int(self.module.config.num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        return int(self.module.config.hidden_size)
+
+    @property
+    def activation(self) -> str:
+        """The FFN's activation function, by its name in `transformers.activations.ACT2FN`."""
+        return str(self.module.config.activation_function)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the FFN multiplies its activations with a second, linear projection."""
+        return bool(getattr(self.module.config, "is_gated_act", False))
+
+    @property
+    def max_length(self) -> int | None:
+        """Most tokens the model can read at once; None where there is no limit."""
+        return getattr(self.module.config, "max_position_embeddings", None)
+
+    @property
+    def input_table(self) -> Tensor:
+        """The token embeddings [vocabulary, width]."""
+        table: Tensor = self.module.get_input_embeddings().weight
+        return table
+
+    @property
+    def output_table(self) -> Tensor:
+        """The head's weight [vocabulary, width]; the same object as `input_table` where the two are tied."""
+        table: Tensor = self.module.get_output_embeddings().weight
+        return table
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the head knows."""
+        return self.weights.shape(self.output_table)[0]
+
+    # --- where modules are
+
+    def submodule(self, path: str) -> nn.Module:
+        found: nn.Module = self.module.get_submodule(path)
+        return found
+
+    def layout(self, stack: Stack) -> Layout:
+        if stack not in self.layouts:
+            raise InputError(f"'{self.name}' has no {stack}; it is decoder-only")
+        return self.layouts[stack]
+
+    def block_path(self, layer: int, stack: Stack = "decoder") -> str:
+        layout = self.layout(stack)
+        if not 0 <= layer < self.depth:
+            raise InputError(f"layer {layer} does not exist: '{self.name}' has layers 0 to {self.depth - 1}")
+        return f"{layout.backbone}.{layout.blocks}.{layer}"
+
+    def ffn_path(self, layer: int, stack: Stack = "decoder") -> str:
+        return f"{self.block_path(layer, stack)}.{self.layout(stack).ffn}"
+
+    def up_path(self, layer: int, stack: Stack = "decoder") -> str:
+        path = self.ffn_path(layer, stack)
+        ffn = self.submodule(path)
+        return next(f"{path}.{name}" for name in self.layout(stack).up if hasattr(ffn, name))
+
+    def down_path(self, layer: int, stack: Stack = "decoder") -> str:
+        return f"{self.ffn_path(layer, stack)}.{self.layout(stack).down}"
+
+    # --- text to tokens
+
+    def encode(self, prompt: str, target: str = "", *, end: bool = False) -> Encoded:
+        """Tokenises prompt and `" " + target` separately, so that no token straddles the boundary.
+
+        `end` closes the target with the end token where the architecture has one: to train on, not to score.
+        Raises `CaseError` for an empty prompt and for a text longer than the model's positions.
+        """
+        prompt_ids = self.tokenise(prompt.rstrip())
+        if not prompt_ids:
+            raise CaseError("the prompt is empty")
+        encoded = self._close(prompt_ids, self.tokenise(f" {target.strip()}") if target.strip() else (), end)
+        if self.max_length is not None and len(encoded) > self.max_length:
+            raise CaseError(f"{len(encoded)} tokens, but '{self.name}' reads at most {self.max_length}: "
+                            f"'{prompt[:60]}...'")
+        return encoded
+
+    def tokenise(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
+        return Encoded(prompt, target)
+
+    def subject_index(self, request: EditRequest) -> int:
+        """Position of the subject's last token among the prompt's tokens."""
+        spans = self.tokenizer(request.prompt.rstrip(), add_special_tokens=False, return_offsets_mapping=True)
+        inside = [i for i, (start, _) in enumerate(spans["offset_mapping"]) if start < request.subject_end]
+        return inside[-1]
+
+    def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
+        """Pads rows to one length. Positions count from each row's first real token, whatever the side."""
+        ids, mask, offsets = self._pad([(row.prompt + row.target)[: len(row)] for row in rows], padding)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        first = [start + len(row.prompt) - 1 for row, start in zip(rows, offsets, strict=True)]
+        return Batch(ids, mask, positions, *self._places(rows, first))
+
+    def _pad(self, rows: Sequence[Sequence[int]], padding: Padding) -> tuple[Tensor, Tensor, list[int]]:
+        """Ids and mask [rows, length], and where each row starts."""
+        length = max(map(len, rows))
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        offsets = [length - len(row) if padding == "left" else 0 for row in rows]
+        for i, (row, start) in enumerate(zip(rows, offsets, strict=True)):
+            ids[i, start: start + len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[i, start: start + len(row)] = 1
+        return ids.to(self.device), mask.to(self.device), offsets
+
+    def _places(self, rows: Sequence[Encoded], first: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, position and target of every target token, when row i's first is predicted at `first[i]`."""
+        places = [(i, start + k, token) for i, (row, start) in enumerate(zip(rows, first, strict=True))
+                  for k, token in enumerate(row.target)]
+        row, position, target = torch.tensor(places, dtype=torch.long).reshape(-1, 3).to(self.device).unbind(1)
+        return row, position, target
+
+    # --- forward passes
+
+    def read(self, batch: Batch) -> Batch:
+        """The batch with what an encoder makes of its prompts, so that it is not run again; nothing to do without."""
+        return batch
+
+    def states(self, batch: Batch) -> Tensor:
+        """Final hidden states [rows, length, width], after the last norm."""
+        return self._run(self._backbone, batch, input_ids=batch.input_ids)
+
+    def states_and_cache(self, batch: Batch) -> tuple[Tensor, KeysValues]:
+        """`states`, and every block's attention keys and values."""
+        cache = DynamicCache()
+        states = self._run(self._backbone, batch, cache, input_ids=batch.input_ids)
+        layers: list[Any] = cache.layers
+        return states, [(layer.keys, layer.values) for layer in layers]
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Final states from what leaves the last block: the last norm alone."""
+        layout = self.layout("decoder")
+        states: Tensor = self.submodule(f"{layout.backbone}.{layout.norm}")(hidden)
+        return states
+
+    def head(self, states: Tensor) -> Tensor:
+        """Logits [..., vocabulary] in fp32."""
+        logits: Tensor = self.module.get_output_embeddings()(states)
+        return logits.float()
+
+    def target_logits(self, batch: Batch) -> Tensor:
+        """Logits [targets, vocabulary] in fp32 that predict `batch.target`; of another model where a patch says so."""
+        return self.own_target_logits(batch) if self.router is None else self.router.target_logits(batch)
+
+    def own_target_logits(self, batch: Batch) -> Tensor:
+        """`target_logits` of this model; no other row of the head is computed."""
+        return self.head(self.states(batch)[batch.row, batch.position])
+
+    def run_to(self, batch: Batch, at: BlockRef) -> Tensor:
+        """The hidden states [rows, length, width] that enter block `at`; neither it nor those above are run."""
+        return self._run(self._blocks(0, at.layer, norm=False), batch, input_ids=batch.input_ids)
+
+    def run_from(self, hidden: Tensor, batch: Batch, at: BlockRef, past: KeysValues | None = None) -> Tensor:
+        """Final hidden states when `hidden` [rows, length, width] enters block `at`: blocks below are not run.
+
+        `past` are the cached keys and values of the tokens before a `Batch.suffix`.
+        """
+        cache = DynamicCache() if past is not None else None
+        for layer, (keys, values) in enumerate(past or ()):
+            assert cache is not None
+            cache.update(keys, values, layer)
+        return self._run(self._blocks(at.layer, self.depth), batch, cache, inputs_embeds=hidden)
+
+    @property
+    def _backbone(self) -> nn.Module:
+        return self.submodule(self.layout("decoder").backbone)
+
+    def _blocks(self, start: int, stop: int, stack: Stack = "decoder", *, norm: bool = True) -> nn.Module:
+        """A stack with only some of its blocks, with or without its last norm. It shares every submodule, so hooks
+        on them work."""
+        layout = self.layout(stack)
+        part = _shallow(self.submodule(layout.backbone))
+        blocks = part._modules[layout.blocks]
+        assert isinstance(blocks, nn.ModuleList)
+        part._modules[layout.blocks] = blocks[start:stop]
+        if not norm:
+            part._modules[layout.norm] = nn.Identity()
+        return part
+
+    def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
+        hidden: Tensor = backbone(attention_mask=batch.attention_mask, position_ids=batch.position_ids,
+                                  cache=cache, use_cache=cache is not None, **start).last_hidden_state
+        return hidden
+
+
+class EncoderDecoder(LanguageModel):
+    """A T5: the encoder reads the prompt, the decoder the target shifted right by one (its start token first)."""
+
+    has_encoder = True
+
+    @property
+    def activation(self) -> str:
+        return str(self.module.config.dense_act_fn)
+
+    def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
+        closing = (int(self.module.config.eos_token_id),)
+        return Encoded(prompt + closing, target + closing if end and target else target)
+
+    def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
+        """`padding` is the encoder's; the decoder's rows all start at position 0."""
+        ids, mask, _ = self._pad([row.prompt for row in rows], padding)
+        start = int(self.module.config.decoder_start_token_id)
+        inputs, seen, _ = self._pad([(start, *row.target[:-1]) for row in rows], "right")
+        positions = (seen.cumsum(1) - 1).clamp(min=0)
+        return Batch(inputs, seen, positions, *self._places(rows, [0] * len(rows)), EncoderInput(ids, mask))
+
+    def read(self, batch: Batch) -> Batch:
+        source = self._source(batch)
+        if source.states is not None:
+            return batch
+        states = self._encode(self._part("encoder", 0, self.depth), source, input_ids=source.input_ids)
+        return replace(batch, source=replace(source, states=states))
+
+    def run_to(self, batch: Batch, at: BlockRef) -> Tensor:
+        if at.stack == "encoder":
+            source = self._source(batch)
+            return self._encode(self._part("encoder", 0, at.layer, norm=False), source, input_ids=source.input_ids)
+        return self._run(self._part("decoder", 0, at.layer, norm=False), self.read(batch), input_ids=batch.input_ids)
+
+    def run_from(self, hidden: Tensor, batch: Batch, at: BlockRef, past: KeysValues | None = None) -> Tensor:
+        if past is not None:
+            raise ValueError("a decoder behind an encoder has no cached prompt")
+        if at.stack == "encoder":
+            source = self._source(batch)
+            states = self._encode(self._part("encoder", at.layer, self.depth), source, inputs_embeds=hidden)
+            return self.states(replace(batch, source=replace(source, states=states)))
+        return self._run(self._part("decoder", at.layer, self.depth), self.read(batch), inputs_embeds=hidden)
+
+    def states(self, batch: Batch) -> Tensor:
+        return self._run(self._backbone, self.read(batch), input_ids=batch.input_ids)
+
+    def states_and_cache(self, batch: Batch) -> tuple[Tensor, KeysValues]:
+        raise InputError(f"'{self.name}' is an encoder-decoder; cached suffixes are for decoder-only models")
+
+    def head(self, states: Tensor) -> Tensor:
+        scale = self.width**-0.5 if self.module.config.scale_decoder_outputs else 1.0
+        return super().head(states * scale)
+
+    @staticmethod
+    def _source(batch: Batch) -> EncoderInput:
+        assert batch.source is not None
+        return batch.source
+
+    def _part(self, stack: Stack, start: int, stop: int, *, norm: bool = True) -> nn.Module:
+        """Blocks `start` to `stop`, the first of which makes the relative position bias that all of them use."""
+        part = self._blocks(start, stop, stack, norm=norm)
+        blocks = part._modules[self.layout(stack).blocks]
+        assert isinstance(blocks, nn.ModuleList)
+        if 0 < start < stop:
+            bias = self.submodule(f"{self.block_path(0, stack)}.layer.0.SelfAttention.relative_attention_bias")
+            blocks[0] = _with_position_bias(blocks[0], bias)
+        return part
+
+    @staticmethod
+    def _encode(encoder: nn.Module, source: EncoderInput, **start: Tensor) -> Tensor:
+        states: Tensor = encoder(attention_mask=source.attention_mask, **start).last_hidden_state
+        return states
+
+    def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
+        source = self._source(batch)
+        hidden: Tensor = backbone(
+            attention_mask=batch.attention_mask, encoder_hidden_states=source.states,
+            encoder_attention_mask=source.attention_mask, use_cache=False, **start).last_hidden_state
+        return hidden
+
+
+def _shallow(module: nn.Module) -> nn.Module:
+    """A copy with the same submodules and hooks, whose table of submodules can be changed without harm."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+def _with_position_bias(block: nn.Module, bias: nn.Module) -> nn.Module:
+    """A T5 block that computes the relative position bias, as the first block of a stack does for all."""
+    block = twin = _shallow(block)
+    for name in ("layer", "0", "SelfAttention"):
+        twin._modules[name] = inner = _shallow(twin.get_submodule(name))
+        twin = inner
+    twin._modules["relative_attention_bias"] = bias
+    vars(twin)["has_relative_attention_bias"] = True
+    return block

@@ -1,0 +1,176 @@
+"""Second moments of FFN keys: `C = E[k kᵀ]` over the tokens of a text, for ROME's and MEMIT's closed forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from editors.core.errors import InputError
+from editors.core.files import read_header, read_tensor, read_tensors, write_tensors
+from editors.core.models.batches import BlockRef, Encoded
+from editors.core.models.capture import capture_inputs
+from editors.core.models.model import LanguageModel
+
+KIND = "second moments"  # of a file
+VERSION = 1  # grows when moments of the same text change
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class SecondMoment:
+    """`total` [m, m] is the sum of k kᵀ over `count` keys. Moments of disjoint texts add."""
+
+    count: int
+    total: Tensor
+
+    def __add__(self, other: SecondMoment) -> SecondMoment:
+        return SecondMoment(self.count + other.count, self.total + other.total)
+
+    def to(self, device: torch.device | str) -> SecondMoment:
+        return SecondMoment(self.count, self.total.to(device))
+
+    @property
+    def mean(self) -> Tensor:
+        """E[k kᵀ] in fp64."""
+        return self.total.double() / max(self.count, 1)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count`, counted from 0, of a pass over a text: every `count`-th text, and a share of the
+    tokens. Shards have no text in common; the sum of their moments is that of one pass over the texts of them all."""
+
+    number: int = 0
+    count: int = 1
+
+    def texts(self, texts: Iterable[str]) -> Iterator[str]:
+        return islice(texts, self.number, None, self.count)
+
+    def tokens(self, tokens: int) -> int:
+        """Its share; the shares add up to the whole."""
+        return tokens // self.count + (self.number < tokens % self.count)
+
+
+WHOLE = Shard()
+
+
+def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[str], tokens: int,
+                   shard: Shard = WHOLE) -> dict[str, SecondMoment]:
+    """Moments, by module path, of the inputs of the down-projections of `layers` over `tokens` tokens of `texts`, or a
+    shard of them.
+
+    One pass for all layers, through the blocks it takes. Sums are kept in fp64. Texts longer than the model reads are
+    cut; the text that reaches the budget is kept whole. A shard may find no text left: then its sums are zero. Raises
+    `InputError` where the whole has none.
+    """
+    paths = [model.down_path(layer) for layer in layers]
+    totals: dict[str, Tensor] = {}
+    count = 0
+    for rows in _batches(model, shard.texts(texts), shard.tokens(tokens)):
+        batch = model.collate(rows)
+        real = batch.attention_mask.bool()
+        with torch.no_grad(), capture_inputs(model, paths) as inputs:
+            model.run_to(batch, BlockRef("decoder", max(layers) + 1))
+        for path in paths:
+            keys = inputs[path][real].float()
+            update = keys.T @ keys
+            totals[path] = totals[path].add_(update) if path in totals else update.double()
+        count += int(real.sum())
+    if not count:
+        if shard == WHOLE:
+            raise _empty()
+        totals = {path: _zeros(model, path) for path in paths}
+    return {path: SecondMoment(count, total) for path, total in totals.items()}
+
+
+def _empty() -> InputError:
+    return InputError("the text for second moments is empty")
+
+
+def _zeros(model: LanguageModel, path: str) -> Tensor:
+    down = model.submodule(path)
+    assert isinstance(down, nn.Linear)
+    return torch.zeros(down.in_features, down.in_features, dtype=torch.float64, device=model.device)
+
+
+def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
+    """The sum of the moments that `save_moments` wrote to these files, in their order; beside it, one tensor of one
+    file is in memory at a time. Raises `InputError` where none of them has seen a text, or they are of other modules.
+    """
+    counts = [read_header(file, KIND)["counts"] for file in files]
+    names = list(counts[0])
+    if any(each.keys() != counts[0].keys() for each in counts):
+        raise InputError(f"the second moments in '{files[0].parent}' are of other modules: they do not add")
+    if not all(sum(each[name] for each in counts) for name in names):
+        raise _empty()
+    summed = {}
+    for name in names:
+        total = read_tensor(files[0], KIND, name).clone()  # what is read may be the file itself
+        for file in files[1:]:
+            total.add_(read_tensor(file, KIND, name))
+        summed[name] = SecondMoment(sum(each[name] for each in counts), total)
+    return summed
+
+
+def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterator[list[Encoded]]:
+    limit = model.max_length or 2048
+    rows: list[Encoded] = []
+    seen = 0
+    for text in texts:
+        ids = tuple(model.tokenizer.encode(text, add_special_tokens=False)[:limit])
+        if not ids:
+            continue
+        rows.append(Encoded(ids, ()))
+        seen += len(ids)
+        if max(map(len, rows)) * len(rows) >= BATCH_TOKENS or seen >= tokens:
+            yield rows
+            rows = []
+        if seen >= tokens:
+            return
+    if rows:
+        yield rows
+
+
+def save_moments(moments: dict[str, SecondMoment], path: Path) -> None:
+    """Writes moments to one safetensors file, atomically."""
+    write_tensors(path, KIND, {"counts": {name: moment.count for name, moment in moments.items()}},
+                  {name: moment.total for name, moment in moments.items()})
+
+
+def load_moments(path: Path) -> dict[str, SecondMoment]:
+    """Reads a file written by `save_moments`. Raises `InputError` for any other file."""
+    header, tensors = read_tensors(path, KIND)
+    return {name: SecondMoment(header["counts"][name], total) for name, total in tensors.items()}
+
+
+class KeySolver:
+    """Solves `(C + ridge) x = k` in fp64 by one cached Cholesky factor of C.
+
+    `ridge` is relative to the mean of C's diagonal; it grows tenfold until the factor exists, which a C from fewer
+    keys than dimensions needs.
+    """
+
+    def __init__(self, moment: SecondMoment, ridge: float = 1e-8) -> None:
+        mean = moment.mean
+        scale = float(mean.diagonal().mean())
+        if not 0 < scale < math.inf:
+            raise InputError("the second moment is zero or not finite: no key statistics to solve with. Take them from "
+                             "another text, or with the model in float32")
+        while True:
+            ridged = mean.clone()
+            ridged.diagonal().add_(ridge * scale)
+            self.factor, failed = torch.linalg.cholesky_ex(ridged)
+            if not int(failed):
+                break
+            ridge *= 10
+        self.ridge = ridge
+
+    def solve(self, keys: Tensor) -> Tensor:
+        """`C⁻¹ keys` in fp64, for keys [m, n]."""
+        return torch.cholesky_solve(keys.to(self.factor), self.factor)

@@ -1,0 +1,1 @@
+"""Edits as values, and the ways they act on a model."""

@@ -1,0 +1,84 @@
+"""Runs a frozen model as if it were edited: `overlay` adds patches to module outputs, row by row, without a trace."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from editors.core.models.model import LanguageModel
+from editors.core.patches.patch import Patch, Term
+from editors.core.patches.route import routing
+
+UNPATCHED = -1
+
+
+@contextmanager
+def overlay(model: LanguageModel, patches: Patch | Sequence[Patch],
+            rows: Sequence[int] | None = None) -> Iterator[None]:
+    """Inside, row i of every batch is answered by the model with `patches[rows[i]]` on it.
+
+    `rows` gives one patch number per batch row, or -1 for a row that stays unedited. A single `Patch` (and no rows)
+    covers every row, whatever the batch. No weight is written, hooks are removed whatever happens inside, and
+    overlays nest: the inner one comes on top. Raises `ValueError` where rows and batch differ in length.
+    """
+    if isinstance(patches, Patch):
+        patches, rows = [patches], None
+    elif rows is None:
+        raise ValueError("several patches need `rows`: the patch number of every batch row")
+    with ExitStack() as stack:
+        stack.enter_context(routing(model, patches, rows))
+        for path, hook in _hooks(patches, rows).items():
+            stack.callback(model.submodule(path).register_forward_hook(hook).remove)
+        yield
+
+
+def _hooks(patches: Sequence[Patch], rows: Sequence[int] | None) -> dict[str, Callable[..., Tensor]]:
+    """One hook per touched module."""
+    used = range(len(patches)) if rows is None else sorted(set(rows) - {UNPATCHED})
+    terms: dict[str, list[tuple[int, Term]]] = defaultdict(list)
+    for number in used:
+        for term in patches[number].terms:
+            if term.module:
+                terms[term.module].append((number, term))
+    return {path: _make_hook(path, found, rows) for path, found in terms.items()}
+
+
+def _make_hook(path: str, terms: Sequence[tuple[int, Term]], rows: Sequence[int] | None) -> Callable[..., Tensor]:
+    layers = _layers(terms)
+
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = args[0]
+        if rows is not None and len(rows) != x.shape[0]:
+            raise ValueError(f"overlay has {len(rows)} rows, but {path} got a batch of {x.shape[0]}")
+        delta = sum(_delta(layer, rows, x) for layer in layers)
+        return (output + delta).to(output.dtype)
+
+    return hook
+
+
+def _layers(terms: Sequence[tuple[int, Term]]) -> list[dict[int, Term]]:
+    """Splits terms into groups of one class that hold at most one term of each patch."""
+    groups: list[tuple[type[Term], dict[int, Term]]] = []
+    for number, term in terms:
+        for kind, group in groups:
+            if kind is type(term) and number not in group:
+                group[number] = term
+                break
+        else:
+            groups.append((type(term), {number: term}))
+    return [group for _, group in groups]
+
+
+def _delta(group: dict[int, Term], rows: Sequence[int] | None, x: Tensor) -> Tensor:
+    terms = list(group.values())
+    if rows is None:
+        return terms[0].delta(x)
+    place = {number: position for position, number in enumerate(group)}
+    index = torch.tensor([place.get(number, UNPATCHED) for number in rows], device=x.device)
+    touched = (index != UNPATCHED).nonzero().flatten()
+    part = type(terms[0]).delta_by_row(terms, index[touched], x[touched])
+    return part.new_zeros(x.shape[0], *part.shape[1:]).index_copy(0, touched, part)

@@ -1,0 +1,257 @@
+"""An edit as a value: a `Patch` is a tuple of small terms, each added to the output of one named, frozen module, or a
+`Route` to another model."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from transformers.activations import ACT2FN
+
+from editors.core.errors import InputError
+from editors.core.files import read_tensors, write_tensors
+
+GATHER_RANK = 16  # up to this rank, copying each row's factors beats a loop over patches
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """What a patch adds to the output of `module`. A subclass names its tensors as fields and implements `delta`.
+
+    One whose `module` is empty touches none.
+    """
+
+    kind: ClassVar[str]
+    module: str
+
+    def delta(self, x: Tensor) -> Tensor:
+        """The addition [rows, ..., out] for module inputs x [rows, ..., in], all rows carrying this term."""
+        raise TypeError(f"{type(self).__name__} has no delta")
+
+    @classmethod
+    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+        """The addition when row i of x carries `terms[index[i]]`. Loops over the terms; subclasses may do better."""
+        parts = [(rows, term.delta(x[rows])) for number, term in enumerate(terms)
+                 if len(rows := (index == number).nonzero().flatten())]
+        out = parts[0][1].new_zeros(x.shape[0], *parts[0][1].shape[1:])
+        for rows, part in parts:
+            out = out.index_copy(0, rows, part)
+        return out
+
+    @property
+    def merge_key(self) -> Hashable | None:
+        """Terms with equal keys can be `merge`d into one; None where a term must stay as it is."""
+        return None
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        """One term that adds what all of these, of one `merge_key`, add together."""
+        raise TypeError(f"terms of kind '{cls.kind}' cannot be merged")
+
+    def tensors(self) -> dict[str, Tensor]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that are not tensors, as JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if not isinstance(value, Tensor) and value is not None}
+
+    def to(self, device: torch.device | str) -> Self:
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return type(self)(**self.settings(), **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Term):
+    """`y += (x b) aᵀ`, with a [out, rank] and b [in, rank]; computed in the factors' dtype."""
+
+    kind: ClassVar[str] = "low-rank"
+    a: Tensor
+    b: Tensor
+
+    def delta(self, x: Tensor) -> Tensor:
+        return (x.to(self.b.dtype) @ self.b) @ self.a.T
+
+    @property
+    def merge_key(self) -> Hashable:
+        return self.module, self.a.dtype, self.b.dtype, self.a.device
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        return cls(terms[0].module, torch.cat([term.a for term in terms], 1), torch.cat([term.b for term in terms], 1))
+
+    @classmethod
+    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+        rank = max(term.b.shape[1] for term in terms)
+        if rank > GATHER_RANK:
+            return super().delta_by_row(terms, index, x)
+        a = torch.stack([_pad_columns(term.a, rank) for term in terms])[index]
+        b = torch.stack([_pad_columns(term.b, rank) for term in terms])[index]
+        flat = x.to(b.dtype).reshape(x.shape[0], -1, x.shape[-1])
+        return torch.bmm(torch.bmm(flat, b), a.transpose(1, 2)).reshape(*x.shape[:-1], a.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Term):
+    """`y += x weightᵀ + bias`, with weight [out, in] and an optional bias [out]."""
+
+    kind: ClassVar[str] = "dense"
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def delta(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+    @property
+    def merge_key(self) -> Hashable:
+        return self.module, self.weight.dtype, self.weight.device
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        biases = [term.bias for term in terms if term.bias is not None]
+        return cls(terms[0].module, torch.stack([term.weight for term in terms]).sum(0),
+                   torch.stack(biases).sum(0) if biases else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons(Term):
+    """`y += (act(x keysᵀ + bias) * (x gateᵀ)) valuesᵀ` on a whole FFN, x its input: n more neurons of its kind.
+
+    keys and gate are [n, in], bias [n], values [out, n]; without `gate` or `bias` those factors are left out.
+    `activation` is a name in `transformers.activations.ACT2FN`.
+    """
+
+    kind: ClassVar[str] = "neurons"
+    keys: Tensor
+    values: Tensor
+    activation: str
+    bias: Tensor | None = None
+    gate: Tensor | None = None
+
+    def delta(self, x: Tensor) -> Tensor:
+        x = x.to(self.keys.dtype)
+        active: Tensor = ACT2FN[self.activation](torch.nn.functional.linear(x, self.keys, self.bias))
+        if self.gate is not None:
+            active = active * (x @ self.gate.T)
+        return active @ self.values.T
+
+    @property
+    def merge_key(self) -> Hashable:
+        return (self.module, self.activation, self.bias is None, self.gate is None, self.keys.dtype,
+                self.values.dtype, self.keys.device)
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        joined = {name: torch.cat([term.tensors()[name] for term in terms], int(name == "values"))
+                  for name in terms[0].tensors()}
+        return cls(terms[0].module, activation=terms[0].activation, **joined)
+
+    @classmethod
+    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+        count = max(len(term.keys) for term in terms)
+        if count > GATHER_RANK or len({(term.activation, term.gate is None) for term in terms}) > 1:
+            return super().delta_by_row(terms, index, x)
+        flat = x.to(terms[0].keys.dtype).reshape(x.shape[0], -1, x.shape[-1])
+        keys = torch.stack([_pad_columns(term.keys.T, count) for term in terms])[index]
+        values = torch.stack([_pad_columns(term.values, count) for term in terms])[index]
+        bias = torch.stack([_pad_columns(term._bias[None], count) for term in terms])[index]
+        active = ACT2FN[terms[0].activation](torch.baddbmm(bias, flat, keys))
+        if terms[0].gate is not None:
+            gates = [term.gate for term in terms if term.gate is not None]
+            active = active * torch.bmm(flat, torch.stack([_pad_columns(gate.T, count) for gate in gates])[index])
+        return torch.bmm(active, values.transpose(1, 2)).reshape(*x.shape[:-1], values.shape[1])
+
+    @property
+    def _bias(self) -> Tensor:
+        return self.keys.new_zeros(len(self.keys)) if self.bias is None else self.bias
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Route(Term):
+    """Questions in the scope of a (prompt, target) in `memory` are answered by a second model, not by this one.
+
+    `side` is the digest of the artefact that holds that model; `route` does it. It touches no module.
+    """
+
+    kind: ClassVar[str] = "route"
+    module: str = ""
+    side: str
+    memory: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", tuple((prompt, target) for prompt, target in self.memory))
+
+    @property
+    def merge_key(self) -> Hashable:
+        return self.side
+
+    @classmethod
+    def merge(cls, terms: Sequence[Self]) -> Self:
+        return cls(side=terms[0].side, memory=tuple(entry for term in terms for entry in term.memory))
+
+
+TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense, Neurons, Route)}
+
+
+def _pad_columns(matrix: Tensor, columns: int) -> Tensor:
+    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """An immutable edit. The empty patch changes nothing; `p + q` is both. `info` holds JSON facts about its making."""
+
+    terms: tuple[Term, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __add__(self, other: Patch) -> Patch:
+        return Patch(self.terms + other.terms, {**self.info, **other.info})
+
+    def __bool__(self) -> bool:
+        return bool(self.terms)
+
+    def compact(self) -> Patch:
+        """The same edit with terms of a kind on one module made into one: a long stream of edits stays fast."""
+        groups: dict[Hashable, list[Term]] = {}
+        for number, term in enumerate(self.terms):
+            key = term.merge_key
+            groups.setdefault(("own", number) if key is None else (type(term), key), []).append(term)
+        return Patch(tuple(group[0] if len(group) == 1 else group[0].merge(group) for group in groups.values()),
+                     self.info)
+
+    @property
+    def is_finite(self) -> bool:
+        return all(bool(tensor.isfinite().all()) for term in self.terms for tensor in term.tensors().values())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for term in self.terms for tensor in term.tensors().values())
+
+    def to(self, device: torch.device | str) -> Patch:
+        return Patch(tuple(term.to(device) for term in self.terms), self.info)
+
+    def save(self, path: Path | str) -> None:
+        """Writes one safetensors file, atomically: terms as `index.field`, everything else in the header."""
+        tensors = {f"{number}.{name}": tensor for number, term in enumerate(self.terms)
+                   for name, tensor in term.tensors().items()}
+        terms = [{"kind": term.kind, **term.settings()} for term in self.terms]
+        write_tensors(path, "patch", {"info": dict(self.info), "terms": terms}, tensors)
+
+    @staticmethod
+    def load(path: Path | str) -> Patch:
+        """Reads a file written by `save`. Raises `InputError` for any other file."""
+        header, tensors = read_tensors(path, "patch")
+        terms = []
+        for number, settings in enumerate(header["terms"]):
+            kind = settings.pop("kind")
+            if kind not in TERMS:
+                raise InputError(f"{path} holds a term of kind '{kind}', which this version does not know")
+            own: dict[str, Any] = {name.split(".", 1)[1]: tensor for name, tensor in tensors.items()
+                                   if name.startswith(f"{number}.")}
+            terms.append(TERMS[kind](**settings, **own))
+        return Patch(tuple(terms), header["info"])

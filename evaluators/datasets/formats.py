@@ -1,0 +1,308 @@
+"""What records of each format look like, and how one becomes a case.
+
+Every text that a case takes from a record is checked: it is a string without null bytes and lone surrogates, and not
+empty. Fields that no case needs are not looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from editors.core.errors import InputError
+from evaluators.cases import Case, Chain, Probe
+from evaluators.datasets.reading import Record
+from evaluators.datasets.spec import Format, Generality, Target
+
+
+class Malformed(ValueError):
+    """A record is not what its format asks for."""
+
+
+class Paraphrases(NamedTuple):
+    """A COUNTERFACT record's paraphrases, and the subject that they name."""
+
+    subject: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read from the records: the switches of `DatasetSpec`, with the files that they name looked up."""
+
+    target: Target = "alt"
+    generality: Generality = "paraphrase_prompts"
+    paraphrases: Mapping[str, Paraphrases] | None = None  # by case id
+    snippets: Mapping[tuple[str, str], Sequence[str]] | None = None  # by relation and target
+
+
+def recognise(record: dict[str, Any], name: str) -> Format:
+    """The format of a data set, by the keys of a record. Raises `InputError` for keys that tell of none."""
+    keys = record.keys()
+    if "requested_rewrite" in keys:
+        return "counterfact"
+    if "src" in keys and keys & {"alt", "answers"}:
+        return "zsre"
+    if {"prompt", "subject", "target_new"} <= keys:
+        return "counterfact-flat" if keys & {"ground_truth", "rephrase_prompt", "locality_prompt"} else "edits"
+    found = ", ".join(map(_shown, keys)) or "none"
+    raise InputError(f"data set '{name}': no format is known by the keys of its first record ({found}); "
+                     f"'format' may be {', '.join(get_args(Format))}")
+
+
+def read_case(record: Record, format: Format, reading: Reading) -> Case:
+    """The case of a record. Raises `Malformed`, with what is wrong and where."""
+    if record.fault is not None:
+        raise Malformed(record.fault)
+    if not isinstance(record.content, dict):
+        raise Malformed(f"expected an object, found {type(record.content).__name__}")
+    try:
+        if format == "edits":
+            return _edit(record.content, record.number)
+        return _FORMS[format].model_validate(record.content).case(record.number, reading)
+    except ValidationError as error:
+        raise Malformed(_first_problem(error)) from error
+
+
+def name_of(record: Record, format: Format) -> str:
+    """The id that a record's case has, as far as it can be told."""
+    if format == "zsre":
+        return _zsre_id(record.number)
+    content = record.content if isinstance(record.content, dict) else {}
+    name = content.get("id" if format == "edits" else "case_id")
+    known = isinstance(name, int | str) and not isinstance(name, bool) and not _unsound(str(name))
+    return str(name) if known else f"record {record.number}"
+
+
+def recalled_link(triple: str, subject: str) -> Probe | None:
+    """The probe for a fact written "(s, r, o)": `s r`, then o. `subject` is the likely s, which may hold commas.
+
+    None where the text is no such triple.
+    """
+    inner = triple.strip().removeprefix("(").removesuffix(")")
+    first, rest = (subject, inner[len(subject) + 1:]) if inner.startswith(f"{subject},") else _cut(inner)
+    relation, answer = _cut(rest)
+    if not (first and relation and answer):
+        return None
+    return Probe(prompt=f"{first} {relation}", target=answer, subject=first)
+
+
+def _cut(text: str) -> tuple[str, str]:
+    before, _, after = text.partition(",")
+    return before.strip(), after.strip()
+
+
+def _zsre_id(number: int) -> str:
+    return f"zsre-{number}"
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(_shown, problem["loc"]))
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _shown(key: str | int) -> str:
+    """A key of a record as it can be printed, whatever it holds."""
+    return ascii(key).strip("'")
+
+
+def _unsound(text: str) -> str | None:
+    """What makes a text unfit for a model, if something does."""
+    return _unreadable(text) if text.strip() else "it is empty"
+
+
+def _unreadable(text: str) -> str | None:
+    if "\0" in text:
+        return "it holds a null byte"
+    return "it holds half of a surrogate pair" if any("\ud800" <= char <= "\udfff" for char in text) else None
+
+
+def _sound(text: str) -> str:
+    if problem := _unsound(text):
+        raise ValueError(problem)
+    return text
+
+
+def _readable(text: str) -> str:
+    if problem := _unreadable(text):
+        raise ValueError(problem)
+    return text
+
+
+Text = Annotated[str, AfterValidator(_sound)]
+Optional = Annotated[str, AfterValidator(_readable)]  # may be empty
+Name = int | Text
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Answer(_Part):
+    text: Text = Field(alias="str")
+    id: Optional | None = None
+
+
+class _Rewrite(_Part):
+    prompt: Text
+    subject: Text
+    target_new: _Answer
+    target_true: _Answer
+    relation_id: Text | None = None
+
+
+class _Portability(_Part):
+    question: Text = Field(alias="New Question")
+    answer: Text = Field(alias="New Answer")
+    recalled: Optional | None = Field(default=None, alias="Recalled Relation")
+
+    def chain(self, subject: str, target: str) -> Chain:
+        """The recalled fact is mostly about the new target, sometimes about the edit's subject."""
+        recalled = self.recalled or ""
+        about = subject if recalled.strip().removeprefix("(").startswith(f"{subject},") else target
+        return Chain(prompt=self.question, target=self.answer, subject=subject, link=recalled_link(recalled, about))
+
+
+class _Counterfact(_Part):
+    """`attribute_prompts` are left out: they ask for other subjects' facts, of which MEMIT's evaluation makes no use
+    either."""
+
+    case_id: Name
+    requested_rewrite: _Rewrite
+    paraphrase_prompts: list[Text]
+    neighborhood_prompts: list[Text]
+    generation_prompts: list[Text] = []
+    portability: _Portability | None = None
+    alternative_subject: Text | None = None
+
+    def case(self, number: int, reading: Reading) -> Case:
+        edit = self.requested_rewrite
+        start = edit.prompt.find("{}")
+        return Case(
+            id=str(self.case_id), subject=edit.subject, prompt=self._prompt(edit.subject),
+            target_new=edit.target_new.text, target_true=edit.target_true.text, relation=edit.relation_id,
+            subject_start=start if start >= 0 else None, paraphrases=self._paraphrases(reading.generality),
+            neighbourhood=tuple(Probe(prompt=prompt, target=edit.target_true.text, relation=edit.relation_id)
+                                for prompt in self.neighborhood_prompts),
+            portability=tuple(self._chains()), generation_prompts=tuple(self.generation_prompts),
+            references=tuple((reading.snippets or {}).get((edit.relation_id or "", edit.target_new.id or ""), ())))
+
+    def _prompt(self, subject: str) -> str:
+        return self.requested_rewrite.prompt.replace("{}", subject, 1)
+
+    def _paraphrases(self, generality: Generality) -> tuple[str, ...]:
+        if generality != "generation_prompts":
+            return tuple(self.paraphrase_prompts)
+        if not self.generation_prompts:
+            raise Malformed("generation_prompts: there are none, and 'generality' asks for them")
+        return tuple(dict.fromkeys(self.generation_prompts))  # they repeat: each is to be written on from again
+
+    def _chains(self) -> Iterator[Chain]:
+        edit, other = self.requested_rewrite, self.alternative_subject
+        if self.portability:
+            yield self.portability.chain(edit.subject, edit.target_new.text)
+        if other is not None:
+            if "{}" not in edit.prompt:
+                raise Malformed("requested_rewrite.prompt: it has no {} for 'alternative_subject'")
+            yield Chain(kind="subject", prompt=self._prompt(other), target=edit.target_new.text, subject=other,
+                        relation=edit.relation_id)
+
+
+class _Flat(_Part):
+    case_id: Name
+    prompt: Text
+    subject: Text
+    target_new: Text
+    ground_truth: Text
+    rephrase_prompt: Text | None = None
+    locality_prompt: Text
+    locality_ground_truth: Text
+    portability: _Portability | None = None
+
+    def case(self, number: int, reading: Reading) -> Case:
+        return Case(
+            id=str(self.case_id), subject=self.subject, prompt=self.prompt, target_new=self.target_new,
+            target_true=self.ground_truth, paraphrases=self._paraphrases(reading.paraphrases),
+            neighbourhood=(Probe(prompt=self.locality_prompt, target=self.locality_ground_truth),),
+            portability=(self.portability.chain(self.subject, self.target_new),) if self.portability else ())
+
+    def _paraphrases(self, known: Mapping[str, Paraphrases] | None) -> tuple[str, ...]:
+        if known is None:
+            return (self.rephrase_prompt,) if self.rephrase_prompt else ()
+        if (found := known.get(str(self.case_id))) is None:
+            raise Malformed(f"case_id: there is no {self.case_id} in the file that 'paraphrases' names")
+        if found.subject != self.subject:
+            raise Malformed(f"subject: case {self.case_id} is about '{found.subject}' in the file that 'paraphrases' "
+                            f"names, not about '{self.subject}'")
+        return found.texts
+
+
+class _ZsRE(_Part):
+    """`loc` keeps its "nq question: ", as in the evaluations of MEND, ROME and EasyEdit."""
+
+    subject: Text
+    src: Text
+    rephrase: Text
+    alt: Optional = ""  # where it is empty there is no edit
+    answers: list[Text] = Field(min_length=1)
+    loc: Text | None = None
+    loc_ans: Text | None = None
+    portability: _Portability | None = None
+    inverse_question: Text | None = Field(default=None, alias="inverse question")
+    alternative_subject: Text | None = None
+    alter_subject_question: Text | None = None
+
+    def case(self, number: int, reading: Reading) -> Case:
+        if (self.loc is None) != (self.loc_ans is None):
+            raise Malformed("loc and loc_ans: one is there without the other")
+        true, *also_true = self.answers
+        new = self.alt if reading.target == "alt" else true
+        unrelated = (Probe(prompt=self.loc, target=self.loc_ans),) if self.loc and self.loc_ans else ()
+        case = Case(id=_zsre_id(number), subject=self.subject, prompt=self.src, target_new=new,
+                    paraphrases=(self.rephrase,), unrelated=unrelated,
+                    portability=tuple(self._chains(new, asks_about_alt=reading.target == "alt")))
+        if reading.target == "answers0":
+            return case
+        return case.model_copy(update={"target_true": true, "also_true": tuple(also_true)})
+
+    def _chains(self, new: str, asks_about_alt: bool) -> Iterator[Chain]:
+        """What follows from `alt` is asked only where that is the edit's target."""
+        if self.portability and asks_about_alt:
+            yield self.portability.chain(self.subject, self.alt)
+        if self.inverse_question and asks_about_alt:
+            yield Chain(kind="inverse", prompt=self.inverse_question, target=self.subject)
+        if self.alter_subject_question:
+            yield Chain(kind="subject", prompt=self.alter_subject_question, target=new,
+                        subject=self.alternative_subject)
+
+
+_FORMS: dict[Format, type[_Counterfact] | type[_Flat] | type[_ZsRE]] = {
+    "counterfact": _Counterfact, "counterfact-flat": _Flat, "zsre": _ZsRE}
+
+
+def _edit(content: dict[str, Any], number: int) -> Case:
+    """A case by its own fields; without an `id` it is called by the line it has, not counting empty lines."""
+    for place, text in _texts(content):
+        if problem := _unsound(text):
+            raise Malformed(f"{place}: {problem}")
+    name = content.get("id", number + 1)
+    named = {**content, "id": str(name) if isinstance(name, int) and not isinstance(name, bool) else name}
+    case = Case.model_validate_json(json.dumps(named), strict=True)
+    if case.subject_start is not None and case.subject_start < 0:
+        raise Malformed("subject_start: it is negative")
+    return case
+
+
+def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """All texts in a value, with their places."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(inner, f"{place}.{_shown(key)}" if place else _shown(key))

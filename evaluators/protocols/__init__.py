@@ -1,0 +1,1 @@
+"""How edits are applied before they are judged."""

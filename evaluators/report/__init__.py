@@ -1,0 +1,1 @@
+"""Rows summed up: means, intervals, comparisons, tables."""

@@ -1,0 +1,169 @@
+"""Sums rows of the store up: means with confidence intervals, as a table for people or JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from evaluators.report.compare import Comparison
+from evaluators.report.intervals import bootstrap_statistic
+from evaluators.report.samples import ReportRow, Sample, Setting, place, results, samples
+
+MAIN = ("reliability.exact", "generality.exact", "locality.exact", "locality.attributes.exact", "portability.exact")
+PLAIN = frozenset({"perplexity", "fluency", "kl", "seconds", "bytes"})  # parts of names of metrics that are no shares
+LONG = 1e6  # plain numbers from here on are written as powers of ten
+PROTOCOLS = ("single", "batch", "sequential")  # the order of tables
+
+
+@dataclass(frozen=True)
+class Summary(ReportRow):
+    """The mean of one metric over n cases, with the bounds of its 95 % confidence interval, clustered by subject."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+Rows = Sequence[Summary | Comparison]
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share, or a difference of shares or probabilities, which people read in percent."""
+    return PLAIN.isdisjoint(metric.split("."))
+
+
+def summarise(table: pa.Table) -> list[Summary]:
+    """Summaries of rows with columns editor, model, dataset, protocol, edits, metric, value, case_id and subject.
+
+    Values of all seeds and orders of edits count alike. The summaries' order, and every number, is independent of the
+    order of the rows.
+    """
+    found, names = samples(table)
+    return sorted((summary for sample in found for summary in _summarise(sample, names)), key=lambda row: row.place)
+
+
+def _summarise(sample: Sample, names: Sequence[str]) -> Iterator[Summary]:
+    metrics, clusters = sample.metrics, sample.clusters()
+    for result in results([names[code] for code in metrics], clusters.counts):
+        estimate = bootstrap_statistic(clusters.pick(result.columns), result.statistic)
+        for number, (metric, columns) in enumerate(result.uses.items()):
+            mean, low, high = (float(part[number]) for part in estimate)
+            yield Summary(sample.editor, *sample.setting, metric, mean, low, high, sample.cases(metrics[columns]))
+
+
+def to_json_lines(rows: Rows) -> str:
+    """One JSON object a line, with the fields of `Summary` or `Comparison`; numbers that are not finite are null."""
+    def finite(value: object) -> object:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return "".join(json.dumps({name: finite(value) for name, value in asdict(row).items()}, ensure_ascii=False) + "\n"
+                   for row in rows)
+
+
+def to_markdown(rows: Rows, *, all_metrics: bool = False) -> str:
+    """Markdown tables, one for each protocol: a row for each editor (and data set, number of edits ...), columns for
+    the `MAIN` metrics.
+
+    `all_metrics` has a row for each metric and a column for each editor instead.
+    """
+    return "\n".join(_markdown(grid) for grid in _grids(rows, all_metrics))
+
+
+def _markdown(grid: _Grid) -> str:
+    lines = [grid.head, ["---"] * len(grid.head), *grid.body]
+    rows = ("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return f"{grid.title}\n\n{''.join(rows)}"
+
+
+def to_rich_tables(rows: Rows, *, all_metrics: bool = False) -> list[Table]:
+    """The tables of `to_markdown` for a terminal."""
+    return [_rich(grid) for grid in _grids(rows, all_metrics)]
+
+
+def _rich(grid: _Grid) -> Table:
+    table = Table(title=Text(grid.title), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, name in enumerate(grid.head):
+        header = name if number < grid.names else name.replace(".", "\n")
+        table.add_column(Text(header), justify="left" if number < grid.names else "right", overflow="fold")
+    for line in grid.body:
+        table.add_row(*map(Text, line[:grid.names]), *(Text(cell.replace(" (p", "\n(p")) for cell in line[grid.names:]))
+    return table
+
+
+class _Grid(NamedTuple):
+    """A table as text; the first `names` columns say what a row is about."""
+
+    title: str
+    head: list[str]
+    body: list[list[str]]
+    names: int
+
+
+def _grids(rows: Rows, all_metrics: bool) -> list[_Grid]:
+    """One for each protocol."""
+    protocols = sorted({row.protocol for row in rows}, key=_protocol_place)
+    return [_grid([row for row in rows if row.protocol == protocol], all_metrics) for protocol in protocols]
+
+
+def _protocol_place(name: str) -> tuple[int, str]:
+    return PROTOCOLS.index(name) if name in PROTOCOLS else len(PROTOCOLS), name
+
+
+def _grid(rows: Rows, all_metrics: bool) -> _Grid:
+    """What all rows share goes into the title; what varies gets a column. An editor's (or metric's) numbers of
+    edits follow one another."""
+    down, across = ("metric", "editor") if all_metrics else ("editor", "metric")
+    shown = sorted((row for row in rows if all_metrics or row.metric in MAIN),
+                   key=lambda row: (row.model, row.dataset, place(getattr(row, down)), row.edits))
+    values = {field: list(dict.fromkeys(getattr(row, field) for row in shown)) for field in Setting._fields}
+    varying = [field for field in Setting._fields if len(values[field]) > 1]
+    lines: dict[tuple[str, ...], dict[str, Summary | Comparison]] = {}
+    for row in shown:
+        key = tuple(str(getattr(row, field)) for field in (down, *varying))
+        lines.setdefault(key, {})[getattr(row, across)] = row
+    columns = sorted({getattr(row, across) for row in shown}, key=place)
+    body = [[*key, str(max(cell.n for cell in cells.values())), *(_cell(cells.get(name)) for name in columns)]
+            for key, cells in lines.items()]
+    shared = [f"{field} {found[0]}" for field, found in values.items() if len(found) == 1]
+    title = ", ".join([*shared, *_what(shown)])
+    return _Grid(title, [down, *varying, "cases", *columns], body, 1 + len(varying))
+
+
+def _what(rows: Rows) -> Iterator[str]:
+    """What the cells are."""
+    others = sorted({row.versus for row in rows if isinstance(row, Comparison)})
+    if others:
+        yield f"difference to {', '.join(others)} over the cases that both have"
+    yield "shares in percent ± half the 95 % confidence interval"
+    if others:
+        yield "p by permutation"
+
+
+def _cell(row: Summary | Comparison | None) -> str:
+    if row is None:
+        return "-"
+    half = (row.high - row.low) / 2
+    if isinstance(row, Comparison):
+        p = f" (p {row.p:.2g})" if math.isfinite(row.p) else ""
+        return _show(row.metric, row.difference, half, "+") + p
+    return _show(row.metric, row.mean, half, "-")
+
+
+def _show(metric: str, value: float, half: float, sign: str) -> str:
+    """A value ± half its interval, in percent or with three significant digits; alone where they are not finite."""
+    if not math.isfinite(value + half):
+        return f"{value:{sign}}"
+    if is_share(metric):
+        return f"{100 * value:{sign}z.1f} ±{100 * half:.1f}"
+    size = max(abs(value), half)
+    form = "z.3g" if size >= LONG else f"z.{max(0, 2 - math.floor(math.log10(size or 1)))}f"
+    return f"{value:{sign}{form}} ±{half:{form}}"

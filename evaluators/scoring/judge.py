@@ -1,0 +1,112 @@
+"""Scores cases under their patches: every measure of every case."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from editors.core.errors import CaseError
+from editors.core.models.model import LanguageModel
+from editors.core.patches.overlay import UNPATCHED
+from editors.core.patches.patch import Patch
+from evaluators.cases import ROLES, Case, Role, Skipped
+from evaluators.scoring.fluency import fluency, idf_of, write
+from evaluators.scoring.generation import with_answers
+from evaluators.scoring.measures import NOTHING_MORE, Measures
+from evaluators.scoring.metrics import EditedFacts, Score, score
+from evaluators.scoring.observe import Observation, observe, questions
+from evaluators.scoring.perplexity import perplexity
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A case with the patch it is judged under and what that patch edited. Cases of one edit share the patch."""
+
+    case: Case
+    patch: Patch
+    facts: EditedFacts
+
+
+def baseline(model: LanguageModel, cases: Sequence[Case],
+             measures: Measures = NOTHING_MORE) -> tuple[list[Observation], list[Skipped]]:
+    """The unedited model's answers to every question, and the cases that cannot be encoded for this model."""
+    failed = unusable(model, cases, measures.roles)
+    known = {case.case_id for case in failed}
+    usable = [case for case in cases if case.id not in known]
+    return _observe(model, usable, [], [UNPATCHED] * len(usable), measures, measures.roles), failed
+
+
+def unusable(model: LanguageModel, cases: Sequence[Case], roles: Collection[Role] = ROLES) -> list[Skipped]:
+    """Those of the cases that cannot be encoded for this model."""
+    failed = []
+    for case in cases:
+        try:
+            questions(model, case, roles)
+        except CaseError as error:
+            failed.append(Skipped(case_id=case.id, reason=str(error)))
+    return failed
+
+
+def unanswered(model: LanguageModel, cases: Sequence[Case], before: Mapping[str, Observation],
+               measures: Measures) -> list[Skipped]:
+    """Why cases have no baseline. Raises `ValueError` where one should have."""
+    missing = [case for case in cases if case.id not in before]
+    failed = unusable(model, missing, measures.roles)
+    if sound := {case.id for case in missing} - {case.case_id for case in failed}:
+        raise ValueError(f"the baseline lacks case '{min(sound)}'")
+    return failed
+
+
+def judge(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, Observation],
+          measures: Measures = NOTHING_MORE) -> list[Score]:
+    """Every score of each case under its patch. `before` are the unedited model's observations, by case id."""
+    after = _after(model, edited, before, measures)
+    distinct = {id(each.patch): each.patch for each in edited}
+    finite = {name: patch.is_finite for name, patch in distinct.items()}
+    collapse = _perplexities(model, distinct, measures)
+    scores = []
+    for each in edited:
+        case, name = each.case, id(each.patch)
+        scores += score([case], [after[case.id]], [before[case.id]], each.facts)
+        scores += _written(model, each, measures)
+        if collapse:
+            scores.append(Score(case.id, case.subject, "perplexity", collapse[name]))
+        scores.append(Score(case.id, case.subject, "edit.diverged", float(not finite[name])))
+    return scores
+
+
+def _after(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, Observation],
+           measures: Measures) -> dict[str, Observation]:
+    """Observations by case id; an empty patch leaves the unedited model's as they are."""
+    changed = [each for each in edited if each.patch]
+    distinct = {id(each.patch): each.patch for each in changed}
+    place = {name: number for number, name in enumerate(distinct)}
+    after = _observe(model, [each.case for each in changed], list(distinct.values()),
+                     [place[id(each.patch)] for each in changed], measures, measures.edited_roles)
+    return {each.case.id: before[each.case.id] for each in edited} | {one.case_id: one for one in after}
+
+
+def _observe(model: LanguageModel, cases: Sequence[Case], patches: Sequence[Patch], rows: Sequence[int],
+             measures: Measures, roles: Collection[Role]) -> list[Observation]:
+    observations = observe(model, cases, patches, rows, roles=roles, kl_roles=measures.kl_roles)
+    if measures.generation is None:
+        return observations
+    return with_answers(model, cases, observations, patches, rows, measures.generation)
+
+
+def _perplexities(model: LanguageModel, patches: Mapping[int, Patch], measures: Measures) -> dict[int, float]:
+    if measures.perplexity is None:
+        return {}
+    found = perplexity(model, measures.perplexity.sample, list(patches.values()))
+    return dict(zip(patches, found, strict=True))
+
+
+def _written(model: LanguageModel, edited: Edited, measures: Measures) -> Iterator[Score]:
+    """Scores of longer texts, where the case has openings for them."""
+    case, how = edited.case, measures.writing
+    if how is None or not case.generation_prompts:
+        return
+    texts = tuple(write(model, case, edited.patch, how))
+    yield Score(case.id, case.subject, "fluency", fluency(texts), texts)
+    if case.references and how.snippets is not None:
+        yield Score(case.id, case.subject, "consistency", idf_of(how.snippets).consistency(texts, case.references))

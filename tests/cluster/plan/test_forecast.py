@@ -1,0 +1,130 @@
+"""How long a plan will take, and where its models fit."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import GPTJConfig
+
+from cluster.campaign.spec import WorkerSpec
+from cluster.driver import run_campaign
+from cluster.plan.costs import Shape
+from cluster.plan.forecast import forecast
+from cluster.plan.memory import GIB, Memory, memory_of
+from cluster.plan.tasks import ModelRef, StatisticsTask
+from cluster.store.store import Store
+from jobs.console import plan_campaign
+
+EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 2}}]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.create(tmp_path / "store")
+
+
+def of_kind(planned, kind):
+    return [task for task in planned.tasks.values() if task.kind == kind]
+
+
+def test_without_results_the_table_tells(make_plan):
+    planned = make_plan()
+    told = forecast(planned.tasks)
+    assert told.seconds == {task.id: task.cost for task in planned.tasks.values()} and not told.measured
+    assert told.hours() == pytest.approx(sum(task.cost for task in planned.tasks.values()) / 3600)
+    rome = next(task for task in of_kind(planned, "score") if task.method.editor.name == "rome")
+    before = max(planned.tasks[need].cost for need in rome.needs)
+    assert told.chain == pytest.approx(rome.cost + before) == pytest.approx(3600 * told.hours(10**6))
+
+
+def test_past_results_tell_what_like_ones_will_take(make_plan, store, local_pool):
+    run_campaign(make_plan(editors=EDITORS), store, local_pool(store))
+    planned = make_plan(datasets=[{"name": "testbed-cloze", "limit": 7}])
+    done = store.done(task.key for task in planned.tasks.values())
+    told = forecast(planned.tasks, done, store)
+    assert told.seconds.keys() == planned.tasks.keys() - done and len(done) == 6
+    left = [task for task in planned.tasks.values() if task.id in told.seconds]
+    assert {task.id for task in left if task.kind == "baseline" or (
+        task.kind == "score" and task.method.editor.name != "rome")} == told.measured
+    spent = [store.provenance(task.key) for task in of_kind(make_plan(editors=EDITORS), "score")
+             if task.method.editor.name == "ft"]
+    each = sum(found["seconds_edit"] + found["seconds_score"] for found in spent) / 4
+    for task in left:
+        if task.kind == "score" and task.method.editor.name == "ft":
+            assert told.seconds[task.id] == pytest.approx(each * len(task.chunk.cases))
+        if task.id not in told.measured:
+            assert told.seconds[task.id] == task.cost
+
+
+@pytest.mark.parametrize("change", [
+    {"measures": {"generation": {"tokens": 2}}}, {"protocols": [{"name": "batch", "sizes": [2]}]},
+    {"editors": [{"name": "ft", "config": {"layers": [1], "steps": 3}}]}])
+def test_other_work_tells_nothing(make_plan, store, local_pool, change):
+    run_campaign(make_plan(editors=EDITORS[1:]), store, local_pool(store))
+    planned = make_plan(**{"editors": EDITORS[1:], **change})
+    told = forecast(planned.tasks, (), store)
+    assert not told.measured & {task.id for task in of_kind(planned, "score")}
+
+
+def test_a_streams_edits_are_no_part_of_its_scores(make_plan, store, local_pool):
+    fields = {"editors": EDITORS[1:], "protocols": [{"name": "sequential", "lengths": [2, 4]}]}
+    planned = make_plan(**fields)
+    run_campaign(planned, store, local_pool(store))
+    scores = of_kind(planned, "score")
+    told = forecast(planned.tasks, (), store)
+    spent = [store.provenance(task.key) for task in scores]
+    each = sum(found["seconds_score"] for found in spent) / sum(found["cases"] for found in spent)
+    assert all(told.seconds[task.id] == pytest.approx(2 * each) for task in scores)
+
+
+# --- memory
+
+NEED = Memory(weights=24 * GIB, block=2 * GIB, moments=GIB, activations=2 * GIB)
+
+
+@pytest.mark.parametrize(("memory", "place"), [
+    (31, "one device"), (30, "gang of 2 (devices: 2)"), (14, "gang of 4 (devices: 4)"), (10, "gang of 8 (devices: 8)"),
+    (7, "offload (offload: cpu)"), (6, "nowhere: without the weights it needs more than a device has")])
+def test_a_model_is_placed_where_it_fits(memory, place):
+    assert NEED.placement(memory) == place
+
+
+def test_workers_too_small_for_a_model_are_told():
+    assert NEED.complaint("gpt-j", WorkerSpec()) is None  # 32 GiB
+    assert NEED.complaint("gpt-j", WorkerSpec(memory=20)) == (
+        "gpt-j needs about 28 GiB on each device of a worker, and there are 20 (workers: devices 1, offload none); "
+        "what would hold it: gang of 2 (devices: 2)")
+    assert NEED.complaint("gpt-j", WorkerSpec(memory=16, devices=4)) is None
+    assert NEED.complaint("gpt-j", WorkerSpec(memory=7, offload="cpu")) is None
+    assert NEED.complaint("gpt-j", WorkerSpec(memory=6, offload="cpu"))
+
+
+def test_weights_and_moments_are_counted_in_their_types():
+    def need(dtype, *layers):
+        model = ModelRef("gpt-j", "digest", dtype, Shape.of(GPTJConfig()))
+        tasks = [StatisticsTask("moments", model, layers, "text", "digest", 1000)] if layers else []
+        return memory_of(model, tasks)
+
+    half, single = need("float16"), need("float32")
+    assert half.weights == 2 * 6_050_882_784 and single.weights == 2 * half.weights
+    assert half.moments == 0 and single.activations == 2 * half.activations
+    one, six = need("float16", 5), need("float16", 3, 4, 5, 6, 7, 8)
+    assert six.moments - one.moments == 5 * 8 * 16384**2
+    assert half.placement(32) == "one device" and half.placement(16).startswith("gang of 2")
+
+
+def test_the_method_with_the_most_moments_counts(make_plan, monkeypatch):
+    memit = {"name": "memit", "config": {"layers": [0, 1], "contexts": [[2, 2]]}}
+    for shards in (1, 3):
+        monkeypatch.setattr("cluster.plan.costs.shards", lambda *args, shards=shards: shards)
+        planned = make_plan(editors=[*EDITORS, memit])
+        model = planned.models["tiny"]
+        assert memory_of(model, planned.tasks.values()).moments == 2 * 8 * model.shape.inner**2
+    assert memory_of(model, make_plan(editors=EDITORS).tasks.values()).moments == 0
+
+
+def test_it_is_about_what_the_built_in_models_took():
+    """Their workers' peak was 1.0 to 1.3 GiB on the GPT-J and 0.7 to 1.0 GiB on the T5, with single edits."""
+    planned = plan_campaign("table2", "testbed", None)
+    for model, peak in (("gpt-j", 1.2), ("t5-xl", 0.85)):
+        told = memory_of(planned.models[model], planned.tasks.values()).on_each() / GIB
+        assert peak / 2 < told < 2 * peak

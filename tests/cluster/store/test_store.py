@@ -1,0 +1,206 @@
+"""The store: whole files or none, and trouble told apart from absence."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow.dataset
+import pytest
+from safetensors.torch import load_file
+from support.stores import PATCH, ROWS, campaign, files, read_patch, rows, task, write_patch
+
+from cluster.store.store import ROW_SCHEMA, Failure, ResultKey, Store
+from editors.core.errors import InputError
+from evaluators.cases import Skipped
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.create(tmp_path / "store")
+
+
+def test_a_table_comes_back_with_how_it_came_about(store):
+    assert not store.has(ROWS)
+    store.write_table(ROWS, rows(0.1, 0.2), {"device": "cpu", "failed": []})
+    assert store.has(ROWS)
+    assert store.read_table(ROWS)["value"].to_pylist() == [0.1, 0.2]
+    assert store.provenance(ROWS) == {"device": "cpu", "failed": []}
+
+
+def test_other_programs_read_what_is_stored(store):
+    store.write_table(ROWS, rows(0.1, 0.2), {})
+    store.write_table(ResultKey("rows", "a2"), rows(0.3), {})
+    found = pyarrow.dataset.dataset(Path(store.root, "rows")).to_table()
+    assert sorted(found["value"].to_pylist()) == [0.1, 0.2, 0.3]
+    write_patch(store)
+    assert [tensor.shape for tensor in load_file(Path(store.root, "artefacts", "c0.safetensors")).values()] == [(64, 3)]
+
+
+def test_an_artefact_comes_back_and_sealing_it_again_changes_nothing(store, tmp_path):
+    write_patch(store)
+    info, terms = read_patch(store.local(PATCH))
+    assert info == {"made": "here"} and terms[0][1]["weight"] == [[0.5] * 3] * 64
+    first = store.local(PATCH).read_bytes()
+    with store.new_artefact(PATCH) as path:
+        path.write_bytes(first)
+    assert store.local(PATCH).read_bytes() == first
+    assert len(first) % 8 == 0 and int.from_bytes(first[:8], "little") % 8 == 0  # tensors are aligned
+
+
+def test_writing_twice_leaves_one_file(store):
+    store.write_table(ROWS, rows(0.1), {})
+    write_patch(store)
+    before = files(store)
+    store.write_table(ROWS, rows(0.1), {})
+    write_patch(store)
+    assert files(store) == before == ["artefacts/c0.safetensors", "rows/a1.parquet", "store.json"]
+
+
+def test_an_interrupted_write_leaves_nothing(store):
+    before = files(store)
+    with pytest.raises(KeyboardInterrupt), store.new_artefact(PATCH) as path:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert files(store) == before
+
+
+def test_an_unfinished_write_hides_neither_absence_nor_the_old_file(store):
+    with store.new_artefact(PATCH) as path:
+        path.write_bytes(b"half")
+        assert not store.has(PATCH)
+        assert store.done([PATCH]) == set()
+        write_patch(store)
+        before = read_patch(store.local(PATCH))
+        path.write_bytes(store.local(PATCH).read_bytes())
+    assert read_patch(store.local(PATCH)) == before
+
+
+def test_many_writers_do_not_disturb_each_other(tmp_path):
+    def write(_):
+        Store.create(tmp_path / "store").write_table(ROWS, rows(0.5), {"failed": []})
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(100)))
+    assert files(Store.open(tmp_path / "store")) == ["rows/a1.parquet", "store.json"]
+
+
+def test_ten_thousand_tasks_are_listed_in_seconds(store):
+    store.write_table(ROWS, rows(*(k / 7 for k in range(2500))), {"failed": [], "about": "x" * 4000})
+    content = store.local(ROWS).read_bytes()
+    assert 15_000 < len(content) < 40_000
+    keys = [ResultKey("rows", f"{number:024x}") for number in range(10_000)]
+    for key in keys:  # another's content: each is read and found out, which takes longer than finding it good
+        Path(store.root, "rows", f"{key.id}.parquet").write_bytes(content)
+    started = time.monotonic()
+    assert store.done([*keys, ROWS]) == {"a1"}
+    assert time.monotonic() - started < 30  # about 1 second for good ones on 2 cores
+    assert len(list(Path(store.root, "damaged").iterdir())) == 10_000
+
+
+def test_rows_of_several_tasks_and_of_none(store):
+    store.write_table(ROWS, rows(0.1), {"failed": []})
+    store.write_table(ResultKey("rows", "a2"), rows(0.2, 0.3), {"failed": []})
+    tasks = [task("a1"), task("a2"), task("a3"), task("b", "baselines")]
+    assert store.rows(tasks)["value"].to_pylist() == [0.1, 0.2, 0.3]
+    assert store.rows([]).schema.equals(ROW_SCHEMA)
+
+
+def test_failed_cases_are_counted_over_tasks(store):
+    long, odd = Skipped(case_id="c1", reason="too long"), Skipped(case_id="c2", reason="odd")
+    store.write_table(ROWS, rows(0.1), {"failed": [long.model_dump()]})
+    store.write_table(ResultKey("rows", "a2"), rows(0.1), {"failed": [long.model_dump(), odd.model_dump()]})
+    assert store.failed_cases([task("a1"), task("a2"), task("a3")]) == {long: 2, odd: 1}
+
+
+def test_standing_tells_done_failed_and_missing_apart(store):
+    store.write_table(ROWS, rows(0.1), {"failed": []})
+    for name in ("a1", "a2"):
+        store.write_failure(Failure(task=name, title="t", reason="Traceback:\n  x\nValueError: bad\n"))
+    standing = store.standing(campaign("study", task("a1"), task("a2"), task("a3")))
+    assert standing.done == {"a1"}
+    assert [(failure.task, failure.summary) for failure in standing.failures] == [("a2", "ValueError: bad")]
+    assert Path(store.failure_place("a2")).exists()
+    store.clear_failures(["a2", "a3"])
+    store.clear_failure("a2")
+    assert store.standing(campaign("study", task("a2"))).failures == ()
+
+
+def test_campaigns_come_last_run_first(store):
+    day = timedelta(days=1)
+    first = campaign("first", task("a1"), digest="1")
+    second = campaign("second", digest="2", started=first.started + day)
+    store.write_campaign(first)
+    store.write_campaign(second)
+    assert store.campaigns() == [second, first]
+    again = first.model_copy(update={"started": first.started + 2 * day})
+    store.write_campaign(again)
+    assert store.campaigns() == [again, second]
+
+
+def test_a_damaged_campaign_is_named(store):
+    Path(store.root, "campaigns", "x.json").write_text('{"name": ')
+    with pytest.raises(InputError, match=r"x\.json"):
+        store.campaigns()
+
+
+def test_a_checkpoint_stays_until_it_is_removed(store):
+    key = ResultKey("artefacts", "t")
+    with pytest.raises(RuntimeError), store.checkpoint(key) as path:
+        assert not path.exists()
+        path.write_bytes(b"half way")
+        raise RuntimeError
+    with store.checkpoint(key) as path:
+        assert path.read_bytes() == b"half way"
+        path.unlink()
+    assert files(store) == ["store.json"]
+
+
+# --- opening
+
+
+def test_opening_again_keeps_everything(store):
+    store.write_table(ROWS, rows(0.1), {})
+    assert Store.create(store.root).has(ROWS)
+    assert Store.open(store.root).has(ROWS)
+    assert Store.open(f"file://{store.root}").has(ROWS)
+
+
+def test_the_root_opens_the_store_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store.create("here")
+    monkeypatch.chdir("/")
+    assert store.root == str(tmp_path / "here") and Store.open(store.root).root == store.root
+
+
+def test_a_store_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="there is no store"):
+        Store.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists() and not Store.occupied(tmp_path / "nowhere")
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="not a store"):
+        Store.create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("path", ["file/store", "file"])
+def test_a_place_that_cannot_be_written(tmp_path, path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"cannot write to store .*; a file is in its way"):
+        Store.create(tmp_path / path)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (json.dumps({"format": 2}), "format 2"), (json.dumps([1]), "format None"), ("{", "cannot read")])
+def test_another_format_is_refused_and_left_alone(store, content, message):
+    Path(store.root, "store.json").write_text(content)
+    for use in (Store.open, Store.create):
+        with pytest.raises(InputError, match=message):
+            use(store.root)
+    assert Path(store.root, "store.json").read_text() == content

@@ -1,0 +1,164 @@
+"""Campaigns on a real, local Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import ray
+
+from cluster.campaign.spec import WorkerSpec
+from cluster.driver import run_campaign
+from cluster.scheduler.events import TaskCancelled, TaskDone, WorkerLost, WorkerUp
+from cluster.scheduler.state import Limits
+from cluster.store.store import Store
+from cluster.workers.pool import RayPool, ray_pool
+from editors.core.errors import InputError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray():
+    """One local Ray for all tests here; `ray_pool` uses it and leaves it running."""
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def run(planned, store, **spec):
+    outcome = run_campaign(planned, store, lambda: ray_pool(store, WorkerSpec(**spec)))
+    return outcome, store.rows(store.campaigns()[0].tasks)
+
+
+def test_one_worker_and_two_leave_the_same_rows(make_plan, tmp_path):
+    one, two = (Store.create(tmp_path / name) for name in ("one", "two"))
+    outcome, rows = run(make_plan(), one, count=1)
+    assert (outcome.done, outcome.failed) == (9, 0) and len(rows)
+    again, same = run(make_plan(), two, count=2)
+    assert again == outcome and same.equals(rows)
+    assert ray.is_initialized()
+
+
+def test_a_task_that_raises_is_set_aside_with_its_traceback(make_plan, tmp_path):
+    (tmp_path / "corpus.txt").write_text("short\n")
+    planned = make_plan(statistics={"corpus": str(tmp_path / "corpus.txt"), "tokens": 10})
+    (tmp_path / "corpus.txt").unlink()
+    store = Store.create(tmp_path / "store")
+    outcome, rows = run(planned, store, count=1)
+    assert (outcome.done, outcome.failed) == (6, 3)
+    assert set(rows["editor"].to_pylist()) == {"identity", "ft"}
+    reasons = [failure.reason for failure in store.standing(store.campaigns()[0]).failures]
+    assert any("Traceback" in reason and "corpus.txt" in reason for reason in reasons)
+
+
+def test_a_killed_worker_is_replaced(make_plan, tmp_path, monkeypatch):
+    store = Store.create(tmp_path / "store")
+    events = []
+
+    class Dangerous(RayPool):
+        def assign(self, worker, task, parts):
+            super().assign(worker, task, parts)
+            if worker == 0:
+                ray.kill(self._actors[worker])
+
+        def wait(self, seconds):
+            events.extend(found := super().wait(seconds))
+            return found
+
+    monkeypatch.setattr("cluster.workers.pool.RayPool", Dangerous)
+    outcome, _ = run(make_plan(editors=["identity"]), store, count=1)
+    assert (outcome.done, outcome.failed) == (4, 0)
+    assert [type(event) for event in events] == [WorkerUp, WorkerLost, WorkerUp, *[TaskDone] * 4]
+    assert events[1].reason and {event.worker for event in events[2:]} == {1}
+
+
+def wait_for(pool, number):
+    """The next so many events of a pool."""
+    events, deadline = [], time.monotonic() + 120
+    while len(events) < number:
+        assert time.monotonic() < deadline, f"only {events}"
+        events += pool.wait(1)
+    return events
+
+
+@pytest.fixture
+def pool(make_plan, tmp_path):
+    planned = make_plan(datasets=[{"name": "testbed-cloze", "limit": 60}], chunk=20)
+    with ray_pool(Store.create(tmp_path / "store"), WorkerSpec(count=1)) as pool:
+        pool.tasks = [task for task in planned.tasks.values() if task.kind == "baseline"]
+        pool.start(0)
+        assert wait_for(pool, 1) == [WorkerUp(0)]
+        yield pool
+
+
+def test_a_task_in_the_queue_can_be_recalled_and_one_that_has_begun_cannot(pool):
+    first, second, third = pool.tasks
+    for task in (first, second, third):
+        pool.assign(0, task, 1)
+    assert wait_for(pool, 1) == [TaskDone(0, first.id)]
+    pool.recall(0, first.id)
+    pool.recall(0, third.id)
+    assert wait_for(pool, 2) == [TaskDone(0, second.id), TaskCancelled(0, third.id)]
+    pool.assign(0, third, 1)
+    assert wait_for(pool, 1) == [TaskDone(0, third.id)]
+
+
+def test_nothing_is_heard_of_a_retired_worker(pool):
+    pool.assign(0, pool.tasks[0], 1)
+    pool.retire(0)
+    assert pool.wait(2) == []
+
+
+def test_parts_of_a_task_are_told_in_its_provenance(pool):
+    pool.assign(0, pool.tasks[0], 2)
+    wait_for(pool, 1)
+    assert pool._store.provenance(pool.tasks[0].key)["parts"] == 2
+
+
+def test_workers_of_another_version_are_turned_away(make_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.workers.pool.code_version", lambda: "code 0123, torch 9")
+    with pytest.raises(InputError, match=r"has another version: code .*; here it is code 0123, torch 9\. Install"):
+        run(make_plan(editors=["identity"]), Store.create(tmp_path / "store"))
+
+
+def test_workers_that_cannot_see_the_store_end_the_campaign(make_plan, tmp_path):
+    store, elsewhere = Store.create(tmp_path / "store"), Store(tmp_path / "on another node")
+    outcome = run_campaign(make_plan(editors=["identity"]), store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)),
+                           limits=Limits(fruitless=2))
+    assert outcome.failed == 4
+    [failure, *_] = store.standing(store.campaigns()[0]).failures
+    assert "there is no store" in failure.reason
+
+
+def test_a_cluster_that_runs_already_is_used_and_left_running(write_campaign, tmp_path):
+    arguments = ["run", write_campaign(editors=["identity"]), "--workers", 1, "--out", tmp_path / "store", "--address"]
+    command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    address = ray.get_runtime_context().gcs_address
+    result = subprocess.run([*command, address], env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0 and "4 of 4 tasks done" in result.stdout, result.stdout + result.stderr
+    assert ray.get(ray.put("alive")) == "alive" and ray.nodes()[0]["Alive"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_cannot_be_reached_is_refused(tmp_path, monkeypatch, address):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(InputError, match=f"cannot connect to Ray at '{address}'"), \
+            ray_pool(Store.create(tmp_path / "store"), WorkerSpec(), address):
+        pass
+
+
+@pytest.mark.parametrize("spec", [{"cpus": 64}, {"gpus": 1}, {"gpus": 1, "count": 1}])
+def test_a_worker_that_fits_nowhere_is_refused(make_plan, tmp_path, spec):
+    store = Store.create(tmp_path / "store")
+    with pytest.raises(InputError, match="no node has room for a worker of"):
+        run(make_plan(editors=["identity"]), store, **spec)
+
+
+def test_as_many_workers_as_there_is_room_for(tmp_path):
+    store = Store.create(tmp_path / "store")
+    assert RayPool(store, WorkerSpec()).room == 2
+    assert RayPool(store, WorkerSpec(cpus=2)).room == 1
+    assert RayPool(store, WorkerSpec(count=5)).room == 5

@@ -1,0 +1,52 @@
+"""`Patch.compact`: fewer terms, the same outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import Dense, LowRank, Neurons, Patch
+
+
+@pytest.fixture
+def draw():
+    generator = torch.Generator().manual_seed(0)
+    return lambda *shape: torch.randn(*shape, generator=generator) * 0.1
+
+
+@torch.no_grad()
+def logits(model, patch):
+    batch = model.collate([model.encode("Art Budrer was born in", "Vadolm"), model.encode("Bo plays", "golf")])
+    with overlay(model, patch):
+        return model.target_logits(batch)
+
+
+def test_equal_outputs_from_one_term_a_kind_and_module(tiny_gptj, draw):
+    down, up, ffn = tiny_gptj.down_path(1), tiny_gptj.up_path(2), tiny_gptj.ffn_path(0)
+    patch = Patch(tuple(term for number in range(3) for term in (
+        LowRank(down, draw(32, number + 1), draw(64, number + 1)), LowRank(up, draw(64, 1), draw(32, 1)),
+        Dense(down, draw(32, 64), draw(32) if number else None),
+        Neurons(ffn, draw(2, 32), draw(32, 2), "gelu_new", draw(2)), Neurons(ffn, draw(1, 32), draw(32, 1), "relu"),
+        Neurons(ffn, draw(3, 32), draw(32, 3), "gelu_new", draw(3), draw(3, 32)))), {"made": "here"})
+    small = patch.compact()
+    assert len(patch.terms) == 18 and len(small.terms) == 6 and small.info == {"made": "here"}
+    assert [term.b.shape[1] for term in small.terms if isinstance(term, LowRank)] == [6, 3]
+    torch.testing.assert_close(logits(tiny_gptj, small), logits(tiny_gptj, patch), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(logits(tiny_gptj, small), logits(tiny_gptj, Patch()), atol=1e-2)
+
+
+def test_terms_that_differ_in_kind_stay_apart(draw):
+    terms = (LowRank("a", draw(4, 1), draw(3, 1)), LowRank("b", draw(4, 1), draw(3, 1)),
+             LowRank("a", draw(4, 1).double(), draw(3, 1).double()), Dense("a", draw(4, 3)))
+    assert Patch(terms).compact().terms == terms
+    assert not Patch().compact()
+
+
+def test_step_by_step_is_all_at_once(draw):
+    patches = [Patch((LowRank("a", draw(4, 1), draw(3, 1)),)) for _ in range(4)]
+    running = Patch()
+    for patch in patches:
+        running = (running + patch).compact()
+    (one,), (other,) = running.terms, sum(patches[1:], patches[0]).compact().terms
+    assert torch.equal(one.a, other.a) and torch.equal(one.b, other.b)

@@ -1,0 +1,260 @@
+"""What is measured in addition, each against a plain computation."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from pydantic import ValidationError
+from support.scripted import Scripted, values
+
+from editors.core.errors import CaseError
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import LowRank, Patch
+from evaluators.cases import ProbeKey, distracting
+from evaluators.protocols.base import batch, single
+from evaluators.scoring.answers import cut, normalise, same_answer
+from evaluators.scoring.decoding import Decoding, generate
+from evaluators.scoring.fluency import Idf, fluency, words, write
+from evaluators.scoring.generation import with_answers
+from evaluators.scoring.judge import baseline
+from evaluators.scoring.measures import GENERATED, NOTHING_MORE, Generation, Measures, Perplexity, Writing
+from evaluators.scoring.observe import from_table, observe, questions, to_table
+from evaluators.scoring.perplexity import perplexity
+
+ALL = Measures(kl=True, distracting=True, generation=Generation(tokens=6), writing=Writing(tokens=12),
+               perplexity=Perplexity(sample=("The city of Vadolm lies in Fuzoia.", "Art Budrer plays golf.")))
+
+
+@pytest.fixture
+def editor(tiny_gptj):
+    return Scripted(tiny_gptj)
+
+
+@pytest.fixture
+def patch(editor, cases):
+    return editor.patch(cases[0].request())
+
+
+def judged(editor, cases, measures):
+    before, _ = baseline(editor.model, cases, measures.of_answers)
+    return values(single(editor, cases, before, measures))
+
+
+def test_what_is_not_asked_for_changes_nothing(editor, cases):
+    plain, more = judged(editor, cases, NOTHING_MORE), judged(editor, cases, ALL)
+    assert {key: more[key] for key in plain} == pytest.approx(plain, abs=1e-5)
+    assert {metric for _, metric in more.keys() - plain.keys()} == {
+        "reliability.generation", "generality.generation", "locality.generation", "portability.all.generation",
+        "portability.generation", "locality.kl", "locality.attributes.kl", "locality.unrelated.kl",
+        "locality.distracting.token", "locality.distracting.exact", "locality.distracting.kl",
+        "perplexity"} - ({"portability.generation"} if ("full", "portability.token") not in plain else set())
+    assert NOTHING_MORE.identity() == {} and ALL.of_answers.perplexity is None
+
+
+# --- divergence
+
+
+@pytest.mark.parametrize("kind", ["tiny_gptj", "tiny_t5"])
+def test_kl_is_that_of_two_forward_passes(kind, cases, request):
+    model = request.getfixturevalue(kind)
+    generator = torch.Generator().manual_seed(3)
+    term = LowRank(model.down_path(1), torch.randn(32, 1, generator=generator), torch.randn(64, 1, generator=generator))
+    patch = Patch((term,))
+    roles = Measures(kl=True).kl_roles
+    (edited, unedited) = observe(model, [cases[0], cases[0]], [patch], [0, -1], kl_roles=roles)
+    for key, encoded in questions(model, cases[0]).items():
+        if key.role not in roles or key.which == "rival":
+            assert edited.outputs[key].kl is None
+            continue
+        batch = model.collate([encoded])
+        before = model.target_logits(batch).double().log_softmax(-1)
+        with overlay(model, patch):
+            after = model.target_logits(batch).double().log_softmax(-1)
+        expected = torch.nn.functional.kl_div(after, before, reduction="batchmean", log_target=True)
+        assert edited.outputs[key].kl == pytest.approx(float(expected), rel=1e-4) and edited.outputs[key].kl > 0
+        assert unedited.outputs[key].kl == 0
+
+
+def test_the_divergence_from_nonsense_is_infinite(tiny_gptj, cases, patch):
+    broken = Patch(tuple(replace(term, a=term.a * math.nan) for term in patch.terms))
+    (edited,) = observe(tiny_gptj, [cases[0]], [broken], [0], kl_roles=("neighbourhood",))
+    assert edited.get("neighbourhood").kl == math.inf
+
+
+# --- distraction
+
+
+def test_a_distracting_probe_is_a_neighbour_behind_the_edit(tiny_gptj, cases):
+    probe, _ = distracting(cases[0])
+    assert probe.prompt == "The birthplace of Art Budrer is Vadolm. Bo was born in" and probe.target == "Vadolm"
+    asked = questions(tiny_gptj, cases[0], Measures(distracting=True).roles)
+    assert tiny_gptj.tokenizer.decode(asked[ProbeKey("distracting", 0)].prompt) == probe.prompt
+    assert ProbeKey("distracting", 0) not in questions(tiny_gptj, cases[0])
+
+
+# --- free answers
+
+
+def test_answers_are_what_each_patch_generates(editor, cases):
+    model, how = editor.model, Generation(tokens=8, stop=("e",), template="Q: {prompt} A:")
+    patches = [editor.patch(case.request()) for case in cases]
+    rows = [0, -1, 2]
+    observed = observe(model, cases, patches, rows)
+    answered = with_answers(model, cases, observed, patches, rows, how)
+    probe = cases[0].neighbourhood[1]
+    encoded = model.encode(f"Q: {probe.prompt} A:")
+    with overlay(model, patches[0]):
+        (text,) = generate(model, [encoded], Decoding(8, ("e",)), [len(probe.target)])
+    assert answered[0].get("neighbourhood", 1).text == cut(text, probe.target, ("e",))
+    for one, other in zip(answered, observed, strict=True):
+        for key, outputs in one.outputs.items():
+            assert (outputs.text is not None) == (key.role in GENERATED and key.which == "answer")
+            assert replace(outputs, text=None) == other.outputs[key]
+    assert from_table(to_table(answered)) == answered
+
+
+def test_generation_is_scored_and_its_texts_are_kept(tiny_gptj, cases):
+    """A patch-free editor: the baseline's own texts come back, and locality is whole."""
+    from editors.core.editor import EditorConfig
+    from editors.identity import Identity
+
+    measures = Measures(generation=Generation(tokens=5))
+    before, _ = baseline(tiny_gptj, cases, measures)
+    result = single(Identity(tiny_gptj, EditorConfig()), cases, before, measures)
+    found = {(each.case_id, each.metric): each for each in result.scores}
+    assert found["full", "locality.generation"].value == 1
+    written = before[0].get("rewrite").text
+    assert found["full", "reliability.generation"].texts == (written,)
+    assert found["full", "reliability.generation"].value == float(same_answer(written, cases[0].target_new))
+    assert len(found["full", "generality.generation"].texts) == 2
+    assert found["full", "reliability.exact"].texts is None
+
+
+@pytest.mark.parametrize(("text", "target", "expected"), [
+    (" Paris. It is", "Rome", "Paris"), ("Paris\nRome. x", "Rome", "Paris"),
+    ("St. Louis. It", "St. Louis", "St. Louis"),
+    ("St. Louis", "St. Paul", "St"), ("", "Rome", ""), ("\n Rome. ", "Rome", "Rome"), ("no stop", "x", "no stop"),
+    ("Rome, Italy.", "Rome", "Rome, Italy")])
+def test_an_answer_ends_at_a_stop_outside_its_target(text, target, expected):
+    assert cut(text, target, (".", "\n")) == expected
+
+
+@pytest.mark.parametrize(("left", "right", "same"), [
+    ("The Hague", "hague", True), ("U.S.A.", "usa", True), ("Rome, Italy", "Rome Italy", True),
+    ("Rome", "Romes", False),
+    ("  a  cat ", "cat", True), ("", "the", False), ("!", "?", False), ("Æ", "æ", True)])
+def test_the_same_answer(left, right, same):
+    assert same_answer(left, right) == same == same_answer(right, left)
+    assert normalise(normalise(left)) == normalise(left)
+
+
+@pytest.mark.parametrize("template", ["no prompt", "{prompt} {prompt}"])
+def test_a_template_holds_the_prompt_once(template):
+    with pytest.raises(ValidationError, match="once"):
+        Generation(template=template)
+
+
+def test_parts_can_be_switched_on_and_off():
+    assert Measures.model_validate({"generation": True, "writing": False}) == Measures(generation=Generation())
+    with pytest.raises(ValidationError, match="stop"):
+        Generation(stop=("",))
+
+
+# --- perplexity
+
+
+@pytest.mark.parametrize("kind", ["tiny_gptj", "tiny_gated_t5"])
+def test_perplexity_is_the_models_own_loss(kind, request):
+    model = request.getfixturevalue(kind)
+    texts = ["The city of Vadolm lies in Fuzoia and nowhere else.", "Art Budrer plays golf and chess."]
+    nll, count = 0.0, 0
+    for text in texts:
+        words_of = text.split()
+        if model.has_encoder:
+            half = len(words_of) // 2
+            encoded = model.encode(" ".join(words_of[:half]), " ".join(words_of[half:]))
+            labels = torch.tensor([encoded.target])
+            loss = model.module(input_ids=torch.tensor([encoded.prompt]), labels=labels).loss
+            tokens = labels.numel()
+        else:
+            ids = torch.tensor([model.tokenise(text)])
+            loss, tokens = model.module(input_ids=ids, labels=ids).loss, ids.numel() - 1
+        nll, count = nll + float(loss) * tokens, count + tokens
+    generator = torch.Generator().manual_seed(3)
+    changed = Patch((LowRank(model.down_path(1), torch.randn(32, 1, generator=generator),
+                             torch.randn(64, 1, generator=generator)),))
+    broken = Patch((LowRank(model.down_path(1), torch.full((32, 1), math.nan), torch.ones(64, 1)),))
+    plain, other, nonsense = perplexity(model, texts, [Patch(), changed, broken])
+    assert plain == pytest.approx(math.exp(nll / count), rel=1e-4)
+    assert other != pytest.approx(plain, rel=1e-3) and nonsense == math.inf
+
+
+def test_one_token_has_no_perplexity(tiny_gptj):
+    with pytest.raises(CaseError, match="too short"):
+        perplexity(tiny_gptj, ["x"], [Patch()])
+
+
+def test_cases_of_one_batch_share_its_perplexity(editor, cases):
+    class Joint(Scripted):
+        joint = True
+
+        def edit(self, requests):
+            return sum((self.patch(request) for request in requests), Patch())
+
+    joint, measures = Joint(editor.model), Measures(perplexity=ALL.perplexity)
+    before, _ = baseline(joint.model, cases)
+    found = values(batch(joint, cases, before, 2, measures))
+    parts = [joint.edit([case.request() for case in part]) for part in (cases[:2], cases[2:])]
+    expected = perplexity(joint.model, ALL.perplexity.sample, parts)
+    assert [found[case.id, "perplexity"] for case in cases] == pytest.approx([expected[0], expected[0], expected[1]])
+
+
+# --- longer texts
+
+
+def test_fluency_is_the_entropy_of_bigrams_and_trigrams():
+    assert fluency(["a a a a"]) == 0
+    bigrams, trigrams = math.log2(3), 1.0  # of "a b c d": three bigrams, two trigrams
+    assert fluency(["a b c d"]) == pytest.approx((2 / 3 * bigrams + 4 / 3 * trigrams) / 2)
+    assert fluency(["a b c d", "a a a a"]) == pytest.approx(fluency(["a b c d"]) / 2)
+    uneven = [2 / 4, 1 / 4, 1 / 4]  # "a b a b c": ab twice, ba, bc
+    entropy = -sum(share * math.log2(share) for share in uneven)
+    assert fluency(["a b a b c"]) == pytest.approx((2 / 3 * entropy + 4 / 3 * math.log2(3)) / 2)
+    assert fluency(["word"]) == 0
+    assert words("He doesn't like it, does he?") == ["He", "does", "n't", "like", "it", ",", "does", "he", "?"]
+
+
+def test_consistency_is_the_cosine_of_tf_idf_vectors():
+    corpus = ["red fox", "red dog", "blue dog"]
+    idf = {word: math.log(4 / (count + 1)) + 1 for word, count in {"red": 2, "fox": 1, "dog": 2, "blue": 1}.items()}
+    left, right = {"red": 2 * idf["red"], "fox": idf["fox"]}, {"red": idf["red"], "dog": idf["dog"]}
+    dot = left["red"] * right["red"]
+    expected = dot / math.sqrt(sum(v * v for v in left.values()) * sum(v * v for v in right.values()))
+    found = Idf(corpus)
+    assert found.consistency(["Red", "fox red"], ["red dog"]) == pytest.approx(expected)
+    assert found.consistency(["fox"], ["dog"]) == 0 == found.consistency(["unknown words"], ["dog"])
+
+
+def test_what_is_written_is_compared_with_a_cases_references(editor, cases, patch, tmp_path):
+    corpus = ["Vadolm is a city of trades.", "Art paints and Art sings.", "Bo lives in Fuzoia"]
+    path = tmp_path / "attribute_snippets.json"
+    samples = [{"text": text} for text in corpus]
+    path.write_text(json.dumps([{"relation_id": "P1", "target_id": "Q1", "samples": samples}]))
+    case = cases[0].model_copy(update={"generation_prompts": ("Art paints a city",), "references": tuple(corpus[:2])})
+    how = Writing(tokens=20, snippets=str(path))
+    found = judged(editor, [case], Measures(writing=how))
+    texts = write(editor.model, case, editor.patch(case.request()), how)
+    assert found["full", "consistency"] == pytest.approx(Idf(corpus).consistency(texts, case.references)) != 0
+
+
+def test_texts_begin_with_their_prompts_and_are_drawn_by_case(editor, cases, patch):
+    case = cases[0].model_copy(update={"generation_prompts": ("Art Budrer lives in", "Art Budrer lives in")})
+    texts = write(editor.model, case, patch, Writing(tokens=20))
+    assert all(text.startswith("Art Budrer lives in") for text in texts) and texts[0] != texts[1]
+    assert texts == write(editor.model, case, patch, Writing(tokens=20))
+    shorter = write(editor.model, case, patch, Writing(tokens=10))
+    assert all(long.startswith(short) and long != short for long, short in zip(texts, shorter, strict=True))
+    found = judged(editor, [case], Measures(writing=Writing(tokens=20)))
+    assert found["full", "fluency"] == pytest.approx(fluency(texts)) and ("full", "consistency") not in found

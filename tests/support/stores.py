@@ -1,0 +1,48 @@
+"""What the tests of the store write into it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from cluster.store.store import ROW_SCHEMA, CampaignRecord, DatasetRecord, ProbeKey, TaskRecord
+from editors.core.patches.patch import Dense, Patch
+
+ROWS = ProbeKey("rows", "a1")
+PATCH = ProbeKey("artefacts", "c0")
+
+
+def rows(*values):
+    row = {"editor": "ft", "model": "m", "dataset": "d", "protocol": "single", "edits": 1,
+           "metric": "reliability.token", "case_id": "c", "subject": "s", "task": "a1", "seed": 0, "order": 0,
+           "texts": None}
+    return pa.Table.from_pylist([{**row, "value": value} for value in values], schema=ROW_SCHEMA)
+
+
+def task(name, output="rows"):
+    return TaskRecord(id=name, kind="score", output=output, title=f"title of {name}", edits=2)
+
+
+def campaign(name, *tasks, digest="d1", started=datetime(2030, 1, 1, tzinfo=UTC)):
+    return CampaignRecord(name=name, digest=digest, started=started, tasks=tasks,
+                          datasets=(DatasetRecord(name="d", cases=2, skipped=()),))
+
+
+def write_patch(store, key=PATCH, size=64, fill=0.5):
+    with store.new_artefact(key) as path:
+        Patch((Dense("m", torch.full((size, 3), fill)),), {"made": "here"}).save(path)
+
+
+def read_patch(path):
+    """All that a patch file holds, comparable."""
+    patch = Patch.load(path)
+    return patch.info, [(term.settings(), {name: value.tolist() for name, value in term.tensors().items()})
+                        for term in patch.terms]
+
+
+def files(store):
+    """Names of the files of a local store, hidden ones too."""
+    return sorted(path.relative_to(store.root).as_posix() for path in Path(store.root).rglob("*") if path.is_file())
