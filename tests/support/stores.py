@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from cluster.store.store import ROW_SCHEMA, CampaignRecord, DatasetRecord, ProbeKey, TaskRecord
+from cluster.store.store import ROW_SCHEMA, CampaignRecord, DatasetRecord, ResultKey, TaskRecord
 from editors.core.patches.patch import Dense, Patch
 
-ROWS = ProbeKey("rows", "a1")
-PATCH = ProbeKey("artefacts", "c0")
+ROWS = ResultKey("rows", "a1")
+PATCH = ResultKey("artefacts", "c0")
 
 
 def rows(*values):
