@@ -29,8 +29,6 @@ SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # cases per task: few, so that sma
 
 # Tokens read, or as many as would take the same time.
 PROBES = 160  # all questions of a case
-GENERATED = 5  # all free answers of a case, for each token that they may be long
-WRITTEN = 10  # likewise the longer texts
 TEXT = 100  # a text of the perplexity's
 HANDLED = 1  # a case whose answers are known already
 REQUEST = 10  # an edit's prompt and answer, forth and back, as far as it is run before it holds
@@ -113,21 +111,19 @@ def edit_seconds(shape: Shape, editor: str, config: Mapping[str, Any]) -> float:
 
 def baseline_seconds(shape: Shape, measures: Measures = NOTHING_MORE) -> float:
     """To ask the unedited model all questions of a case."""
-    return shape.seconds(PROBES + (GENERATED * measures.generation.tokens if measures.generation else 0))
+    return shape.seconds(PROBES + sum(measure.tokens_asked for measure in measures))
 
 
 def score_seconds(shape: Shape, editor: str, measures: Measures = NOTHING_MORE) -> float:
     """To score one case, without what is taken once for each edited model."""
     if editor == "identity":  # its answers are the baseline's
         return shape.seconds(HANDLED)
-    written = WRITTEN * measures.writing.tokens if measures.writing else 0
-    return baseline_seconds(shape, measures) + shape.seconds(written)
+    return baseline_seconds(shape, measures) + shape.seconds(sum(measure.tokens_scored for measure in measures))
 
 
 def patch_seconds(shape: Shape, measures: Measures = NOTHING_MORE) -> float:
-    """To take what is measured once for each edited model: perplexity."""
-    perplexity = measures.perplexity
-    return shape.seconds(TEXT * (len(perplexity.sample) or perplexity.texts)) if perplexity else 0.0
+    """To take what is measured once for each edited model."""
+    return shape.seconds(sum(measure.tokens_per_patch for measure in measures))
 
 
 def training_seconds(shape: Shape, editor: str, config: Mapping[str, Any]) -> float:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
-from cluster.plan.tasks import BaselineTask, ScoreTask, Task, digest
+from cluster.plan.refs import digest
+from cluster.plan.tasks import BaselineTask, ScoreTask, Task
 from cluster.store.store import Damaged, Store
 from editors.core.errors import InputError
 

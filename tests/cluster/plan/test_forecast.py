@@ -10,7 +10,8 @@ from cluster.driver import run_campaign
 from cluster.plan.costs import Shape
 from cluster.plan.forecast import forecast
 from cluster.plan.memory import GIB, Memory, memory_of
-from cluster.plan.tasks import ModelRef, StatisticsTask
+from cluster.plan.refs import ModelRef
+from cluster.plan.tasks import StatisticsTask
 from cluster.store.store import Store
 from jobs.console import plan_campaign
 

@@ -78,9 +78,9 @@ def test_every_editors_tasks_take_about_a_minute(config):
 def test_what_is_measured_in_addition_costs():
     shape = Shape.of(GPTJConfig())
     plain = costs.score_seconds(shape, "rome")
-    assert costs.score_seconds(shape, "rome", Measures(generation=True)) > plain
-    assert costs.score_seconds(shape, "rome", Measures(writing=True)) > plain
-    assert costs.patch_seconds(shape) == 0 < costs.patch_seconds(shape, Measures(perplexity=True))
+    assert costs.score_seconds(shape, "rome", Measures.parse({"generation": True})) > plain
+    assert costs.score_seconds(shape, "rome", Measures.parse({"fluency": True})) > plain
+    assert costs.patch_seconds(shape) == 0 < costs.patch_seconds(shape, Measures.parse({"perplexity": True}))
     assert costs.score_seconds(shape, "identity") < plain / 100
 
 
@@ -152,7 +152,7 @@ def test_rows_do_not_depend_on_how_tasks_are_cut(make_plan, slow, tmp_path, loca
 def test_batches_and_streams_are_cut_by_the_table_too(make_plan, slow):
     planned = make_plan(**UNCUT, editors=["identity"], protocols=[
         {"name": "batch", "sizes": [3, 12]}, {"name": "sequential", "lengths": [1, 12]}])
-    sizes = [(task.protocol, task.count, len(task.chunk.cases)) for task in planned.tasks.values()
+    sizes = [(task.protocol.name, task.count, len(task.chunk.cases)) for task in planned.tasks.values()
              if task.kind == "score"]
     assert sizes == [("batch", 3, 9), ("batch", 3, 3), ("batch", 12, 12),
                      ("sequential", 1, 1), ("sequential", 12, 10), ("sequential", 12, 2)]
