@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from cluster.plan.costs import UNKNOWN, Shape
+from editors.core.models.architectures import UNKNOWN, Shape
 from evaluators.cases import Case
 
 
