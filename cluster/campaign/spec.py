@@ -106,6 +106,8 @@ class StatisticsSpec(Settings):
     """`testbed`, the built-in world's text, or a text file with one text a line."""
     tokens: PositiveInt = 100_000
     """How many tokens of it (Meng et al. 2022, E.1: 100,000 samples of Wikipedia)."""
+    shard: PositiveInt = 2_000_000
+    """Tokens in one task of it, at most: longer texts are taken in shards on many workers, and added. Ours."""
 
 
 class WorkerSpec(Settings):
@@ -203,8 +205,9 @@ class Campaign(Settings):
     """The editing methods, each a name or a mapping."""
     protocols: tuple[AnyProtocol, ...] = Field(default_factory=lambda: (parse_protocol("single"),), min_length=1)
     """How edits are put on the models, each a name or a mapping."""
-    chunk: PositiveInt | None = None
-    """Cases in one task."""
+    chunk: PositiveInt = 25
+    """Cases in one task, about: whole batches stay together. Part of what a task is: another number makes other tasks.
+    Ours."""
     statistics: StatisticsSpec = StatisticsSpec()
     """The text that second moments are taken over."""
     training: TrainingSpec = TrainingSpec()

@@ -85,12 +85,6 @@ class Task(ABC):
 BASELINE_VERSION = 1  # grows when the answers that are kept of unedited models change
 
 
-def _measured(measures: Measures) -> dict[str, Any]:
-    """What is measured in addition, as part of an identity."""
-    more = measures.identity()
-    return {"measures": more} if more else {}
-
-
 @dataclass(frozen=True)
 class BaselineTask(Task):
     """The unedited model's outputs on all probes of a chunk."""
@@ -101,7 +95,7 @@ class BaselineTask(Task):
     measures: Measures = NOTHING_MORE
 
     def identity(self) -> dict[str, Any]:
-        return {"version": BASELINE_VERSION, "cases": self.chunk.digest, **_measured(self.measures)}
+        return {"version": BASELINE_VERSION, "cases": self.chunk.digest, "measures": self.measures.identity()}
 
     @property
     def cost(self) -> float:
@@ -227,8 +221,7 @@ class StreamTask(Task):
         return (*([self.before.id] if self.before else []), *self.method.needs)
 
     def identity(self) -> dict[str, Any]:
-        return {**self.method.identity(), "cases": self.chunk.digest, **self.protocol.settings,
-                "protocol": {self.protocol.name: self.protocol.version}}
+        return {**self.method.identity(), "cases": self.chunk.digest, "protocol": self.protocol.identity()}
 
     @property
     def cost(self) -> float:
@@ -267,11 +260,10 @@ class ScoreTask(Task):
         return (*(baseline.id for baseline in self.baselines), *made)
 
     def identity(self) -> dict[str, Any]:
-        counted = {"count": self.count} if self.protocol.together else {}
-        return {**self.method.identity(), "cases": self.chunk.digest, **counted,
-                "protocol": {self.protocol.name: self.protocol.version}, "metrics": 1,
-                "titles": [self.editor_title, self.model_title, self.chunk.dataset], "order": self.order,
-                **_measured(self.measures)}
+        return {**self.method.identity(), "cases": self.chunk.digest, "count": self.count,
+                "protocol": self.protocol.identity(), "metrics": self.measures.versions,
+                "measures": self.measures.identity(), "order": self.order,
+                "titles": [self.editor_title, self.model_title, self.chunk.dataset]}
 
     @property
     def cost(self) -> float:

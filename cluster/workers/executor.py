@@ -214,8 +214,9 @@ class TaskExecutor:
         """What the result was made of and with, and what it cost."""
         device = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else platform.processor()
         return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
-                "needs": task.needs, "identity": task.identity(), "device": f"{self.device} {device}".strip(),
-                "threads": torch.get_num_threads(), "versions": _versions(), **measured,
+                "needs": task.needs, "edits": task.edits, "identity": task.identity(),
+                "device": f"{self.device} {device}".strip(), "threads": torch.get_num_threads(),
+                "versions": _versions(), **measured,
                 "failed": [case.model_dump() for case in failed]}
 
 

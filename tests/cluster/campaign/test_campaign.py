@@ -33,7 +33,7 @@ def test_names_stand_for_mappings_and_the_rest_has_defaults(load):
     assert (campaign.models[0].dtype, campaign.datasets[0].split) == ("float32", "eval")
     assert [editor.title for editor in campaign.editors] == ["identity", "ft"]
     assert [protocol.name for protocol in campaign.protocols] == ["single"]
-    assert (campaign.chunk, campaign.seeds, campaign.orders) == (None, (0,), (0,))
+    assert (campaign.chunk, campaign.seeds, campaign.orders) == (25, (0,), (0,))
     assert (campaign.statistics.tokens, campaign.workers.cpus, campaign.workers.count) == (100_000, 1, None)
 
 
