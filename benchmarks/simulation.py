@@ -15,10 +15,9 @@ import random
 import resource
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +26,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.driver import Progress, run_campaign
-from cluster.scheduler.events import TaskCancelled, TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
+from cluster.scheduler.events import TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
 from cluster.scheduler.state import Limits
 from cluster.store.store import CampaignRecord, ResultKey, Store, TaskRecord
 
@@ -87,7 +86,6 @@ class SimulatedWorker:
     up_at: float | None = None
     free_at: float = 0.0
     model: str | None = None
-    queue: deque[tuple[str, float]] = field(default_factory=deque)  # tasks, and when each is done
 
 
 class SimulatedPool:
@@ -121,21 +119,10 @@ class SimulatedPool:
 
     def assign(self, worker: int, task: Any, parts: int) -> None:
         at = self._workers[worker]
-        begins = max(self.now + TRIP, at.free_at)
         takes = task.seconds + (LOADS_IN if at.model != task.model else 0.0)
-        at.model, at.free_at = task.model, begins + takes
+        at.model, at.free_at = task.model, self.now + TRIP + takes
         self.busy_seconds += takes
-        at.queue.append((task.id, at.free_at))
         self._at(at.free_at + TRIP, worker, "done", task.id)
-
-    def recall(self, worker: int, task: str) -> None:
-        """A worker that has only this task behind the one it is at gives it back."""
-        at = self._workers[worker]
-        if len(at.queue) > 1 and at.queue[-1][0] == task:
-            _, ends = at.queue.pop()
-            self.busy_seconds -= ends - at.queue[-1][1]
-            at.free_at = at.queue[-1][1]
-            self._at(self.now + 2 * TRIP, worker, "cancelled", task)
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
         until = self.now + seconds
@@ -158,11 +145,6 @@ class SimulatedPool:
                 self.deaths += 1
                 self._leave(worker)
                 return WorkerLost(worker, "its node was taken away")
-            case "cancelled":
-                return TaskCancelled(worker, task)
-        if not at.queue or at.queue[0][0] != task:
-            return None  # it was recalled
-        at.queue.popleft()
         return TaskDone(worker, task)
 
     def close(self) -> None:

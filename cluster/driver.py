@@ -19,7 +19,6 @@ from cluster.scheduler.events import (
     GiveUp,
     Instruction,
     OutOfMemory,
-    Recall,
     ResultDamaged,
     Retire,
     Room,
@@ -56,10 +55,7 @@ class Pool(Protocol):
         """Ends a worker, whatever it is doing; nothing more is heard of it."""
 
     def assign(self, worker: int, task: Task, parts: int) -> None:
-        """Begins a task on a worker that is up, or puts it in its queue."""
-
-    def recall(self, worker: int, task: str) -> None:
-        """Takes a task out of a worker's queue, unless it has begun."""
+        """Begins a task on a worker that is up and at none."""
 
     def wait(self, seconds: float) -> Iterable[WorkerEvent]:
         """What has happened; blocks until something has, but not for longer than this."""
@@ -163,9 +159,9 @@ class _Run:
 
     def _report(self) -> dict[str, Any]:
         """What `editfleet status` tells of a campaign that is being run."""
-        at_work = {number: worker.tasks[0] for number, worker in self.state.workers.members.items() if worker.tasks}
+        at_work = {number: worker.task for number, worker in self.state.workers.states.items() if worker.task}
         return {"tasks": self.progress.tasks, "done": self.progress.done, "failed": self.progress.failed,
-                "workers": self.state.workers.up, "starting": len(self.state.workers.members) - self.state.workers.up,
+                "workers": self.state.workers.up, "starting": len(self.state.workers.states) - self.state.workers.up,
                 "at": {str(number): self._title(task) for number, task in at_work.items()}}
 
     def _happened(self, event: Event) -> None:
@@ -211,9 +207,6 @@ class _Run:
                     log_event("task-start", task=task, worker=worker, parts=parts if parts > 1 else None,
                          title=self._title(task))
                     self.pool.assign(worker, self.plan.tasks[task], parts)
-                case Recall(worker, task):
-                    log_event("task-recall", task=task, worker=worker)
-                    self.pool.recall(worker, task)
                 case GiveUp(task, reason):
                     self._set_aside(task, reason)
 

@@ -95,14 +95,6 @@ class ResultDamaged:
     error: str
 
 
-@dataclass(frozen=True)
-class TaskCancelled:
-    """A task that was recalled had not begun, and will not."""
-
-    worker: int
-    task: str
-
-
 # --- instructions
 
 
@@ -121,19 +113,11 @@ class Retire:
 
 @dataclass(frozen=True)
 class Assign:
-    """Have the worker do the task, in `parts` one after another, after those it was given before."""
+    """Have the worker, which is at none, do the task, in `parts` one after another."""
 
     worker: int
     task: str
     parts: int = 1
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Take the task back, if the worker has not begun it: then say `TaskCancelled`."""
-
-    worker: int
-    task: str
 
 
 @dataclass(frozen=True)
@@ -144,6 +128,6 @@ class GiveUp:
     reason: str
 
 
-WorkerEvent = WorkerUp | WorkerLost | TaskDone | TaskFailed | OutOfMemory | ResultDamaged | TaskCancelled
+WorkerEvent = WorkerUp | WorkerLost | TaskDone | TaskFailed | OutOfMemory | ResultDamaged
 Event = Tick | Room | WorkerEvent
-Instruction = StartWorker | Retire | Assign | Recall | GiveUp
+Instruction = StartWorker | Retire | Assign | GiveUp

@@ -18,12 +18,10 @@ from cluster.scheduler.events import (
     GiveUp,
     Instruction,
     OutOfMemory,
-    Recall,
     ResultDamaged,
     Retire,
     Room,
     StartWorker,
-    TaskCancelled,
     TaskDone,
     TaskFailed,
     TaskNode,
@@ -44,15 +42,13 @@ class Limits:
     """How much trouble is borne: how often a task may raise (`attempts`), lose its worker or the result of one and the
     same task be damaged (`losses`), lose its worker together with the node (`departures`; a long task sees many where
     machines come and go), how many workers may be lost before they get to a task (`fruitless`, or twice as many as
-    there is room for), and for how many seconds there may be none at all (`unmanned`). `depth` is how many tasks a
-    worker has in flight."""
+    there is room for), and for how many seconds there may be none at all (`unmanned`)."""
 
     attempts: int = 2
     losses: int = 5
     departures: int = 50
     fruitless: int = 5
     unmanned: float = 900.0
-    depth: int = 2
 
 
 class CampaignState:
@@ -67,7 +63,7 @@ class CampaignState:
     def __init__(self, nodes: Iterable[TaskNode], *, workers: int, done: Collection[str] = (),
                  limits: Limits = Limits()) -> None:
         self.graph = TaskGraph(nodes, done)
-        self.workers = WorkerTable(limits.depth)
+        self.workers = WorkerTable()
         self._limits = limits
         self._room = workers
         self._now = 0.0
@@ -102,20 +98,20 @@ class CampaignState:
                 if workers > self._room:
                     self._hope()
                 self._room = workers
-            case _ if event.worker in self.workers.members:
+            case _ if event.worker in self.workers.states:
                 yield from self._hear(event)
 
     def _hear(self, event: WorkerEvent) -> Iterator[Instruction]:
         match event:
             case WorkerUp(number):
-                self.workers.comes_up(number)
+                self.workers.came_up(number)
                 return
             case WorkerLost():
                 yield from self._lose(event)
                 return
-        if event.task not in self.workers.members[event.worker].tasks:
+        if event.task != self.workers.states[event.worker].task:
             return
-        self.workers.take_back(event.worker, event.task, self._now)
+        self.workers.free(event.worker)
         match event:
             case TaskDone(_, task):
                 self._hope()
@@ -126,8 +122,6 @@ class CampaignState:
                 yield from self._split(task, error)
             case ResultDamaged(_, task, damaged, error):
                 yield from self._redo(task, damaged, error)
-            case TaskCancelled(_, task):
-                yield from self._again(task)
             case _:
                 assert_never(event)
 
@@ -193,9 +187,9 @@ class CampaignState:
         if self._last_tick is not None:
             self._now += min(max(now - self._last_tick, 0.0), LONGEST_TICK)
         self._last_tick = now
-        for number, worker in list(self.workers.members.items()):
-            if worker.tasks and self._now - worker.since > (limit := self.graph.nodes[worker.tasks[0]].limit):
-                reason = f"took longer than {limit:.0f} s, the time limit of task {worker.tasks[0]}"
+        for number, worker in list(self.workers.states.items()):
+            if worker.task and self._now - worker.since > (limit := self.graph.nodes[worker.task].limit):
+                reason = f"took longer than {limit:.0f} s, the time limit of task {worker.task}"
                 yield Retire(number, reason)
                 yield from self._lose(WorkerLost(number, reason))
         if self.workers.up:
@@ -203,8 +197,8 @@ class CampaignState:
         elif self._now - self._manned > self._limits.unmanned:
             reason = (f"no worker came up within {self._limits.unmanned:.0f} s; run the command again once the cluster "
                       "has room (`ray status` tells)")
-            for number in list(self.workers.members):
-                self.workers.leaves(number)
+            for number in list(self.workers.states):
+                self.workers.remove(number)
                 yield Retire(number, reason)
             yield from self._give_up(reason)
 
@@ -212,15 +206,13 @@ class CampaignState:
         self._fruitless, self._pauses, self._start_after = 0, 0, -math.inf
 
     def _lose(self, event: WorkerLost) -> Iterator[Instruction]:
-        """A worker is gone. Only the task it was at is held to blame."""
-        worker = self.workers.leaves(event.worker)
+        """A worker is gone; the task that it was at is held to blame."""
+        worker = self.workers.remove(event.worker)
         if self._now >= self._start_after:  # those lost during a pause are lost by the same cause
             self._start_after = self._now + min(FIRST_PAUSE * 2.0 ** self._pauses, LONGEST_PAUSE)
             self._pauses += 1
-        if worker.tasks:
-            for task in list(worker.tasks)[1:]:
-                yield from self._again(task)
-            yield from self._blame(worker.tasks[0], event)
+        if worker.task:
+            yield from self._blame(worker.task, event)
             return
         self._fruitless += 1
         if self._fruitless > max(self._limits.fruitless, 2 * self._room) and not self.workers.up:
@@ -246,48 +238,35 @@ class CampaignState:
     def _scale(self) -> Iterator[Instruction]:
         """As many workers as there is room for, but no more than tasks."""
         wanted = min(self._room, self.graph.open)
-        while len(self.workers.members) < wanted and self._now >= self._start_after:
-            yield StartWorker(self.workers.hire())
-        while len(self.workers.members) > max(self.graph.open, 1) and self.workers.idle:
+        while len(self.workers.states) < wanted and self._now >= self._start_after:
+            yield StartWorker(self.workers.add())
+        while len(self.workers.states) > max(self.graph.open, 1) and self.workers.idle:
             number = next(reversed(self.workers.idle))
-            self.workers.leaves(number)
+            self.workers.remove(number)
             yield Retire(number, "there is nothing left to do for it")
 
     # --- who does what
 
     def _assign(self) -> Iterator[Instruction]:
-        """Idle workers first; then others get a next task of the model that they hold, so that they need not wait for
-        word from here. What was handed out early is recalled when others run out of work."""
+        """Every idle worker gets a task, those first that need not load a model for it."""
         for number in sorted(self.workers.idle, key=self._loading):
             if (model := self._choose(number)) is None:
                 break
-            yield self._give(number, model)
-        for number in list(self.workers.busy):
-            model = self.workers.members[number].model
-            if model is not None and self.graph.has_for(model):
-                yield self._give(number, model)
-            elif not self.graph.models():
-                break
-        for number in list(self.workers.full)[:len(self.workers.idle)]:
-            if not self.workers.members[number].recalled and len(self.workers.members[number].tasks) > 1:
-                yield Recall(number, self.workers.recall(number))
+            task = self.graph.take(model)
+            self.workers.give(number, task, model, self._now)
+            yield Assign(number, task, self._parts.get(task, 1))
 
     def _choose(self, number: int) -> str | None:
         """The model a worker holds, if there is something to do for it, else of those that fewest hold the one with the
         most urgent task."""
-        held = self.workers.members[number].model
+        held = self.workers.states[number].model
         choices = [(model != held, self.workers.holders[model], urgency, model)
                    for urgency, model in self.graph.models()]
         return min(choices)[-1] if choices else None
 
     def _loading(self, number: int) -> int:
         """What the next task costs a worker: 0, it goes on with its model; 1, it loads one; 2, in another's place."""
-        model = self.workers.members[number].model
+        model = self.workers.states[number].model
         if model is None:
             return 1
         return 0 if self.graph.has_for(model) else 2
-
-    def _give(self, number: int, model: str) -> Assign:
-        task = self.graph.take(model)
-        self.workers.give(number, task, model, self._now)
-        return Assign(number, task, self._parts.get(task, 1))

@@ -13,12 +13,10 @@ from cluster.scheduler.events import (
     Assign,
     GiveUp,
     OutOfMemory,
-    Recall,
     ResultDamaged,
     Retire,
     Room,
     StartWorker,
-    TaskCancelled,
     TaskDone,
     TaskFailed,
     TaskNode,
@@ -30,9 +28,9 @@ from cluster.scheduler.graph import Status
 from cluster.scheduler.state import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TICK, CampaignState, Limits
 
 
-def started(nodes, workers=1, done=(), depth=1, **limits):
+def started(nodes, workers=1, done=(), **limits):
     """A state with all its workers up, and what the last of them was told."""
-    state = CampaignState(nodes, workers=workers, done=done, limits=Limits(depth=depth, **limits))
+    state = CampaignState(nodes, workers=workers, done=done, limits=Limits(**limits))
     instructions = [i for start in state.start() for i in state.handle(WorkerUp(start.worker))]
     return state, instructions
 
@@ -187,15 +185,15 @@ def test_pauses_grow_until_something_gets_done():
     state, _ = started([TaskNode(str(k)) for k in range(99)], workers=2, losses=99)
     wait, pauses = clock(state), []
     for _ in range(10):
-        worker = max(state.workers.members)
+        worker = max(state.workers.states)
         assert state.handle(WorkerLost(worker, "preempted")) == []
         pauses.append(0)
         while not (told := wait(1)):
             pauses[-1] += 1
         state.handle(WorkerUp(told[0].worker))
     assert pauses == sorted(pauses) and pauses[0] <= FIRST_PAUSE and pauses[-1] == LONGEST_PAUSE - 1
-    state.handle(TaskDone(0, state.workers.members[0].tasks[0]))
-    assert state.handle(WorkerLost(max(state.workers.members), "preempted")) == [] and len(wait(1)) == 1
+    state.handle(TaskDone(0, state.workers.states[0].task))
+    assert state.handle(WorkerLost(max(state.workers.states), "preempted")) == [] and len(wait(1)) == 1
 
 
 def test_workers_lost_together_are_replaced_together():
@@ -229,14 +227,6 @@ def test_a_worker_that_hangs_is_given_up_and_its_task_done_again():
     assert state.handle(WorkerUp(1)) == [Assign(1, "a")]
     assert state.handle(TaskDone(1, "a")) == [Assign(1, "b")]  # whose time begins now
     assert wait(5) == [] and wait(1)[0] == Retire(1, "took longer than 5 s, the time limit of task b")
-
-
-def test_a_task_that_waits_in_a_workers_queue_does_not_hang():
-    state, told = started([TaskNode("a", limit=100), TaskNode("b", limit=5)], depth=2)
-    assert told == [Assign(0, "a"), Assign(0, "b")]
-    wait = clock(state)
-    assert wait(90) == [] and state.handle(TaskDone(0, "a")) == []
-    assert wait(5) == [] and isinstance(wait(1)[0], Retire)
 
 
 @pytest.mark.parametrize("jump", [1e6, -1e6])
@@ -281,47 +271,6 @@ def test_workers_with_nothing_left_to_do_are_let_go():
     assert state.handle(TaskDone(0, "a")) == [Assign(0, "c"), Retire(2, "there is nothing left to do for it")]
 
 
-# --- two tasks in flight
-
-
-def test_a_worker_gets_its_next_task_before_it_is_done_with_the_first():
-    state, told = started([TaskNode("a"), TaskNode("b"), TaskNode("c")], depth=2)
-    assert told == [Assign(0, "a"), Assign(0, "b")]
-    assert state.handle(TaskDone(0, "a")) == [Assign(0, "c")]
-
-
-def test_idle_workers_come_first_and_only_the_model_at_hand_is_handed_out_early():
-    nodes = [TaskNode("x1", "x", cost=9), TaskNode("y1", "y", cost=8), TaskNode("x2", "x", cost=7)]
-    state = CampaignState(nodes, workers=2)
-    state.start()
-    assert state.handle(WorkerUp(0)) == [Assign(0, "x1"), Assign(0, "x2")]
-    assert state.handle(WorkerUp(1)) == [Assign(1, "y1")]
-
-
-def test_what_was_handed_out_early_is_recalled_for_an_idle_worker():
-    state = CampaignState([TaskNode("a"), TaskNode("b")], workers=2)
-    state.start()
-    assert state.handle(WorkerUp(0)) == [Assign(0, "a"), Assign(0, "b")]
-    assert state.handle(WorkerUp(1)) == [Recall(0, "b")]
-    assert state.handle(TaskCancelled(0, "b")) == [Assign(1, "b")]
-    assert state.handle(TaskDone(1, "b")) == [Retire(1, "there is nothing left to do for it")]
-
-
-def test_a_task_that_is_recalled_too_late_is_done_where_it_is():
-    state = CampaignState([TaskNode("a"), TaskNode("b")], workers=2)
-    state.start()
-    state.handle(WorkerUp(0))
-    assert state.handle(WorkerUp(1)) == [Recall(0, "b")]
-    assert state.handle(TaskDone(0, "a")) == [Retire(1, "there is nothing left to do for it")]
-    assert state.handle(TaskDone(0, "b")) == [] and state.finished
-
-
-def test_only_the_task_at_hand_is_to_blame_for_a_lost_worker():
-    state, _ = started([TaskNode("a"), TaskNode("b")], depth=2, losses=1)
-    assert [i.task for i in state.handle(WorkerLost(0, "gone")) if isinstance(i, GiveUp)] == ["a"]
-    assert state.graph.status["b"] is Status.WAITING
-
-
 # --- memory
 
 
@@ -337,7 +286,7 @@ def test_a_worker_killed_for_its_memory_is_no_loss_while_there_are_smaller_parts
     state, _ = started([TaskNode("a", pieces=4)], losses=1)
     wait = clock(state)
     for parts in (2, 4):
-        assert state.handle(WorkerLost(max(state.workers.members), "OOM killer", out_of_memory=True)) == []
+        assert state.handle(WorkerLost(max(state.workers.states), "OOM killer", out_of_memory=True)) == []
         [start] = wait(5)
         assert state.handle(WorkerUp(start.worker)) == [Assign(start.worker, "a", parts)]
     told = state.handle(WorkerLost(start.worker, "OOM killer", out_of_memory=True))
@@ -445,13 +394,13 @@ def campaigns(draw):
 class Cluster:
     """Carries out instructions and remembers what a correct campaign may never do."""
 
-    def __init__(self, state, done, room, depth):
-        self.state, self.done, self.set_aside, self.room, self.depth = state, set(done), set(), room, depth
-        self.starting, self.up, self.ever, self.recalled, self.now = set(), {}, set(), set(), 0.0
+    def __init__(self, state, done, room):
+        self.state, self.done, self.set_aside, self.room = state, set(done), set(), room
+        self.starting, self.up, self.ever, self.now = set(), {}, set(), 0.0  # `up`: workers, and the task of each
 
     @property
     def running(self):
-        return [task for tasks in self.up.values() for task in tasks]
+        return [task for task in self.up.values() if task]
 
     def tell(self, event):
         self.carry_out(self.state.handle(event))
@@ -468,14 +417,11 @@ class Cluster:
                     assert reason and (worker in self.starting or worker in self.up)
                     self.leave(worker)
                 case Assign(worker, task, parts):
-                    assert len(self.up[worker]) < self.depth
+                    assert self.up[worker] is None
                     assert task not in self.done | self.set_aside | set(self.running)
                     assert set(self.state.graph.nodes[task].needs) <= self.done
                     assert 1 <= parts <= self.state.graph.nodes[task].pieces
-                    self.up[worker].append(task)
-                case Recall(worker, task):
-                    assert task in self.up[worker][1:]
-                    self.recalled.add((worker, task))
+                    self.up[worker] = task
                 case GiveUp(task, reason):
                     assert task not in self.done | self.set_aside | set(self.running) and reason
                     self.set_aside.add(task)
@@ -483,12 +429,11 @@ class Cluster:
     def leave(self, worker):
         self.starting.discard(worker)
         self.up.pop(worker, None)
-        self.recalled = {(other, task) for other, task in self.recalled if other != worker}
 
     def happen(self, pick, kind):
         """One of the things that can happen now; if there is no such thing, time passes."""
         self.now += 1
-        moving = sorted(self.starting | {worker for worker, tasks in self.up.items() if tasks})
+        moving = sorted(self.starting | {worker for worker, task in self.up.items() if task})
         alive = sorted({*self.starting, *self.up})
         if kind == "room":
             self.room = max(pick % 4, 1)
@@ -502,20 +447,14 @@ class Cluster:
             worker = alive[pick % len(alive)]
             self.leave(worker)
             return self.tell(WorkerLost(worker, "gone", kind == "killed", kind == "node"))
-        if kind == "cancel" and self.recalled:
-            worker, task = sorted(self.recalled)[pick % len(self.recalled)]
-            self.recalled.discard((worker, task))
-            if task in self.up[worker][1:]:
-                self.up[worker].remove(task)
-                return self.tell(TaskCancelled(worker, task))
         if not moving:
             return self.tell(Tick(self.now))
         worker = moving[pick % len(moving)]
         if worker in self.starting:
             self.starting.remove(worker)
-            self.up[worker] = []
+            self.up[worker] = None
             return self.tell(WorkerUp(worker))
-        task = self.up[worker].pop(0)
+        task, self.up[worker] = self.up[worker], None
         needs = self.state.graph.nodes[task].needs
         if kind == "fail":
             return self.tell(TaskFailed(worker, task, "boom"))
@@ -529,17 +468,17 @@ class Cluster:
         return self.tell(TaskDone(worker, task))
 
 
-KINDS = ["go", "go", "go", "fail", "lose", "killed", "node", "memory", "damage", "damage", "cancel", "room", "jump",
-         "tick", "late"]
+KINDS = ["go", "go", "go", "fail", "lose", "killed", "node", "memory", "damage", "damage", "room", "jump", "tick",
+         "late"]
 
 
 @settings(max_examples=400, deadline=None)
-@given(campaigns(), st.integers(1, 4), st.integers(1, 3),
+@given(campaigns(), st.integers(1, 4),
        st.lists(st.tuples(st.integers(0, 99), st.sampled_from(KINDS)), min_size=15, max_size=120))
-def test_any_history_ends_with_every_task_done_or_set_aside(campaign, workers, depth, history):
+def test_any_history_ends_with_every_task_done_or_set_aside(campaign, workers, history):
     nodes, done = campaign
-    state = CampaignState(nodes, workers=workers, done=done, limits=Limits(depth=depth))
-    cluster = Cluster(state, done, workers, depth)
+    state = CampaignState(nodes, workers=workers, done=done)
+    cluster = Cluster(state, done, workers)
     cluster.carry_out(state.start())
     events = iter(history)
     for _ in range(2000):
@@ -552,11 +491,11 @@ def test_any_history_ends_with_every_task_done_or_set_aside(campaign, workers, d
 
 
 @settings(max_examples=50, deadline=None)
-@given(campaigns(), st.integers(1, 4), st.integers(1, 3))
-def test_without_trouble_everything_is_done_once(campaign, workers, depth):
+@given(campaigns(), st.integers(1, 4))
+def test_without_trouble_everything_is_done_once(campaign, workers):
     nodes, done = campaign
-    state = CampaignState(nodes, workers=workers, done=done, limits=Limits(depth=depth))
-    cluster = Cluster(state, done, workers, depth)
+    state = CampaignState(nodes, workers=workers, done=done)
+    cluster = Cluster(state, done, workers)
     cluster.carry_out(state.start())
     events = 0
     while not state.finished:

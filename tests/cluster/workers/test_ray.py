@@ -12,7 +12,7 @@ import ray
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
-from cluster.scheduler.events import TaskCancelled, TaskDone, WorkerLost, WorkerUp
+from cluster.scheduler.events import TaskDone, WorkerLost, WorkerUp
 from cluster.scheduler.state import Limits
 from cluster.store.store import Store
 from cluster.workers.pool import RayPool, ray_pool
@@ -91,18 +91,6 @@ def pool(make_plan, tmp_path):
         pool.start(0)
         assert wait_for(pool, 1) == [WorkerUp(0)]
         yield pool
-
-
-def test_a_task_in_the_queue_can_be_recalled_and_one_that_has_begun_cannot(pool):
-    first, second, third = pool.tasks
-    for task in (first, second, third):
-        pool.assign(0, task, 1)
-    assert wait_for(pool, 1) == [TaskDone(0, first.id)]
-    pool.recall(0, first.id)
-    pool.recall(0, third.id)
-    assert wait_for(pool, 2) == [TaskDone(0, second.id), TaskCancelled(0, third.id)]
-    pool.assign(0, third, 1)
-    assert wait_for(pool, 1) == [TaskDone(0, third.id)]
 
 
 def test_nothing_is_heard_of_a_retired_worker(pool):
