@@ -27,7 +27,7 @@ import typer
 
 from cluster.driver import Progress, run_campaign
 from cluster.scheduler.events import TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
-from cluster.scheduler.state import Limits
+from cluster.scheduler.state import RetryPolicy
 from cluster.store.store import CampaignRecord, ResultKey, Store, TaskRecord
 
 MODELS = ("gpt-j", "t5-xl")
@@ -157,7 +157,7 @@ class SimulatedPlan:
 
     def __init__(self, tasks: list[SimulatedTask]) -> None:
         self.tasks = {task.id: task for task in tasks}
-        self.campaign = SimpleNamespace(name="simulation")
+        self.campaign = SimpleNamespace(name="simulation", retries=RetryPolicy())
 
     def record(self, started: Any) -> CampaignRecord:
         return CampaignRecord(name="simulation", digest="simulation", started=started, datasets=(),
@@ -187,7 +187,7 @@ def simulate(workers: int, tasks: int, deaths_per_hour: float, seed: int) -> dic
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "store")
         began, cpu = time.perf_counter(), time.process_time()
-        outcome = run_campaign(plan, store, connect, watch, limits=Limits(), clock=lambda: pool.now)  # type: ignore[arg-type]
+        outcome = run_campaign(plan, store, connect, watch, clock=lambda: pool.now)  # type: ignore[arg-type]
         cpu, wall = time.process_time() - cpu, time.perf_counter() - began
     if outcome.done + outcome.failed != tasks:
         raise RuntimeError(f"{tasks - outcome.done - outcome.failed} tasks were lost")

@@ -30,7 +30,7 @@ from cluster.scheduler.events import (
     WorkerLost,
 )
 from cluster.scheduler.graph import Status
-from cluster.scheduler.state import CampaignState, Limits
+from cluster.scheduler.state import CampaignState
 from cluster.store.lease import Lease
 from cluster.store.records import last_line, with_absorbed
 from cluster.store.store import Failure, Store
@@ -83,7 +83,7 @@ class Progress:
 
 def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContextManager[Pool]],
                  watch: Callable[[Progress], None] = lambda progress: None, *,
-                 limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> Progress:
+                 clock: Callable[[], float] = time.monotonic) -> Progress:
     """Does whatever of the plan is not in the store yet; `connect` is called only if anything is missing.
 
     Tasks set aside leave a failure in the store. Interrupted at any point, calling it again goes on from there. Raises
@@ -104,7 +104,7 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
         if len(done) < len(tasks):
             with connect() as pool:
                 state = CampaignState([task.node(pool.on_gpu) for task in tasks], workers=pool.room, done=done,
-                                      limits=limits or Limits())
+                                      retries=plan.campaign.retries)
                 progress = _Run(plan, store, lease, pool, state, progress, watch, clock, store.failed()).go()
     log_event("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)
     return progress

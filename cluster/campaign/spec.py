@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
 from editors.core.errors import InputError, unknown
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec
@@ -212,6 +213,8 @@ class Campaign(Spec):
     statistics: StatisticsSpec = StatisticsSpec()
     training: TrainingSpec = TrainingSpec()
     workers: WorkerSpec = WorkerSpec()
+    retries: RetryPolicy = RetryPolicy()
+    """How much trouble is borne before a task, or the campaign, is given up."""
     _source: SourceFile = PrivateAttr(default_factory=SourceFile)
 
     @field_validator("seeds", "orders")

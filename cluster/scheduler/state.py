@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import assert_never
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from cluster.scheduler.events import (
     Assign,
@@ -37,18 +38,29 @@ LONGEST_TICK = 30.0  # seconds; a longer one is a clock that jumped, or a driver
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before lost workers are replaced
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much trouble is borne: how often a task may raise (`attempts`), lose its worker or the result of one and the
-    same task be damaged (`losses`), lose its worker together with the node (`departures`; a long task sees many where
-    machines come and go), how many workers may be lost before they get to a task (`fruitless`, or twice as many as
-    there is room for), and for how many seconds there may be none at all (`unmanned`)."""
+class RetryPolicy(BaseModel):
+    """How much trouble is borne before a task, or the campaign, is given up."""
 
-    attempts: int = 2
-    losses: int = 5
-    departures: int = 50
-    fruitless: int = 5
-    unmanned: float = 900.0
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_task_errors: PositiveInt = 2
+    """A task that has raised this many times is given up, with all that needs it. Its own errors mostly come again, so
+    few tries are enough. Ours."""
+    max_worker_losses: PositiveInt = 5
+    """A task that has lost this many workers while their machines lived on (they crashed, or hung) is given up. Memory
+    that does not suffice counts only where the task cannot be done in smaller parts. Ours."""
+    max_node_losses: PositiveInt = 50
+    """A task that has lost this many workers together with their machines, or the way there, is given up. It is hardly
+    to blame, and a long one sees many where machines come and go. Ours."""
+    max_damaged_results: PositiveInt = 5
+    """A task whose result was found damaged this many times is not done again but given up, with all that needs it.
+    Ours."""
+    max_failed_starts: PositiveInt = 5
+    """When more workers than this, or than twice as many as there is room for, are lost one after another before they
+    get a task, no other is up and no task was done meanwhile, the campaign is given up. Ours."""
+    no_worker_timeout: PositiveFloat = 900.0
+    """When no worker was up for this many seconds, the campaign is given up; `.inf`: it waits for ever. It has to be
+    longer than a node takes to come. Ours."""
 
 
 class CampaignState:
@@ -61,10 +73,10 @@ class CampaignState:
     """
 
     def __init__(self, nodes: Iterable[TaskNode], *, workers: int, done: Collection[str] = (),
-                 limits: Limits = Limits()) -> None:
+                 retries: RetryPolicy | None = None) -> None:
         self.graph = TaskGraph(nodes, done)
         self.workers = WorkerTable()
-        self._limits = limits
+        self._retries = retries or RetryPolicy()
         self._room = workers
         self._now = 0.0
         self._last_tick: float | None = None
@@ -137,7 +149,7 @@ class CampaignState:
 
     def _failed(self, task: str, error: str) -> Iterator[Instruction]:
         self._raised[task] += 1
-        if self._raised[task] < self._limits.attempts:
+        if self._raised[task] < self._retries.max_task_errors:
             yield from self._again(task)
         else:
             yield from self._set_aside(task, error)
@@ -165,11 +177,10 @@ class CampaignState:
             for each in absorbed:
                 yield from self._again(each)
             self._damaged[damaged] += 1
-            if self._damaged[damaged] < self._limits.losses:
+            if self._damaged[damaged] < (limit := self._retries.max_damaged_results):
                 yield from self._again(damaged)
             else:
-                yield from self._set_aside(damaged, f"its result was damaged {self._limits.losses} times; the last "
-                                                    f"time: {error}")
+                yield from self._set_aside(damaged, f"its result was damaged {limit} times; the last time: {error}")
         yield from self._again(task)
 
     def lost_with(self, damaged: str) -> tuple[str, ...]:
@@ -194,8 +205,8 @@ class CampaignState:
                 yield from self._lose(WorkerLost(number, reason))
         if self.workers.up:
             self._manned = self._now
-        elif self._now - self._manned > self._limits.unmanned:
-            reason = (f"no worker came up within {self._limits.unmanned:.0f} s; run the command again once the cluster "
+        elif self._now - self._manned > (limit := self._retries.no_worker_timeout):
+            reason = (f"no worker came up within {limit:.0f} s; run the command again once the cluster "
                       "has room (`ray status` tells)")
             for number in list(self.workers.states):
                 self.workers.remove(number)
@@ -215,15 +226,15 @@ class CampaignState:
             yield from self._blame(worker.task, event)
             return
         self._fruitless += 1
-        if self._fruitless > max(self._limits.fruitless, 2 * self._room) and not self.workers.up:
+        if self._fruitless > max(self._retries.max_failed_starts, 2 * self._room) and not self.workers.up:
             yield from self._give_up(f"no worker could be kept alive; the last one: {event.reason}")
 
     def _blame(self, task: str, event: WorkerLost) -> Iterator[Instruction]:
         if event.out_of_memory and self._can_split(task):
             yield from self._split(task, event.reason)
             return
-        what, losses, limit = (("its node", self._departed, self._limits.departures) if event.with_node else
-                               ("its worker", self._lost, self._limits.losses))
+        what, losses, limit = (("its node", self._departed, self._retries.max_node_losses) if event.with_node else
+                               ("its worker", self._lost, self._retries.max_worker_losses))
         losses[task] += 1
         if losses[task] < limit:
             yield from self._again(task)

@@ -136,6 +136,14 @@ def test_a_failing_editor_is_set_aside_and_the_rest_is_done(make_plan, store, lo
     assert kinds(planned, local_pool.pools[1].ran) == ["broken on tiny"] * 2
 
 
+@pytest.mark.parametrize("errors", [1, 3])
+def test_a_campaign_says_how_often_a_task_is_tried(make_plan, store, local_pool, broken_editor, errors):
+    broken_editor += [RuntimeError("no such weights")] * 100
+    planned = make_plan(editors=["broken"], retries={"max_task_errors": errors})
+    assert run_campaign(planned, store, local_pool(store)).failed == 2
+    assert kinds(planned, local_pool.pools[0].ran).count("broken on tiny") == 2 * errors
+
+
 def test_a_case_that_cannot_be_edited_is_named_and_the_rest_is_done(make_plan, store, local_pool, broken_editor):
     broken_editor += [ValueError("both at once"), ValueError("the first alone")]
     assert run_campaign(make_plan(editors=["broken"]), store, local_pool(store)).failed == 0

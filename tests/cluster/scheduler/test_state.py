@@ -25,12 +25,12 @@ from cluster.scheduler.events import (
     WorkerUp,
 )
 from cluster.scheduler.graph import Status
-from cluster.scheduler.state import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TICK, CampaignState, Limits
+from cluster.scheduler.state import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TICK, CampaignState, RetryPolicy
 
 
-def started(nodes, workers=1, done=(), **limits):
+def started(nodes, workers=1, done=(), **retries):
     """A state with all its workers up, and what the last of them was told."""
-    state = CampaignState(nodes, workers=workers, done=done, limits=Limits(**limits))
+    state = CampaignState(nodes, workers=workers, done=done, retries=RetryPolicy(**retries))
     instructions = [i for start in state.start() for i in state.handle(WorkerUp(start.worker))]
     return state, instructions
 
@@ -127,7 +127,7 @@ def test_another_worker_takes_a_lost_task_at_once():
 
 
 def test_a_task_that_kills_its_workers_is_set_aside():
-    state, _ = started([TaskNode("a")], losses=2)
+    state, _ = started([TaskNode("a")], max_worker_losses=2)
     wait = clock(state)
     state.handle(WorkerLost(0, "segmentation fault"))
     assert wait(1) == [StartWorker(1)] and state.handle(WorkerUp(1))
@@ -137,7 +137,7 @@ def test_a_task_that_kills_its_workers_is_set_aside():
 
 
 def test_a_lost_node_is_hardly_held_against_a_task():
-    state, _ = started([TaskNode("a")], losses=2, departures=4)
+    state, _ = started([TaskNode("a")], max_worker_losses=2, max_node_losses=4)
     wait, worker = clock(state), 0
     for with_node in (True, True, True, False, True):
         told = state.handle(WorkerLost(worker, "power failure", with_node=with_node))
@@ -159,14 +159,14 @@ def test_a_task_that_raises_twice_is_set_aside_with_all_that_needs_it():
 
 
 def test_a_finished_task_stays_done_when_what_it_once_needed_fails():
-    state, _ = started([TaskNode("a"), TaskNode("b", needs=("a",))], done={"b"}, attempts=1)
+    state, _ = started([TaskNode("a"), TaskNode("b", needs=("a",))], done={"b"}, max_task_errors=1)
     assert state.handle(TaskFailed(0, "a", "boom")) == [GiveUp("a", "boom")]
     assert state.graph.status["b"] is Status.DONE
 
 
 def test_long_chains_do_not_exhaust_the_stack():
     nodes = [TaskNode("0"), *(TaskNode(str(k), needs=(str(k - 1),)) for k in range(1, 5000))]
-    state, _ = started(nodes, attempts=1)
+    state, _ = started(nodes, max_task_errors=1)
     assert len(state.handle(TaskFailed(0, "0", "boom"))) == 5000 and state.finished
 
 
@@ -182,7 +182,7 @@ def test_workers_that_never_come_up_end_the_campaign():
 
 
 def test_pauses_grow_until_something_gets_done():
-    state, _ = started([TaskNode(str(k)) for k in range(99)], workers=2, losses=99)
+    state, _ = started([TaskNode(str(k)) for k in range(99)], workers=2, max_worker_losses=99)
     wait, pauses = clock(state), []
     for _ in range(10):
         worker = max(state.workers.states)
@@ -239,7 +239,7 @@ def test_a_clock_that_jumps_makes_no_worker_hang(jump):
 
 
 def test_a_campaign_without_workers_is_given_up_in_the_end():
-    state = CampaignState([TaskNode("a")], workers=2, limits=Limits(unmanned=60))
+    state = CampaignState([TaskNode("a")], workers=2, retries=RetryPolicy(no_worker_timeout=60))
     [start] = state.start()
     wait = clock(state)
     assert wait(60) == []
@@ -283,7 +283,7 @@ def test_a_task_is_done_in_smaller_parts_where_memory_does_not_suffice():
 
 
 def test_a_worker_killed_for_its_memory_is_no_loss_while_there_are_smaller_parts():
-    state, _ = started([TaskNode("a", pieces=4)], losses=1)
+    state, _ = started([TaskNode("a", pieces=4)], max_worker_losses=1)
     wait = clock(state)
     for parts in (2, 4):
         assert state.handle(WorkerLost(max(state.workers.states), "OOM killer", out_of_memory=True)) == []
@@ -308,14 +308,14 @@ def test_a_damaged_result_is_made_anew_before_what_needs_it():
 
 def test_two_that_find_the_same_damage_have_it_mended_once():
     state, _ = started([TaskNode("base"), TaskNode("a", needs=("base",)), TaskNode("b", needs=("base",))], workers=2,
-                       done={"base"}, losses=2)
+                       done={"base"}, max_damaged_results=2)
     assert state.handle(ResultDamaged(0, "a", "base", "bit flip")) == [Assign(0, "base")]
     assert state.handle(ResultDamaged(1, "b", "base", "bit flip")) == []
     assert state.handle(TaskDone(0, "base")) == [Assign(1, "a"), Assign(0, "b")]
 
 
 def test_a_result_that_is_damaged_over_and_over_is_given_up():
-    state, _ = started([TaskNode("base"), TaskNode("a", needs=("base",))], done={"base"}, losses=2)
+    state, _ = started([TaskNode("base"), TaskNode("a", needs=("base",))], done={"base"}, max_damaged_results=2)
     state.handle(ResultDamaged(0, "a", "base", "bit flip"))
     assert state.handle(TaskDone(0, "base")) == [Assign(0, "a")]
     assert state.handle(ResultDamaged(0, "a", "base", "bit flip")) == [
@@ -326,7 +326,7 @@ def test_a_result_that_is_damaged_over_and_over_is_given_up():
 
 def test_a_damaged_result_that_can_no_longer_be_made_takes_along_what_needs_it():
     nodes = [TaskNode("model", cost=9), TaskNode("base", needs=("model",)), TaskNode("a", needs=("base",))]
-    state, told = started(nodes, done={"base"}, attempts=1, workers=2)
+    state, told = started(nodes, done={"base"}, max_task_errors=1, workers=2)
     assert told == [Assign(0, "model"), Assign(1, "a")]
     assert state.handle(TaskFailed(0, "model", "boom")) == [GiveUp("model", "boom"),
                                                             Retire(0, "there is nothing left to do for it")]
@@ -338,7 +338,7 @@ def test_a_damaged_result_that_can_no_longer_be_made_takes_along_what_needs_it()
 def test_a_damaged_sum_has_what_it_absorbed_made_again_at_once():
     parts = ("p0", "p1", "p2")
     nodes = [*map(TaskNode, parts), TaskNode("sum", needs=parts, absorbs=parts), TaskNode("a", needs=("sum",))]
-    state, told = started(nodes, workers=3, done={*parts, "sum"}, losses=2)
+    state, told = started(nodes, workers=3, done={*parts, "sum"}, max_damaged_results=2)
     assert told == [Assign(0, "a")]
     assert state.lost_with("sum") == ("sum", *parts) and state.lost_with("p0") == ("p0",)
     told = state.handle(ResultDamaged(0, "a", "sum", "bit flip"))
@@ -349,7 +349,7 @@ def test_a_damaged_sum_has_what_it_absorbed_made_again_at_once():
 
 
 def test_damage_of_something_else_is_a_failure():
-    state, _ = started([TaskNode("a"), TaskNode("b")], attempts=1)
+    state, _ = started([TaskNode("a"), TaskNode("b")], max_task_errors=1)
     assert state.handle(ResultDamaged(0, "a", "b", "strange"))[0] == GiveUp("a", "strange")
 
 

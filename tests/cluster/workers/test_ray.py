@@ -13,7 +13,6 @@ import ray
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
 from cluster.scheduler.events import TaskDone, WorkerLost, WorkerUp
-from cluster.scheduler.state import Limits
 from cluster.store.store import Store
 from cluster.workers.pool import RayPool, ray_pool
 from editors.core.errors import InputError
@@ -113,8 +112,8 @@ def test_workers_of_another_version_are_turned_away(make_plan, tmp_path, monkeyp
 
 def test_workers_that_cannot_see_the_store_end_the_campaign(make_plan, tmp_path):
     store, elsewhere = Store.create(tmp_path / "store"), Store(tmp_path / "on another node")
-    outcome = run_campaign(make_plan(editors=["identity"]), store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)),
-                           limits=Limits(fruitless=2))
+    planned = make_plan(editors=["identity"], retries={"max_failed_starts": 2})
+    outcome = run_campaign(planned, store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)))
     assert outcome.failed == 4
     [failure, *_] = store.standing(store.campaigns()[0]).failures
     assert "there is no store" in failure.reason
