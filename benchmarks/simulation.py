@@ -46,7 +46,7 @@ class SimulatedTask:
     needs: tuple[str, ...]
     seconds: float
     edits: int = 25
-    absorbs: tuple[str, ...] = ()
+    temporary: bool = False
 
     @property
     def key(self) -> ResultKey:
@@ -64,7 +64,8 @@ class SimulatedTask:
         return TaskNode(self.id, self.model, self.needs, self.cost, limit=3600.0)
 
     def record(self) -> TaskRecord:
-        return TaskRecord(id=self.id, kind="score", output="rows", title=self.title, edits=self.edits)
+        return TaskRecord(id=self.id, kind="score", output="rows", title=self.title, edits=self.edits,
+                          needs=self.needs)
 
 
 def campaign(number: int, seed: int) -> list[SimulatedTask]:

@@ -15,19 +15,21 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from cluster.scheduler.events import (
     Assign,
+    Discard,
     Event,
     GiveUp,
     Instruction,
     OutOfMemory,
+    Reopen,
     ResultDamaged,
     Retire,
     Room,
     StartWorker,
     TaskDone,
+    TaskEvent,
     TaskFailed,
     TaskNode,
     Tick,
-    WorkerEvent,
     WorkerLost,
     WorkerUp,
 )
@@ -66,28 +68,34 @@ class RetryPolicy(BaseModel):
 class CampaignState:
     """Decides which worker runs which task. Changes only through `start` and `handle`.
 
-    A task goes back to the graph when its worker is lost or it raises, and is set aside when that happens too often,
+    A task goes back to the graph when it raises or its worker is lost, and is given up when that happens too often,
     with all that needs it. Where memory does not suffice it is done in twice as many parts. Lost workers are replaced,
     after a pause that doubles as long as nothing gets done, until in the end the campaign is given up. There are as
-    many workers as there is room for, but no more than tasks. Events of workers that are no longer known are ignored.
+    many workers as there is room for, but no more than open tasks.
     """
 
-    def __init__(self, nodes: Iterable[TaskNode], *, workers: int, done: Collection[str] = (),
+    def __init__(self, nodes: Iterable[TaskNode], *, workers: int, there: Collection[str] = (),
                  retries: RetryPolicy | None = None) -> None:
-        self.graph = TaskGraph(nodes, done)
+        self.graph = TaskGraph(nodes, there)
         self.workers = WorkerTable()
         self._retries = retries or RetryPolicy()
+        #: How many workers there is room for.
         self._room = workers
+        #: Seconds that have passed, but for jumps of the clock.
         self._now = 0.0
         self._last_tick: float | None = None
-        self._manned = 0.0  # when a worker was last up
-        #: Since a task was done or room was found: workers lost on their way or idle, and pauses made.
-        self._fruitless = self._pauses = 0
+        #: When a worker was last up.
+        self._last_up = 0.0
+        #: Workers lost before they got a task, and pauses made; since a task was done or room was found.
+        self._failed_starts = self._pauses = 0
+        #: No worker is started before.
         self._start_after = -math.inf
-        self._raised: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()
-        self._departed: Counter[str] = Counter()
-        self._damaged: Counter[str] = Counter()
+        #: What has happened to each task.
+        self._errors: Counter[str] = Counter()
+        self._worker_losses: Counter[str] = Counter()
+        self._node_losses: Counter[str] = Counter()
+        self._damages: Counter[str] = Counter()
+        #: In how many parts a task is done, where that is more than one.
         self._parts: dict[str, int] = {}
 
     @property
@@ -99,97 +107,89 @@ class CampaignState:
         return list(self._scale())
 
     def handle(self, event: Event) -> list[Instruction]:
-        """What to do about one event."""
-        return [*self._react(event), *self._assign(), *self._scale()]
+        """What to do about one event. Those of workers and tasks that are not at work any more are ignored."""
+        return [*self._take_in(event), *self._assign(), *self._scale()]
 
-    def _react(self, event: Event) -> Iterator[Instruction]:
+    def _take_in(self, event: Event) -> Iterator[Instruction]:
         match event:
             case Tick(now):
                 yield from self._tick(now)
             case Room(workers):
                 if workers > self._room:
-                    self._hope()
+                    self._end_pause()
                 self._room = workers
-            case _ if event.worker in self.workers.states:
-                yield from self._hear(event)
-
-    def _hear(self, event: WorkerEvent) -> Iterator[Instruction]:
-        match event:
-            case WorkerUp(number):
-                self.workers.came_up(number)
-                return
+            case _ if event.worker not in self.workers.states:
+                pass
+            case WorkerUp(worker):
+                self.workers.came_up(worker)
             case WorkerLost():
-                yield from self._lose(event)
-                return
-        if event.task != self.workers.states[event.worker].task:
-            return
-        self.workers.free(event.worker)
+                yield from self._worker_lost(event)
+            case _ if event.task == self.workers.states[event.worker].task:
+                self.workers.free(event.worker)
+                yield from self._task_ended(event)
+
+    def _task_ended(self, event: TaskEvent) -> Iterator[Instruction]:
         match event:
             case TaskDone(_, task):
-                self._hope()
-                self.graph.done(task)
+                self._end_pause()
+                yield from map(Discard, self.graph.done(task))
             case TaskFailed(_, task, error):
                 yield from self._failed(task, error)
             case OutOfMemory(_, task, error):
-                yield from self._split(task, error)
-            case ResultDamaged(_, task, damaged, error):
-                yield from self._redo(task, damaged, error)
+                yield from self._split(task) if self._can_split(task) else self._failed(task, error)
+            case ResultDamaged(_, task, damaged, error) if damaged in self.graph.nodes[task].needs:
+                yield from self._damaged(damaged, error)
+                yield from self._again(task)
+            case ResultDamaged(_, task, _, error):
+                yield from self._failed(task, error)
             case _:
                 assert_never(event)
 
     # --- tasks
 
-    def _again(self, task: str) -> Iterator[Instruction]:
-        """A task goes back to the graph, unless something it needs was set aside in the meantime."""
+    def _again(self, task: str) -> Iterator[GiveUp]:
+        """A task that was running goes back to the graph."""
         self.graph.again(task)
-        for need in self.graph.nodes[task].needs:
-            if self.graph.status[need] is Status.SET_ASIDE:
-                yield from self._set_aside(task, f"needs task {need}, which was set aside")
-                return
+        yield from self._check_needs(task)
 
-    def _failed(self, task: str, error: str) -> Iterator[Instruction]:
-        self._raised[task] += 1
-        if self._raised[task] < self._retries.max_task_errors:
+    def _check_needs(self, task: str) -> Iterator[GiveUp]:
+        """Gives a waiting task up if something it needs was given up while it was not waiting."""
+        lost = next((need for need in self.graph.nodes[task].needs if self.graph.status[need] is Status.GIVEN_UP), None)
+        if lost is not None and self.graph.status[task] is Status.WAITING:
+            yield from self._give_up(task, f"needs task {lost}, which was given up")
+
+    def _failed(self, task: str, error: str) -> Iterator[GiveUp]:
+        self._errors[task] += 1
+        if self._errors[task] < self._retries.max_task_errors:
             yield from self._again(task)
         else:
-            yield from self._set_aside(task, error)
+            yield from self._give_up(task, error)
 
     def _can_split(self, task: str) -> bool:
         return self._parts.get(task, 1) < self.graph.nodes[task].pieces
 
-    def _split(self, task: str, error: str) -> Iterator[Instruction]:
-        """Has a task done in twice as many parts; where there are no smaller ones, it failed as others do."""
-        if self._can_split(task):
-            self._parts[task] = min(2 * self._parts.get(task, 1), self.graph.nodes[task].pieces)
-            yield from self._again(task)
-        else:
-            yield from self._failed(task, error)
-
-    def _redo(self, task: str, damaged: str, error: str) -> Iterator[Instruction]:
-        """Has a damaged result made anew, and then the task that needs it done."""
-        if damaged not in self.graph.nodes[task].needs:
-            yield from self._failed(task, error)
-            return
-        if self.graph.status[damaged] is Status.DONE:
-            _, *absorbed = self.lost_with(damaged)
-            for each in (damaged, *absorbed):
-                self.graph.undo(each)
-            for each in absorbed:
-                yield from self._again(each)
-            self._damaged[damaged] += 1
-            if self._damaged[damaged] < (limit := self._retries.max_damaged_results):
-                yield from self._again(damaged)
-            else:
-                yield from self._set_aside(damaged, f"its result was damaged {limit} times; the last time: {error}")
+    def _split(self, task: str) -> Iterator[GiveUp]:
+        """Has a task that memory did not suffice for done in twice as many parts."""
+        self._parts[task] = min(2 * self._parts.get(task, 1), self.graph.nodes[task].pieces)
         yield from self._again(task)
 
-    def lost_with(self, damaged: str) -> tuple[str, ...]:
-        """The tasks that have to be done again when the result of this one, which is done, is damaged."""
-        return damaged, *(need for need in self.graph.nodes[damaged].absorbs
-                          if self.graph.status[need] is Status.DONE)
+    def _damaged(self, task: str, error: str) -> Iterator[Instruction]:
+        """A result is damaged: it is made again, with what that takes; once, where two tasks find the same damage."""
+        if self.graph.status[task] is not Status.DONE:
+            return
+        self._damages[task] += 1
+        self.graph.lose(task)
+        yield Reopen(task)
+        if self._damages[task] >= (limit := self._retries.max_damaged_results):
+            yield from self._give_up(task, f"its result was damaged {limit} times; the last time: {error}")
+            return
+        reopened = self.graph.reopen_needs(task)
+        yield from map(Reopen, reopened)
+        for each in (task, *reopened):
+            yield from self._check_needs(each)
 
-    def _set_aside(self, task: str, reason: str) -> Iterator[GiveUp]:
-        return (GiveUp(*each) for each in self.graph.set_aside(task, reason))
+    def _give_up(self, task: str, reason: str) -> Iterator[GiveUp]:
+        return (GiveUp(*each) for each in self.graph.give_up(task, reason))
 
     # --- workers
 
@@ -202,21 +202,22 @@ class CampaignState:
             if worker.task and self._now - worker.since > (limit := self.graph.nodes[worker.task].limit):
                 reason = f"took longer than {limit:.0f} s, the time limit of task {worker.task}"
                 yield Retire(number, reason)
-                yield from self._lose(WorkerLost(number, reason))
+                yield from self._worker_lost(WorkerLost(number, reason))
         if self.workers.up:
-            self._manned = self._now
-        elif self._now - self._manned > (limit := self._retries.no_worker_timeout):
-            reason = (f"no worker came up within {limit:.0f} s; run the command again once the cluster "
-                      "has room (`ray status` tells)")
+            self._last_up = self._now
+        elif self._now - self._last_up > (limit := self._retries.no_worker_timeout):
+            reason = (f"no worker came up within {limit:.0f} s; run the command again once the cluster has room (`ray "
+                      "status` tells)")
             for number in list(self.workers.states):
                 self.workers.remove(number)
                 yield Retire(number, reason)
-            yield from self._give_up(reason)
+            yield from self._give_up_all(reason)
 
-    def _hope(self) -> None:
-        self._fruitless, self._pauses, self._start_after = 0, 0, -math.inf
+    def _end_pause(self) -> None:
+        """Things look up: lost workers are replaced at once again."""
+        self._failed_starts, self._pauses, self._start_after = 0, 0, -math.inf
 
-    def _lose(self, event: WorkerLost) -> Iterator[Instruction]:
+    def _worker_lost(self, event: WorkerLost) -> Iterator[Instruction]:
         """A worker is gone; the task that it was at is held to blame."""
         worker = self.workers.remove(event.worker)
         if self._now >= self._start_after:  # those lost during a pause are lost by the same cause
@@ -225,29 +226,29 @@ class CampaignState:
         if worker.task:
             yield from self._blame(worker.task, event)
             return
-        self._fruitless += 1
-        if self._fruitless > max(self._retries.max_failed_starts, 2 * self._room) and not self.workers.up:
-            yield from self._give_up(f"no worker could be kept alive; the last one: {event.reason}")
+        self._failed_starts += 1
+        if self._failed_starts > max(self._retries.max_failed_starts, 2 * self._room) and not self.workers.up:
+            yield from self._give_up_all(f"no worker could be kept alive; the last one: {event.reason}")
 
-    def _blame(self, task: str, event: WorkerLost) -> Iterator[Instruction]:
+    def _blame(self, task: str, event: WorkerLost) -> Iterator[GiveUp]:
         if event.out_of_memory and self._can_split(task):
-            yield from self._split(task, event.reason)
+            yield from self._split(task)
             return
-        what, losses, limit = (("its node", self._departed, self._retries.max_node_losses) if event.with_node else
-                               ("its worker", self._lost, self._retries.max_worker_losses))
+        what, losses, limit = (("its node", self._node_losses, self._retries.max_node_losses) if event.with_node else
+                               ("its worker", self._worker_losses, self._retries.max_worker_losses))
         losses[task] += 1
         if losses[task] < limit:
             yield from self._again(task)
         else:
-            yield from self._set_aside(task, f"lost {what} {limit} times; the last time: {event.reason}")
+            yield from self._give_up(task, f"lost {what} {limit} times; the last time: {event.reason}")
 
-    def _give_up(self, reason: str) -> Iterator[GiveUp]:
+    def _give_up_all(self, reason: str) -> Iterator[GiveUp]:
         for task, status in self.graph.status.items():
             if status is Status.WAITING:
-                yield from self._set_aside(task, reason)
+                yield from self._give_up(task, reason)
 
     def _scale(self) -> Iterator[Instruction]:
-        """As many workers as there is room for, but no more than tasks."""
+        """As many workers as there is room for, but no more than open tasks."""
         wanted = min(self._room, self.graph.open)
         while len(self.workers.states) < wanted and self._now >= self._start_after:
             yield StartWorker(self.workers.add())
@@ -268,8 +269,8 @@ class CampaignState:
             yield Assign(number, task, self._parts.get(task, 1))
 
     def _choose(self, number: int) -> str | None:
-        """The model a worker holds, if there is something to do for it, else of those that fewest hold the one with the
-        most urgent task."""
+        """The model a worker holds, if there is something to do for it; else, of the models that the fewest workers
+        hold, the one with the most urgent task."""
         held = self.workers.states[number].model
         choices = [(model != held, self.workers.holders[model], urgency, model)
                    for urgency, model in self.graph.models()]

@@ -40,7 +40,7 @@ def test_one_worker_and_two_leave_the_same_rows(make_plan, tmp_path):
     assert ray.is_initialized()
 
 
-def test_a_task_that_raises_is_set_aside_with_its_traceback(make_plan, tmp_path):
+def test_a_task_that_raises_is_given_up_with_its_traceback(make_plan, tmp_path):
     (tmp_path / "corpus.txt").write_text("short\n")
     planned = make_plan(statistics={"corpus": str(tmp_path / "corpus.txt"), "tokens": 10})
     (tmp_path / "corpus.txt").unlink()
