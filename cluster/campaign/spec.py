@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
 from editors.core.errors import InputError, unknown
 from editors.core.settings import Settings
@@ -214,6 +215,8 @@ class Campaign(Settings):
     """Training of the methods that need it."""
     workers: WorkerSpec = WorkerSpec()
     """What one worker takes up."""
+    retries: RetryPolicy = RetryPolicy()
+    """How much trouble is borne before a task, or the campaign, is given up."""
     _source: SourceFile = PrivateAttr(default_factory=SourceFile)
 
     @field_validator("seeds", "orders")

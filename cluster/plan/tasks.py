@@ -50,10 +50,9 @@ class Task(ABC):
         return ()
 
     @property
-    def absorbs(self) -> tuple[str, ...]:
-        """Ids of those of its `needs` whose results are all in its own, and that no other task needs: they are removed
-        once it is done."""
-        return ()
+    def temporary(self) -> bool:
+        """Whether its result need not be kept once all tasks that need it are done."""
+        return False
 
     @property
     def edits(self) -> int:
@@ -75,11 +74,11 @@ class Task(ABC):
     def node(self, on_gpu: bool = True) -> TaskNode:
         """The task as the scheduler sees it, on workers with or without GPUs."""
         return TaskNode(self.id, self.model.key, self.needs, self.cost,
-                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.absorbs)
+                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.temporary)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits,
-                          absorbs=self.absorbs)
+                          needs=self.needs, temporary=self.temporary)
 
 
 BASELINE_VERSION = 1  # grows when the answers that are kept of unedited models change
@@ -124,6 +123,10 @@ class StatisticsTask(Task):
                 "tokens": self.tokens, **part}
 
     @property
+    def temporary(self) -> bool:
+        return self.shard != WHOLE
+
+    @property
     def cost(self) -> float:
         return costs.statistics_seconds(self.model.shape, self.layers, self.shard.tokens(self.tokens))
 
@@ -144,10 +147,6 @@ class MomentsTask(Task):
     @property
     def needs(self) -> tuple[str, ...]:
         return tuple(shard.id for shard in self.shards)
-
-    @property
-    def absorbs(self) -> tuple[str, ...]:
-        return self.needs
 
     def identity(self) -> dict[str, Any]:
         first = self.shards[0]

@@ -125,9 +125,14 @@ def test_a_damaged_sum_has_its_shards_made_again(rome_alone, store, local_pool, 
     path = store.local(moments.key)
     sound = path.read_bytes()
     path.write_bytes(sound[:-1])
-    assert store.standing(store.campaigns()[0]).done == set(rome_alone.tasks) - {moments.id, *moments.needs}
+    assert store.standing(store.campaigns()[0]).done == set(rome_alone.tasks)  # all rows are there
+    [score, *_] = of_kind(rome_alone, "score")
+    store.remove(score.key)
+    missing = {score.id, moments.id, *moments.needs}
+    assert store.standing(store.campaigns()[0]).done == set(rome_alone.tasks) - missing
     assert run_campaign(rome_alone, store, local_pool(store)).failed == 0
-    assert local_pool.pools[1].ran == [*moments.needs, moments.id] and path.read_bytes() == sound
+    assert local_pool.pools[1].ran == [*moments.needs, moments.id, score.id] and path.read_bytes() == sound
+    assert not any(present(store, of_kind(rome_alone, "statistics")))
 
 
 def test_a_sum_found_damaged_by_its_reader_has_its_shards_made_again(rome_alone, store, local_pool):
