@@ -9,14 +9,13 @@ from typing import Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
-from transformers.activations import ACT2FN
 
 from editors.core.editor import Editor, EditorConfig
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
-from editors.core.patches.patch import LowRank, Patch
+from editors.core.patches.patch import LowRank, Patch, activation_function
 from editors.core.requests import EditRequest
 
 ATTRIBUTED = 3  # tokens that take as long as an answer's, forth and back through half of the blocks
@@ -259,6 +258,6 @@ def _write(model: LanguageModel, layer: int, neurons: Tensor, config: KnowledgeN
     down = model.submodule(model.down_path(layer))
     assert isinstance(down, torch.nn.Linear)
     if _before_activation(model, config):
-        neurons = ACT2FN[model.activation](neurons)
+        neurons = activation_function(model.activation)(neurons)
     written: Tensor = down(neurons.to(down.weight.dtype))
     return written.float()
