@@ -7,7 +7,6 @@ import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, EditorConfig, Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
 from editors.core.models.batches import Encoded
 from editors.core.models.loading import load_config, load_model, not_loaded
@@ -102,7 +102,7 @@ class SERAC(Editor):
 
     @classmethod
     def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
-              checkpoint: Path | None = None, on_step: OnStep | None = None) -> Artefact:
+              checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> Artefact:
         assert isinstance(config, SeracConfig)
         cls.check(config, model.module.config)
         with torch.random.fork_rng():

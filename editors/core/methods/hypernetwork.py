@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, EditorConfig
 from editors.core.examples import Example
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
 from editors.core.models.batches import Batch, BlockRef, Encoded, Stack
 from editors.core.models.capture import capture_factors
@@ -291,7 +291,7 @@ class HyperEditor(Editor):
 
     @classmethod
     def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
-              checkpoint: Path | None = None, on_step: OnStep | None = None) -> Artefact:
+              checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> Artefact:
         assert isinstance(config, HyperConfig)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

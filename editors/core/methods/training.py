@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
 from editors.core.examples import Example
-from editors.core.methods.checkpoints import load_checkpoint, read_progress, save_checkpoint
+from editors.core.methods.checkpoints import Checkpoint
 
 CHECKPOINT_SECONDS = 120.0
 OnStep = Callable[[int, float], None]
@@ -79,7 +78,7 @@ class _Progress:
 
 
 def fit(trainee: Trainee, examples: Sequence[Example], config: TrainingConfig, *, seed: int,
-        checkpoint: Path | None = None, on_step: OnStep | None = None) -> dict[str, Any]:
+        checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains and leaves the best weights in `trainee.module`; returns a report (JSON).
 
     Held out are whole subjects. With `checkpoint`, a run that was cut short goes on from that file, and the file is
@@ -121,7 +120,7 @@ def _swap_answers(batch: Sequence[Example], share: float, rng: random.Random) ->
 
 class _Run:
     def __init__(self, trainee: Trainee, examples: Sequence[Example], config: TrainingConfig, seed: int,
-                 checkpoint: Path | None) -> None:
+                 checkpoint: Checkpoint | None) -> None:
         self.trainee, self.config, self.seed, self.checkpoint = trainee, config, seed, checkpoint
         self.training, self.held_out = hold_out(examples, config.validation_examples, seed)
         self.optimizer = torch.optim.Adam(trainee.parameter_groups(), lr=config.learning_rate)
@@ -180,19 +179,19 @@ class _Run:
         if self.checkpoint is not None and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
             weights = {f"now.{name}": tensor for name, tensor in self._weights().items()}
             weights |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-            save_checkpoint(self.checkpoint, weights, self.optimizer,
-                            {"run": self.fingerprint, "progress": asdict(self.progress)})
+            self.checkpoint.save(weights, self.optimizer,
+                                 {"run": self.fingerprint, "progress": asdict(self.progress)})
             self._saved = time.monotonic()
 
     def resume(self) -> None:
         """Goes on from the checkpoint; one of another run, or one that cannot be read, is left aside."""
-        if self.checkpoint is None or not self.checkpoint.exists():
+        if self.checkpoint is None or not self.checkpoint.path.exists():
             return
         try:
-            header = read_progress(self.checkpoint)
+            header = self.checkpoint.header()
             if header.get("run") != self.fingerprint:
                 return
-            weights = load_checkpoint(self.checkpoint, self.optimizer)
+            weights = self.checkpoint.load(self.optimizer)
         except (OSError, MemoryError):
             raise  # no fault of the file's
         except Exception:  # a damaged file costs the progress it held, nothing else
@@ -212,7 +211,7 @@ class _Run:
                              "bfloat16")
         self.trainee.module.load_state_dict(self.best)
         if self.checkpoint is not None:
-            self.checkpoint.unlink(missing_ok=True)
+            self.checkpoint.remove()
         return {**asdict(self.progress), "examples": len(self.training), "held_out": len(self.held_out)}
 
 
