@@ -238,6 +238,12 @@ class LanguageModel:
         """`target_logits` of this model; no other row of the head is computed."""
         return self.head(self.states(batch)[batch.row, batch.position])
 
+    def target_nll(self, states: Tensor, batch: Batch) -> Tensor:
+        """Negative log-likelihood [targets] in fp32 of the batch's target tokens from final states [rows, length,
+        width]; no other row of the head is computed."""
+        logits = self.head(states[batch.row, batch.position])
+        return nn.functional.cross_entropy(logits, batch.target, reduction="none")
+
     def run_to(self, batch: Batch, at: BlockRef) -> Tensor:
         """The hidden states [rows, length, width] that enter block `at`; neither it nor those above are run."""
         return self._run(self._blocks(0, at.layer, norm=False), batch, input_ids=batch.input_ids)
