@@ -89,17 +89,15 @@ class KENetwork(Hypernetwork):
         return self.model.tokenise(f"{request.target_true} >> {request.target} || {request.prompt}")
 
 
-class KE(HyperEditor):
+class KE(HyperEditor[KEConfig]):
     """Gates the gradient row by row and column by column, and adds a rank of its own; a joint edit is the sum."""
 
     name = "ke"
     version = 1
     Config = KEConfig
-    config: KEConfig
 
     @classmethod
-    def build(cls, model: LanguageModel, config: HyperConfig) -> KENetwork:
-        assert isinstance(config, KEConfig)
+    def build(cls, model: LanguageModel, config: KEConfig) -> KENetwork:
         return KENetwork(model, matrices(model, config), config)
 
     @classmethod
@@ -111,9 +109,8 @@ class KE(HyperEditor):
             trainee.module.embedding.weight.data.copy_(table)
 
     @classmethod
-    def complete(cls, model: LanguageModel, config: HyperConfig,
+    def complete(cls, model: LanguageModel, config: KEConfig,
                  requests: Sequence[EditRequest]) -> list[EditRequest]:
-        assert isinstance(config, KEConfig)
         return with_answers(model, requests) if config.condition == "answers" else list(requests)
 
 

@@ -12,11 +12,14 @@ from torch import Tensor
 from transformers.activations import ACT2FN
 
 from editors.core.editor import Editor, EditorConfig
+from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
 from editors.core.patches.patch import LowRank, Patch
 from editors.core.requests import EditRequest
+
+ATTRIBUTED = 3  # tokens that take as long as an answer's, forth and back through half of the blocks
 
 
 class KnowledgeNeuronsConfig(EditorConfig):
@@ -51,13 +54,16 @@ class Fact:
     added: tuple[int, ...]
 
 
-class KnowledgeNeurons(Editor):
+class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
     """Adds `old_scale * emb(old) + new_scale * emb(new)` to what every located neuron writes."""
 
     name = "kn"
     version = 1
     Config = KnowledgeNeuronsConfig
-    config: KnowledgeNeuronsConfig
+
+    @classmethod
+    def cost(cls, config: KnowledgeNeuronsConfig, shape: Shape) -> float:
+        return shape.flops(ATTRIBUTED * config.steps * shape.depth)
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         patches: dict[int, Patch] = {}

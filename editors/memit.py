@@ -10,10 +10,11 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from editors.core.editor import Editor, EditorConfig, Resources
+from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.methods.contexts import sample_contexts
 from editors.core.methods.values import ValueConfig, chunks, in_context, optimise_values
+from editors.core.models.architectures import Shape
 from editors.core.models.batches import BlockRef, Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import LanguageModel
@@ -48,13 +49,12 @@ class MemitConfig(ValueConfig):
         return self.layers
 
 
-class MEMIT(Editor):
+class MEMIT(Editor[MemitConfig]):
     """Finds each fact's value at the last layer, then spreads the changes over all layers."""
 
     name = "memit"
     version = 1
     Config = MemitConfig
-    config: MemitConfig
     joint = True
     decoder_only = True
 
@@ -65,8 +65,11 @@ class MEMIT(Editor):
         self.contexts = sample_contexts(model, config.contexts, seed, config.context_starts)
 
     @classmethod
-    def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
-        assert isinstance(config, MemitConfig)
+    def cost(cls, config: MemitConfig, shape: Shape) -> float:
+        return config.cost(shape)
+
+    @classmethod
+    def statistics_layers(cls, config: MemitConfig) -> tuple[int, ...]:
         return config.layers
 
     @cached_property

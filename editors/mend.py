@@ -132,7 +132,7 @@ def _shape(matrix: Matrix) -> str:
     return f"{matrix.inputs} to {matrix.outputs}"
 
 
-class MEND(HyperEditor):
+class MEND(HyperEditor[MendConfig]):
     """`W += alpha * sum_t grad'_t x'_tᵀ`, with factors rewritten by the network of their shape.
 
     The authors count means and deviations while they train; here one pass over training facts comes before it, so that
@@ -142,15 +142,13 @@ class MEND(HyperEditor):
     name = "mend"
     version = 1
     Config = MendConfig
-    config: MendConfig
 
     @classmethod
-    def training_settings(cls, config: HyperConfig) -> dict[str, Any]:  # type: ignore[override]
+    def training_settings(cls, config: MendConfig) -> dict[str, Any]:
         return {name: value for name, value in super().training_settings(config).items() if name != "joint_loss"}
 
     @classmethod
-    def build(cls, model: LanguageModel, config: HyperConfig) -> MendNetwork:
-        assert isinstance(config, MendConfig)
+    def build(cls, model: LanguageModel, config: MendConfig) -> MendNetwork:
         return MendNetwork(matrices(model, config), config)
 
     @classmethod

@@ -8,10 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from editors.core.editor import Editor, EditorConfig, Resources
+from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.methods.contexts import sample_contexts
 from editors.core.methods.values import ValueConfig, Values, optimise_values
+from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import KeySolver
 from editors.core.patches.patch import LowRank, Patch
@@ -32,13 +33,12 @@ class RomeConfig(ValueConfig):
         return (self.layer,)
 
 
-class ROME(Editor):
+class ROME(Editor[RomeConfig]):
     """Finds a value for the subject's key, then the smallest change of W that stores it."""
 
     name = "rome"
     version = 1
     Config = RomeConfig
-    config: RomeConfig
     decoder_only = True
 
     def __init__(self, model: LanguageModel, config: RomeConfig, resources: Resources | None = None,
@@ -48,8 +48,11 @@ class ROME(Editor):
         self.contexts = sample_contexts(model, config.contexts, seed)
 
     @classmethod
-    def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
-        assert isinstance(config, RomeConfig)
+    def cost(cls, config: RomeConfig, shape: Shape) -> float:
+        return config.cost(shape)
+
+    @classmethod
+    def statistics_layers(cls, config: RomeConfig) -> tuple[int, ...]:
         return (config.layer,) if config.covariance else ()
 
     @cached_property

@@ -8,12 +8,12 @@ from pathlib import Path
 from transformers import PretrainedConfig
 
 from cluster.campaign.spec import Campaign, DatasetEntry, EditorSpec, ModelSpec, ProtocolSpec
-from cluster.plan.costs import Shape
 from cluster.plan.tasks import ArtefactRef, ModelRef
 from editors import EDITORS, get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
 from editors.core.errors import InputError, unknown
+from editors.core.models.architectures import Shape
 from editors.core.models.loading import load_config, model_digest
 from evaluators.testbed import MODELS, model_path
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cluster.plan import costs
-from cluster.plan.costs import UNKNOWN, Shape
 from cluster.scheduler.events import TaskNode
 from cluster.store.store import Output, ResultKey, TaskRecord
 from editors.core.models import statistics
+from editors.core.models.architectures import UNKNOWN, Shape
 from editors.core.models.statistics import WHOLE, Shard
 from evaluators import testbed
 from evaluators.cases import Case

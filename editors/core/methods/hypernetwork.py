@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.artefacts import Artefact
-from editors.core.editor import Editor, EditorConfig
+from editors.core.editor import Editor
 from editors.core.examples import Example
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
-from editors.core.models.batches import Batch, BlockRef, Encoded, Stack
+from editors.core.models.architectures import Shape, Stack
+from editors.core.models.batches import Batch, BlockRef, Encoded
 from editors.core.models.capture import capture_factors
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import LowRank, Patch
@@ -262,17 +263,27 @@ def _mean_of_rows(values: Tensor, row: Tensor) -> Tensor:
 
 # --- editing
 
+H = TypeVar("H", bound=HyperConfig)
+HYPER = 30  # tokens that take as long as an edit's gradient and what a network makes of it
 
-class HyperEditor(Editor):
+
+class HyperEditor(Editor[H]):
     """An editor whose patch a trained `Hypernetwork` writes; a subclass builds that network."""
 
-    config: HyperConfig
     joint = True
     trained = True
 
     @classmethod
+    def cost(cls, config: H, shape: Shape) -> float:
+        return shape.flops(HYPER)
+
+    @classmethod
+    def training_cost(cls, config: H, shape: Shape) -> float:
+        return config.cost(shape)
+
+    @classmethod
     @abstractmethod
-    def build(cls, model: LanguageModel, config: HyperConfig) -> Hypernetwork:
+    def build(cls, model: LanguageModel, config: H) -> Hypernetwork:
         """The network before training, its weights random where they are."""
 
     @classmethod
@@ -280,19 +291,18 @@ class HyperEditor(Editor):
         """Called before the first step, for what is not random."""
 
     @classmethod
-    def complete(cls, model: LanguageModel, config: HyperConfig,
+    def complete(cls, model: LanguageModel, config: H,
                  requests: Sequence[EditRequest]) -> list[EditRequest]:
         """Requests with all that the network reads of them."""
         return list(requests)
 
     @classmethod
-    def training_settings(cls, config: EditorConfig) -> dict[str, Any]:
+    def training_settings(cls, config: H) -> dict[str, Any]:
         return config.model_dump(mode="json", exclude={"edits_at_once", "cache_bytes"})
 
     @classmethod
-    def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
+    def train(cls, model: LanguageModel, config: H, examples: Sequence[Example], *, seed: int = 0,
               checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> Artefact:
-        assert isinstance(config, HyperConfig)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = cls.build(model, config).to(model.device)
@@ -308,11 +318,9 @@ class HyperEditor(Editor):
         return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, tensors, report)
 
     @cached_property
-    def _trained_config(self) -> HyperConfig:
+    def _trained_config(self) -> H:
         """The configuration, as far as training has settled it the artefact's."""
-        config = type(self.config).model_validate({**self.config.model_dump(), **self.artefact.config})
-        assert isinstance(config, HyperConfig)
-        return config
+        return type(self.config).model_validate({**self.config.model_dump(), **self.artefact.config})
 
     @cached_property
     def _network(self) -> Hypernetwork:

@@ -20,8 +20,10 @@ from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.methods.checkpoints import Checkpoint
+from editors.core.models.architectures import Shape
 
 CHECKPOINT_SECONDS = 120.0
+PRACTISED = 120  # tokens of an example: the edit, and what should and should not follow from it, forth and back
 OnStep = Callable[[int, float], None]
 
 
@@ -41,6 +43,10 @@ class TrainingConfig(EditorConfig):
     validate_every: PositiveInt = 100
     validation_examples: PositiveInt = 100
     patience: int = Field(1000, ge=1)
+
+    def cost(self, shape: Shape) -> float:
+        """Floating point operations of all steps, for a model of this shape that is run, or trained."""
+        return shape.flops(PRACTISED * self.steps * self.batch_size * self.accumulate)
 
 
 class Trainee(ABC):

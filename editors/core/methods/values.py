@@ -16,10 +16,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.editor import EditorConfig
+from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
 from editors.core.requests import EditRequest
+
+CONTEXT = 7  # tokens that take as long as one row, forth and back through the blocks above the edited one
 
 
 class ValueConfig(EditorConfig):
@@ -34,6 +37,12 @@ class ValueConfig(EditorConfig):
     stop_loss: float = Field(5e-2, ge=0)
     contexts: tuple[tuple[PositiveInt, PositiveInt], ...] = ((5, 10), (10, 10))
     batch_tokens: PositiveInt = 8192
+
+    def cost(self, shape: Shape) -> float:
+        """Floating point operations of one edit: its rows are the prompt in its contexts, bare, and what the edit
+        should leave as it was."""
+        rows = 2 + sum(count for _, count in self.contexts)
+        return shape.flops(CONTEXT * self.steps * rows)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.utils import logging
 
 from editors.core.errors import InputError
-from editors.core.models.model import LAYOUTS, EncoderDecoder, LanguageModel
+from editors.core.models.architectures import architecture
+from editors.core.models.model import EncoderDecoder, LanguageModel
 from editors.core.models.weights import Weights
 
 # The files of a model folder that decide what the model says.
@@ -28,8 +29,7 @@ def load_config(path: str | Path) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise not_loaded(path, error) from error
-    if config.model_type not in LAYOUTS:
-        raise InputError(f"model '{path}' is of type '{config.model_type}'; supported types: {', '.join(LAYOUTS)}")
+    architecture(config, str(path))
     return config
 
 

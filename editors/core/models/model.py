@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -13,33 +13,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from editors.core.errors import CaseError, InputError
-from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding, Stack
+from editors.core.models.architectures import Layout, Stack, architecture
+from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding
 from editors.core.models.weights import Weights
 from editors.core.requests import EditRequest
 
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where one stack of blocks keeps what editors touch: `ffn` is relative to a block, `up` and `down` to its FFN.
-
-    `up` lists candidates, the first that exists counts; in a gated FFN it is the half that passes the activation.
-    """
-
-    backbone: str
-    blocks: str
-    norm: str
-    ffn: str
-    up: tuple[str, ...]
-    down: str
-
-
-LAYOUTS: dict[str, dict[Stack, Layout]] = {
-    "gptj": {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("fc_in",), "fc_out")},
-    "t5": {"decoder": Layout("decoder", "block", "final_layer_norm", "layer.2.DenseReluDense", ("wi", "wi_0"), "wo"),
-           "encoder": Layout("encoder", "block", "final_layer_norm", "layer.1.DenseReluDense", ("wi", "wi_0"), "wo")},
-}
 
 
 class Router(Protocol):
@@ -64,13 +43,10 @@ class LanguageModel:
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str,
                  digest: str = "", weights: Weights | None = None) -> None:
-        kind = module.config.model_type
-        if kind not in LAYOUTS:
-            raise InputError(f"model '{name}' is of type '{kind}'; supported types: {', '.join(LAYOUTS)}")
+        self.architecture = architecture(module.config, name)
         self.module = module.eval().requires_grad_(False)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.weights = weights or Weights()
-        self.layouts = LAYOUTS[kind]
         self.sides: dict[str, Any] = {}
         self.router: Router | None = None
 
@@ -91,12 +67,17 @@ class LanguageModel:
     @property
     def activation(self) -> str:
         """The FFN's activation function, by its name in `transformers.activations.ACT2FN`."""
-        return str(self.module.config.activation_function)
+        return str(getattr(self.module.config, self.architecture.activation))
 
     @property
     def gated(self) -> bool:
         """Whether the FFN multiplies its activations with a second, linear projection."""
         return bool(getattr(self.module.config, "is_gated_act", False))
+
+    @property
+    def own_head(self) -> bool:
+        """Whether the head's weight is its own, not the token embeddings'."""
+        return self.architecture.own_head(self.module.config)
 
     @property
     def max_length(self) -> int | None:
@@ -127,9 +108,9 @@ class LanguageModel:
         return found
 
     def layout(self, stack: Stack) -> Layout:
-        if stack not in self.layouts:
+        if stack not in self.architecture.layouts:
             raise InputError(f"'{self.name}' has no {stack}; it is decoder-only")
-        return self.layouts[stack]
+        return self.architecture.layouts[stack]
 
     def block_path(self, layer: int, stack: Stack = "decoder") -> str:
         layout = self.layout(stack)
@@ -286,10 +267,6 @@ class EncoderDecoder(LanguageModel):
 
     has_encoder = True
 
-    @property
-    def activation(self) -> str:
-        return str(self.module.config.dense_act_fn)
-
     def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
         closing = (int(self.module.config.eos_token_id),)
         return Encoded(prompt + closing, target + closing if end and target else target)
@@ -331,8 +308,7 @@ class EncoderDecoder(LanguageModel):
         raise InputError(f"'{self.name}' is an encoder-decoder; cached suffixes are for decoder-only models")
 
     def head(self, states: Tensor) -> Tensor:
-        scale = self.width**-0.5 if self.module.config.scale_decoder_outputs else 1.0
-        return super().head(states * scale)
+        return super().head(states if self.own_head else states * self.width**-0.5)
 
     @staticmethod
     def _source(batch: Batch) -> EncoderInput:

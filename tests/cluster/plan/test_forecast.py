@@ -7,11 +7,11 @@ from transformers import GPTJConfig
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
-from cluster.plan.costs import Shape
 from cluster.plan.forecast import forecast
 from cluster.plan.memory import GIB, Memory, memory_of
 from cluster.plan.tasks import ModelRef, StatisticsTask
 from cluster.store.store import Store
+from editors.core.models.architectures import Shape
 from jobs.console import plan_campaign
 
 EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 2}}]

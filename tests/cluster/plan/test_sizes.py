@@ -16,11 +16,11 @@ from transformers import GPTJConfig, T5Config
 from cluster.campaign.file import load_campaign
 from cluster.driver import run_campaign
 from cluster.plan import costs
-from cluster.plan.costs import Shape
 from cluster.plan.cutting import frozen_sizes
 from cluster.plan.planner import plan
 from cluster.store.store import Store
 from editors import EDITORS, get_editor, resolve_config
+from editors.core.models.architectures import Shape
 from editors.core.models.loading import load_config, load_model
 from evaluators.scoring.measures import Measures
 from evaluators.testbed import model_path
@@ -99,7 +99,7 @@ def test_no_time_limit_trips_a_slow_machine():
         node = task.node()
         assert node.cost == task.cost and node.limit >= max(600, 20 * task.cost)
         assert task.node(on_gpu=False) == node  # the reference of small models is a CPU
-    large = costs.Shape(6_000_000_000)
+    large = Shape(6_000_000_000)
     assert costs.time_limit(large, 60, on_gpu=False) > 100 * costs.time_limit(large, 60)
 
 
