@@ -9,14 +9,13 @@ from typing import Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
-from transformers.activations import ACT2FN
 
 from editors.core.editor import Editor, EditorConfig
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
-from editors.core.patches.patch import LowRank, Patch
+from editors.core.patches.patch import LowRank, Patch, activation_function
 from editors.core.requests import EditRequest
 
 ATTRIBUTED = 3  # tokens that take as long as an answer's, forth and back through half of the blocks
@@ -246,7 +245,7 @@ def _integrate(model: LanguageModel, scenes: _Scenes, number: int, config: Knowl
         # a_s w
         scaled = (layer.neurons[:, None] * scales[:, None, None]).flatten(0, 1).requires_grad_()
         # h = rest + W_out (a_s w)
-        fired = ACT2FN[model.activation](scaled) if _before_activation(model, config) else scaled
+        fired = activation_function(model.activation)(scaled) if _before_activation(model, config) else scaled
         hidden = layer.rest.repeat_interleave(len(scales), 0) + down(fired.to(down.weight.dtype)).float()
         states = model.run_from(hidden.to(scenes.dtype), batch, BlockRef("decoder", number + 1), past)
         # P = 1/T Σ_t p(old_t), of every scene and scale by itself

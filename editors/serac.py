@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
@@ -95,6 +94,8 @@ class SERAC(Editor[SeracConfig]):
             raise InputError(f"configuration of editor 'serac': side_layers {config.side_layers} is more than the "
                              f"{model_config.num_hidden_layers} layers of the model")
         if config.classifier is not None:
+            from transformers import AutoConfig
+
             with _named_classifier(config.classifier):
                 AutoConfig.from_pretrained(config.classifier)
 
@@ -213,6 +214,8 @@ def _side_config(name: str, wanted: str) -> Any:
 
 def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
     """An encoder of the model's tokens behind one more of its own, whose state is the CLS vector."""
+    from transformers import DistilBertConfig, DistilBertModel
+
     table = model.input_table
     first, width = model.weights.shape(table)
     module = DistilBertModel(DistilBertConfig(
@@ -231,6 +234,8 @@ def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
 
 def _encoder(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None) -> Classifier:
     """An encoder by name; it reads a prompt's text."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
     name = config.classifier
     assert name is not None
     with _named_classifier(name):
