@@ -14,16 +14,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from editors.core.examples import Example
-from editors.core.methods.hypernetwork import (
-    Factors,
-    HyperConfig,
-    HyperEditor,
-    Hypernetwork,
-    HyperTrainee,
-    Matrix,
-    Update,
-    matrices,
-)
+from editors.core.methods.hyper_editor import HyperEditor, HyperTrainee
+from editors.core.methods.hypernetwork import Factors, HyperConfig, Hypernetwork, Matrix, Update, matrices
 from editors.core.methods.writing import write
 from editors.core.models.model import LanguageModel
 from editors.core.requests import EditRequest

@@ -10,7 +10,8 @@ from support.hyper_examples import EXAMPLES, REQUESTS, close
 from torch import nn
 
 from editors.core.editor import Resources
-from editors.core.methods.hypernetwork import HyperTrainee, Matrix, patches
+from editors.core.methods.hyper_editor import HyperTrainee
+from editors.core.methods.hypernetwork import Matrix, patches
 from editors.core.models.weights import Weights
 from editors.core.requests import EditRequest
 from editors.ke import KE, KEConfig, KENetwork, with_answers
