@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Encoded
@@ -112,7 +112,7 @@ class SERAC(Editor[SeracConfig]):
 
     @classmethod
     def train(cls, model: LanguageModel, config: SeracConfig, examples: Sequence[Example], *, seed: int = 0,
-              checkpoint: Path | None = None, on_step: OnStep | None = None) -> Artefact:
+              checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> Artefact:
         cls.check(config, model.module.config)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

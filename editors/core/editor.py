@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Generic, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +13,7 @@ from typing_extensions import TypeVar
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import SecondMoment
@@ -99,9 +99,9 @@ class Editor(ABC, Generic[C]):
 
     @classmethod
     def train(cls, model: LanguageModel, config: C, examples: Sequence[Example], *, seed: int = 0,
-              checkpoint: Path | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
-        """Learns from facts what `edit_each` will need. `checkpoint` is a file that a run cut short resumes from, and
-        `on_step` is told the step and the loss."""
+              checkpoint: Checkpoint | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
+        """Learns from facts what `edit_each` will need. A run that was cut short goes on from its `checkpoint`,
+        and `on_step` is told the step and the loss."""
         raise InputError(f"editor '{cls.name}' needs no training")
 
     @property
