@@ -37,12 +37,12 @@ EDITORS = {
 }
 
 
-def get_editor(name: str) -> type[Editor]:
+def get_editor(name: str) -> type[Editor[Any]]:
     """The editor class registered under `name`. Raises `InputError` with the nearest name for an unknown one."""
     if name not in EDITORS:
         raise unknown("editor", name, EDITORS)
     module, attribute = EDITORS[name].split(":")
-    editor: type[Editor] = getattr(importlib.import_module(module), attribute)
+    editor: type[Editor[Any]] = getattr(importlib.import_module(module), attribute)
     return editor
 
 
@@ -71,11 +71,8 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
                          f"facts, and a {model_config.model_type} reads the subject in its encoder. Leave it out for "
                          "this model")
     schema = editor.Config
-    for field in overrides or {}:
-        if field not in schema.model_fields:
-            raise unknown(f"field of editor '{name}'", field, schema.model_fields)
     try:
-        config = schema.model_validate({**preset(name, model_config), **(overrides or {})})
+        config: EditorConfig = schema.model_validate({**preset(name, model_config), **(overrides or {})})
     except ValidationError as error:
         raise InputError(f"configuration of editor '{name}': {'; '.join(map(_explain, error.errors()))}") from None
     for layer in config.edited_layers:
@@ -89,4 +86,6 @@ def _explain(problem: ErrorDetails) -> str:
     field = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
         return f"{field}: required, because there is no preset for this model"
+    if problem["type"] == "unknown_field":
+        return problem["msg"]
     return f"{field}: {problem['msg']} (got {problem['input']!r})"

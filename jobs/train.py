@@ -17,7 +17,8 @@ from rich.console import Console
 from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign
 
 if TYPE_CHECKING:
-    from cluster.plan.tasks import ModelRef, TrainTask
+    from cluster.plan.refs import ModelRef
+    from cluster.plan.tasks import TrainTask
     from editors.core.models.model import LanguageModel
 
 PLAIN_INTERVAL = 100  # steps between lines where there is no terminal for a bar
@@ -61,6 +62,7 @@ def _make_folder(path: Path) -> None:
 
 def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
     from cluster.workers.executor import train as train_editor
+    from editors.core.methods.checkpoints import Checkpoint
 
     held: tuple[str, LanguageModel] | None = None
     for task in tasks:
@@ -72,7 +74,7 @@ def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
             held = None  # two may not fit
             held = task.model.key, _load(task.model)
         with _progress(task, screen) as on_step:
-            artefact = train_editor(task, held[1], out / f"{task.id}.checkpoint", on_step)
+            artefact = train_editor(task, held[1], Checkpoint(out / f"{task.id}.checkpoint"), on_step)
         artefact.save(path)
         report = ", ".join(f"{name} {value}" for name, value in artefact.report.items())
         screen.print(f"{task.title}: {path.name}" + (f" ({report})" if report else ""), soft_wrap=True)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import assert_never
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, PositiveFloat, PositiveInt
 
 from cluster.scheduler.events import (
     Assign,
@@ -35,15 +35,16 @@ from cluster.scheduler.events import (
 )
 from cluster.scheduler.graph import Status, TaskGraph
 from cluster.scheduler.workers import WorkerTable
+from editors.core.settings import Settings
 
 LONGEST_TICK = 30.0  # seconds; a longer one is a clock that jumped, or a driver that was stopped
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before lost workers are replaced
 
 
-class RetryPolicy(BaseModel):
+class RetryPolicy(Settings):
     """How much trouble is borne before a task, or the campaign, is given up."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(allow_inf_nan=True)
 
     max_task_errors: PositiveInt = 2
     """A task that has raised this many times is given up, with all that needs it. Its own errors mostly come again, so

@@ -116,9 +116,8 @@ def test_a_campaign_whose_rows_are_all_there_has_nothing_to_do(make_plan, store,
     assert local_pool.pools[1].ran == [*scores[0].needs, scores[0].id]
 
 
-def test_leftovers_go_even_where_there_is_nothing_to_do(make_plan, store, local_pool, monkeypatch):
-    monkeypatch.setattr("cluster.plan.costs.shards", lambda shape, layers, tokens: 2)
-    planned = make_plan(editors=[{"name": "rome", "config": ROME}])
+def test_leftovers_go_even_where_there_is_nothing_to_do(make_plan, store, local_pool):
+    planned = make_plan(editors=[{"name": "rome", "config": ROME}], statistics={"tokens": 500, "shard": 250})
     run_campaign(planned, store, local_pool(store))
     [shard, _] = [task for task in planned.tasks.values() if task.temporary]
     TaskExecutor(store).run(shard)

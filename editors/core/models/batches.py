@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from editors.core.models.architectures import Stack
+
 Padding = Literal["right", "left"]
-Stack = Literal["decoder", "encoder"]
 
 
 class BlockRef(NamedTuple):
@@ -29,6 +31,19 @@ class Encoded:
     def __len__(self) -> int:
         """Tokens the model has to read; the last target token is only predicted."""
         return len(self.prompt) + max(len(self.target) - 1, 0)
+
+
+def by_length(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Numbers of items in groups of similar size, small ones first: the largest size of a group times its length is
+    within the budget, unless it holds a single item."""
+    group: list[int] = []
+    for number in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if group and sizes[number] * (len(group) + 1) > budget:
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
 
 
 @dataclass(frozen=True)
