@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.costs import moments_bytes
-from cluster.plan.tasks import ModelRef, ScoreTask, StatisticsTask, StreamTask, Task
+from cluster.plan.refs import ModelRef
+from cluster.plan.tasks import ScoreTask, StatisticsTask, StreamTask, Task
 
 GIB = 2**30
 REFERENCE = 32.0  # GiB: a V100

@@ -14,17 +14,16 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from cluster.plan.refs import ModelRef, digest
 from cluster.plan.tasks import (
     BaselineTask,
     Method,
-    ModelRef,
     MomentsTask,
     ScoreTask,
     StatisticsTask,
     StreamTask,
     Task,
     TrainTask,
-    digest,
 )
 from cluster.store.store import ROW_SCHEMA, Store
 from editors import get_editor
@@ -38,8 +37,8 @@ from editors.core.models.statistics import load_moments, save_moments, second_mo
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import corpus, training_example
-from evaluators.protocols.base import ProtocolResult, batch, single
-from evaluators.protocols.sequential import Stream, extend, judge_stream
+from evaluators.protocols.base import ProtocolResult
+from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline, unusable
 from evaluators.scoring.metrics import Score
 from evaluators.scoring.observe import from_table, to_table
@@ -151,7 +150,7 @@ class TaskExecutor:
         model = self._hold_model(task.model)
         editor = self._hold_editor(task.method, model)
         before = Stream.load(self.store.local(task.before), model.device) if task.before else Stream()
-        stream = extend(editor, task.chunk.cases, before, task.step)
+        stream = task.protocol.extend(editor, task.chunk.cases, before)
         with self.store.new_artefact(task.key) as path:
             stream.save(path)
 
@@ -168,8 +167,7 @@ class TaskExecutor:
         self.store.write_table(task.key, _rows(task, result.scores), provenance)
 
     def _result(self, task: ScoreTask, model: LanguageModel, parts: int) -> ProtocolResult:
-        unit = task.count if task.protocol == "batch" else 1
-        pieces = in_parts(task.chunk.cases, parts, unit)
+        pieces = in_parts(task.chunk.cases, parts, task.protocol.unit(task.count))
         before = [observation for need in task.baselines
                   for observation in from_table(self.store.read_table(need.key))]
         if task.stream:
@@ -179,9 +177,7 @@ class TaskExecutor:
             return replace(joined([judge_stream(model, cases, stream, before, task.measures) for cases in pieces]),
                            seconds_edit=stream.seconds)
         editor = self._hold_editor(task.method, model)
-        if task.protocol == "single":
-            return joined([single(editor, cases, before, task.measures) for cases in pieces])
-        return joined([batch(editor, cases, before, task.count, task.measures) for cases in pieces])
+        return joined([task.protocol.run(editor, cases, before, task.count, task.measures) for cases in pieces])
 
     def _hold_model(self, ref: ModelRef) -> LanguageModel:
         """The model of a task. The one held before is let go first: two may not fit."""
@@ -218,15 +214,16 @@ class TaskExecutor:
         """What the result was made of and with, and what it cost."""
         device = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else platform.processor()
         return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
-                "needs": task.needs, "identity": task.identity(), "device": f"{self.device} {device}".strip(),
-                "threads": torch.get_num_threads(), "versions": _versions(), **measured,
+                "needs": task.needs, "edits": task.edits, "identity": task.identity(),
+                "device": f"{self.device} {device}".strip(), "threads": torch.get_num_threads(),
+                "versions": _versions(), **measured,
                 "failed": [case.model_dump() for case in failed]}
 
 
 def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
     """One row per score. Nothing in them differs between two runs of the same task."""
     same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
-            "protocol": task.protocol, "edits": task.count, "task": task.id, "seed": task.method.seed,
+            "protocol": task.protocol.name, "edits": task.count, "task": task.id, "seed": task.method.seed,
             "order": task.order}
     return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, cast
 
-from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
 from editors.core.artefacts import Artefact
@@ -19,14 +18,13 @@ from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import SecondMoment
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
+from editors.core.settings import Settings
 
 REQUEST = 10  # tokens that take as long as an edit's prompt and answer, forth and back, with as many steps as it needs
 
 
-class EditorConfig(BaseModel):
-    """Base of every method's configuration: immutable, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class EditorConfig(Settings):
+    """Base of every method's configuration."""
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
