@@ -71,9 +71,6 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
                          f"facts, and a {model_config.model_type} reads the subject in its encoder. Leave it out for "
                          "this model")
     schema = editor.Config
-    for field in overrides or {}:
-        if field not in schema.model_fields:
-            raise unknown(f"field of editor '{name}'", field, schema.model_fields)
     try:
         config: EditorConfig = schema.model_validate({**preset(name, model_config), **(overrides or {})})
     except ValidationError as error:
@@ -89,4 +86,6 @@ def _explain(problem: ErrorDetails) -> str:
     field = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
         return f"{field}: required, because there is no preset for this model"
+    if problem["type"] == "unknown_field":
+        return problem["msg"]
     return f"{field}: {problem['msg']} (got {problem['input']!r})"

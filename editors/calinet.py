@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import nn
-from transformers.optimization import Adafactor
 
 from editors.core.methods.tuning import Delta, Tuner, TuningConfig
 from editors.core.models.architectures import Shape
@@ -82,4 +81,6 @@ class CaliNET(Tuner[CaliNetConfig]):
     def new_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.config.optimizer == "adam":
             return super().new_optimizer(parameters)
+        from transformers.optimization import Adafactor
+
         return Adafactor(parameters, lr=self.config.lr, scale_parameter=False, relative_step=False)

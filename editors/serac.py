@@ -8,18 +8,17 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Encoded
@@ -95,6 +94,8 @@ class SERAC(Editor[SeracConfig]):
             raise InputError(f"configuration of editor 'serac': side_layers {config.side_layers} is more than the "
                              f"{model_config.num_hidden_layers} layers of the model")
         if config.classifier is not None:
+            from transformers import AutoConfig
+
             with _named_classifier(config.classifier):
                 AutoConfig.from_pretrained(config.classifier)
 
@@ -111,7 +112,7 @@ class SERAC(Editor[SeracConfig]):
 
     @classmethod
     def train(cls, model: LanguageModel, config: SeracConfig, examples: Sequence[Example], *, seed: int = 0,
-              checkpoint: Path | None = None, on_step: OnStep | None = None) -> Artefact:
+              checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> Artefact:
         cls.check(config, model.module.config)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -213,6 +214,8 @@ def _side_config(name: str, wanted: str) -> Any:
 
 def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
     """An encoder of the model's tokens behind one more of its own, whose state is the CLS vector."""
+    from transformers import DistilBertConfig, DistilBertModel
+
     table = model.input_table
     first, width = model.weights.shape(table)
     module = DistilBertModel(DistilBertConfig(
@@ -231,6 +234,8 @@ def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
 
 def _encoder(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None) -> Classifier:
     """An encoder by name; it reads a prompt's text."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
     name = config.classifier
     assert name is not None
     with _named_classifier(name):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import BlockRef
@@ -63,7 +63,7 @@ class TPatcher(Editor[TPatcherConfig]):
 
     @classmethod
     def train(cls, model: LanguageModel, config: TPatcherConfig, examples: Sequence[Example], *, seed: int = 0,
-              checkpoint: Path | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
+              checkpoint: Checkpoint | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
         """Collects the memory from the examples' questions with their true answers; a tenth of them is held out.
 
         A decoder-only model's first position is left out: it sees nothing but one token, whatever the question.

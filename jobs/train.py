@@ -62,6 +62,7 @@ def _make_folder(path: Path) -> None:
 
 def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
     from cluster.workers.executor import train as train_editor
+    from editors.core.methods.checkpoints import Checkpoint
 
     held: tuple[str, LanguageModel] | None = None
     for task in tasks:
@@ -73,7 +74,7 @@ def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
             held = None  # two may not fit
             held = task.model.key, _load(task.model)
         with _progress(task, screen) as on_step:
-            artefact = train_editor(task, held[1], out / f"{task.id}.checkpoint", on_step)
+            artefact = train_editor(task, held[1], Checkpoint(out / f"{task.id}.checkpoint"), on_step)
         artefact.save(path)
         report = ", ".join(f"{name} {value}" for name, value in artefact.report.items())
         screen.print(f"{task.title}: {path.name}" + (f" ({report})" if report else ""), soft_wrap=True)

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
 from editors.core.errors import InputError, unknown
 from editors.core.settings import Settings
@@ -106,6 +107,8 @@ class StatisticsSpec(Settings):
     """`testbed`, the built-in world's text, or a text file with one text a line."""
     tokens: PositiveInt = 100_000
     """How many tokens of it (Meng et al. 2022, E.1: 100,000 samples of Wikipedia)."""
+    shard: PositiveInt = 2_000_000
+    """Tokens in one task of it, at most: longer texts are taken in shards on many workers, and added. Ours."""
 
 
 class WorkerSpec(Settings):
@@ -203,14 +206,17 @@ class Campaign(Settings):
     """The editing methods, each a name or a mapping."""
     protocols: tuple[AnyProtocol, ...] = Field(default_factory=lambda: (parse_protocol("single"),), min_length=1)
     """How edits are put on the models, each a name or a mapping."""
-    chunk: PositiveInt | None = None
-    """Cases in one task."""
+    chunk: PositiveInt = 25
+    """Cases in one task, about: whole batches stay together. Part of what a task is: another number makes other tasks.
+    Ours."""
     statistics: StatisticsSpec = StatisticsSpec()
     """The text that second moments are taken over."""
     training: TrainingSpec = TrainingSpec()
     """Training of the methods that need it."""
     workers: WorkerSpec = WorkerSpec()
     """What one worker takes up."""
+    retries: RetryPolicy = RetryPolicy()
+    """How much trouble is borne before a task, or the campaign, is given up."""
     _source: SourceFile = PrivateAttr(default_factory=SourceFile)
 
     @field_validator("seeds", "orders")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,20 +26,19 @@ class Cell:
     baselines: Sequence[BaselineTask]
     measures: Measures
 
-    def tasks(self, protocol: Protocol, orders: Sequence[int], size: Callable[[int], int]) -> Iterator[Task]:
-        """What a protocol makes of the cases: about `size(count)` of them in a task, in each of the orders where order
-        matters."""
+    def tasks(self, protocol: Protocol, orders: Sequence[int], chunk: int) -> Iterator[Task]:
+        """What a protocol makes of the cases: about `chunk` of them in a task, in each order where order matters."""
         for order in orders if protocol.together else (None,):
             before: ResultKey | None = None
-            for piece in protocol.pieces(self.cases.count(order), size):
-                chunk = self.cases.chunk(order, piece.start, piece.stop)
+            for piece in protocol.pieces(self.cases.count(order), chunk):
+                cases = self.cases.chunk(order, piece.start, piece.stop)
                 if isinstance(piece, Segment):
-                    segment = StreamTask(self._title(" one after another", order, chunk), self.model, self.method,
-                                         chunk, protocol, before)
+                    segment = StreamTask(self._title(" one after another", order, cases), self.model, self.method,
+                                         cases, protocol, before)
                     before = segment.key
                     yield segment
                 else:
-                    yield self._score(protocol, piece.count, chunk, order, before)
+                    yield self._score(protocol, piece.count, cases, order, before)
 
     def _score(self, protocol: Protocol, count: int, chunk: Chunk, order: int | None,
                stream: ResultKey | None) -> ScoreTask:

@@ -1,10 +1,9 @@
-"""What a task costs, from the model's configuration, the method and the campaign alone, in seconds. What an edit takes,
-and training, the methods say.
+"""What a task takes, in seconds of a reference device: for the order of tasks, forecasts and time limits.
 
-The reference device is one CPU core for models below 100 million parameters, and a V100 in half precision for others.
-The CPU's rate and the counts of tokens below are those that the built-in models were measured with; the V100's rate is
-a sixth of what it can do at most, and was not measured. Costs decide how tasks are cut, so **a change of this table
-needs a new `COSTS_VERSION`**: stores keep the sizes that a campaign was first planned with.
+What an edit takes, and training, the methods say. The reference device is one CPU core for models below 100 million
+parameters, and a V100 in half precision for others. The CPU's rate and the counts of tokens below are those that the
+built-in models were measured with; the V100's rate is a sixth of what it can do at most, and was not measured. Nothing
+that a task holds depends on these numbers, so they may be bettered at any time.
 """
 
 from __future__ import annotations
@@ -16,17 +15,12 @@ from editors import get_editor
 from editors.core.models.architectures import Shape
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 
-COSTS_VERSION = 1
-
 SMALL = 100_000_000  # parameters
 CPU_RATE, GPU_RATE = 40e9, 20e12  # floating point operations per second
 DISK_RATE = 200e6  # bytes per second
-TARGET = 60.0  # seconds a task should take
-SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # cases per task: few, so that small changes of a method change none
 
 # Tokens read, or as many as would take the same time.
 PROBES = 160  # all questions of a case
-TEXT = 100  # a text of the perplexity's
 HANDLED = 1  # a case whose answers are known already
 
 
@@ -55,7 +49,8 @@ def score_seconds(shape: Shape, editor: str, measures: Measures = NOTHING_MORE) 
     """To score one case, without what is taken once for each edited model."""
     if editor == "identity":  # its answers are the baseline's
         return reading_seconds(shape, HANDLED)
-    return baseline_seconds(shape, measures) + reading_seconds(shape, sum(measure.tokens_scored for measure in measures))
+    more = sum(measure.tokens_scored for measure in measures)
+    return baseline_seconds(shape, measures) + reading_seconds(shape, more)
 
 
 def patch_seconds(shape: Shape, measures: Measures = NOTHING_MORE) -> float:
@@ -83,17 +78,6 @@ def statistics_seconds(shape: Shape, layers: Sequence[int], tokens: int) -> floa
 def sum_seconds(shape: Shape, layers: Sequence[int], shards: int) -> float:
     """To add the second moments of so many shards."""
     return 1 + (shards + 1) * moments_bytes(shape, layers) / DISK_RATE
-
-
-def cases_per_task(seconds: float) -> int:
-    """How many cases of so many seconds make a task of about a minute."""
-    return max([size for size in SIZES if size * seconds <= TARGET], default=1)
-
-
-def shards(shape: Shape, layers: Sequence[int], tokens: int) -> int:
-    """How many shards a pass over a text is cut into: of about a minute, but no more than a tenth of it to write."""
-    lasting = max(TARGET, 10 * moments_bytes(shape, layers) / DISK_RATE)
-    return max(1, round(statistics_seconds(shape, layers, tokens) / lasting))
 
 
 def time_limit(shape: Shape, seconds: float, on_gpu: bool = True) -> float:

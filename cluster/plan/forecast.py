@@ -58,8 +58,7 @@ def _rates(store: Store) -> dict[str, float]:
     for found in _results(store):
         model = found["model"]
         group = _group(found["kind"], f"{model['digest']}-{model['dtype']}", found["identity"])
-        made_before = "sequential" in found["identity"].get("protocol", {})
-        parts = ("seconds", "seconds_score", *([] if made_before else ["seconds_edit"]))
+        parts = ("seconds", "seconds_score", *(["seconds_edit"] if found["edits"] else []))  # else a stream made them
         spent[group][0] += sum(found.get(part, 0.0) for part in parts)
         spent[group][1] += found.get("cases", 0)
     return {group: seconds / cases for group, (seconds, cases) in spent.items() if cases}
@@ -74,5 +73,5 @@ def _results(store: Store) -> Iterator[dict[str, Any]]:
 
 
 def _group(kind: str, model: str, identity: Mapping[str, Any]) -> str:
-    return digest([kind, model, identity.get("editor"), sorted(identity.get("protocol", ())),
+    return digest([kind, model, identity.get("editor"), identity.get("protocol", {}).get("name"),
                    identity.get("measures")])

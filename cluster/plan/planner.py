@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice, product
 
 from transformers import PretrainedConfig
 
 from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
-from cluster.plan import costs
 from cluster.plan.cells import Cell
-from cluster.plan.cutting import CampaignCases, Sizes
+from cluster.plan.cutting import CampaignCases
 from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
 from cluster.plan.resolve import check_joint, check_names, is_for, resolve_artefact, resolve_model
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
@@ -39,15 +38,13 @@ CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tasks of a campaign by id, what others need before the others; its models by name, the data sets they were
-    cut from, and the sizes that the table of costs gave them."""
+    """All tasks of a campaign by id, what others need before the others; its models by name, and its data sets."""
 
     campaign: Campaign
     tasks: Mapping[str, Task]
     models: Mapping[str, ModelRef]
     datasets: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
-    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def record(self, started: datetime) -> CampaignRecord:
         """The plan as it is kept in a store."""
@@ -55,13 +52,11 @@ class Plan:
             name=self.campaign.name, digest=digest([self.campaign.name, *self.tasks]), started=started,
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
-            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, sizes=self.sizes,
-            costs=costs.COSTS_VERSION)
+            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes)
 
 
-def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
-    """All tasks of a campaign. Loads the data sets, but no model. `frozen` are sizes that were planned with before, and
-    win over the table of costs.
+def plan(campaign: Campaign) -> Plan:
+    """All tasks of a campaign. Loads the data sets, but no model.
 
     Raises `InputError`, with its place in the campaign's file, for what would keep its tasks from running: an unknown
     model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
@@ -72,20 +67,20 @@ def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
             datasets.append(load_dataset(spec))
-    planner = Planner(campaign, datasets, Sizes(campaign.chunk, frozen))
+    planner = Planner(campaign, datasets)
     notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
-    return Plan(campaign, tasks, planner.models, tuple(datasets), notes, planner.sizes.chosen)
+    return Plan(campaign, tasks, planner.models, tuple(datasets), notes)
 
 
 class Planner:
     """Makes the tasks of a campaign on data sets that are loaded."""
 
-    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sizes: Sizes) -> None:
-        self.campaign, self.sizes = campaign, sizes
+    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset]) -> None:
+        self.campaign = campaign
         self.models: dict[str, ModelRef] = {}
         self._cases = [CampaignCases(data, contradictions=campaign.contradictions == "allow") for data in datasets]
         self._training: dict[int, Chunk] = {}
@@ -116,7 +111,7 @@ class Planner:
         self.models[spec.name] = model
         asked = self.measures.of_baseline
         baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
-                             for chunk in self._cases[place].chunks(self.sizes.of_baseline(model, asked))]
+                             for chunk in self._cases[place].chunks(self.campaign.chunk)]
                      for place, entry in enumerate(self.campaign.datasets) if is_for(spec, entry)}
         for tasks in baselines.values():
             yield from tasks
@@ -162,8 +157,7 @@ class Planner:
             cell = Cell(wanted.title, spec.name, model, made, self._cases[data], asked_before,
                         self.measures.on(dataset))
             for protocol in asked:
-                size = partial(self.sizes.of_scores, model, editor, protocol.name, measures=self.measures)
-                yield from cell.tasks(protocol, self.campaign.orders, size)
+                yield from cell.tasks(protocol, self.campaign.orders, self.campaign.chunk)
 
     def _train(self, data: int, spec: ModelSpec, model: ModelRef, method: type[Editor], editor: EditorRef,
                config: EditorConfig, seed: int) -> TrainTask:
@@ -185,7 +179,7 @@ class Planner:
     def _statistics(self, spec: ModelSpec, model: ModelRef, layers: tuple[int, ...]) -> tuple[StatisticsTask, ...]:
         """The text's second moments, in shards."""
         text = self.campaign.statistics
-        count = self.sizes.of_statistics(model, layers, text.tokens)
+        count = -(-text.tokens // text.shard)
         titles = [f", shard {number} of {count}" for number in range(1, count + 1)] if count > 1 else [""]
         return tuple(StatisticsTask(_of_moments(spec, layers) + title, model, layers, text.corpus, self._corpus_digest,
                                     text.tokens, Shard(number, count)) for number, title in enumerate(titles))

@@ -50,10 +50,9 @@ class Task(ABC):
         return ()
 
     @property
-    def absorbs(self) -> tuple[str, ...]:
-        """Ids of those of its `needs` whose results are all in its own, and that no other task needs: they are removed
-        once it is done."""
-        return ()
+    def temporary(self) -> bool:
+        """Whether its result need not be kept once all tasks that need it are done."""
+        return False
 
     @property
     def edits(self) -> int:
@@ -75,20 +74,14 @@ class Task(ABC):
     def node(self, on_gpu: bool = True) -> TaskNode:
         """The task as the scheduler sees it, on workers with or without GPUs."""
         return TaskNode(self.id, self.model.key, self.needs, self.cost,
-                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.absorbs)
+                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.temporary)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits,
-                          absorbs=self.absorbs)
+                          needs=self.needs, temporary=self.temporary)
 
 
 BASELINE_VERSION = 1  # grows when the answers that are kept of unedited models change
-
-
-def _measured(measures: Measures) -> dict[str, Any]:
-    """What is measured in addition, as part of an identity."""
-    more = measures.identity()
-    return {"measures": more} if more else {}
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ class BaselineTask(Task):
     measures: Measures = NOTHING_MORE
 
     def identity(self) -> dict[str, Any]:
-        return {"version": BASELINE_VERSION, "cases": self.chunk.digest, **_measured(self.measures)}
+        return {"version": BASELINE_VERSION, "cases": self.chunk.digest, "measures": self.measures.identity()}
 
     @property
     def cost(self) -> float:
@@ -130,6 +123,10 @@ class StatisticsTask(Task):
                 "tokens": self.tokens, **part}
 
     @property
+    def temporary(self) -> bool:
+        return self.shard != WHOLE
+
+    @property
     def cost(self) -> float:
         return costs.statistics_seconds(self.model.shape, self.layers, self.shard.tokens(self.tokens))
 
@@ -150,10 +147,6 @@ class MomentsTask(Task):
     @property
     def needs(self) -> tuple[str, ...]:
         return tuple(shard.id for shard in self.shards)
-
-    @property
-    def absorbs(self) -> tuple[str, ...]:
-        return self.needs
 
     def identity(self) -> dict[str, Any]:
         first = self.shards[0]
@@ -227,8 +220,7 @@ class StreamTask(Task):
         return (*([self.before.id] if self.before else []), *self.method.needs)
 
     def identity(self) -> dict[str, Any]:
-        return {**self.method.identity(), "cases": self.chunk.digest, **self.protocol.settings,
-                "protocol": {self.protocol.name: self.protocol.version}}
+        return {**self.method.identity(), "cases": self.chunk.digest, "protocol": self.protocol.identity()}
 
     @property
     def cost(self) -> float:
@@ -267,11 +259,10 @@ class ScoreTask(Task):
         return (*(baseline.id for baseline in self.baselines), *made)
 
     def identity(self) -> dict[str, Any]:
-        counted = {"count": self.count} if self.protocol.together else {}
-        return {**self.method.identity(), "cases": self.chunk.digest, **counted,
-                "protocol": {self.protocol.name: self.protocol.version}, "metrics": 1,
-                "titles": [self.editor_title, self.model_title, self.chunk.dataset], "order": self.order,
-                **_measured(self.measures)}
+        return {**self.method.identity(), "cases": self.chunk.digest, "count": self.count,
+                "protocol": self.protocol.identity(), "metrics": self.measures.versions,
+                "measures": self.measures.identity(), "order": self.order,
+                "titles": [self.editor_title, self.model_title, self.chunk.dataset]}
 
     @property
     def cost(self) -> float:

@@ -5,7 +5,7 @@
     baselines/<task>.parquet            the unedited model's outputs
     artefacts/<task>.safetensors        what other tasks need: second moments, trained editors, streams of edits
     checkpoints/<task>.safetensors      training that was cut short, and goes on from here
-    failures/<task>.json                why a task was set aside
+    failures/<task>.json                why a task was given up
     campaigns/<campaign>.json           what was planned, enough to report without planning again
     damaged/...                         results that could not be read any more
     driver.json                         which process runs a campaign into the store just now
@@ -32,6 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from cluster.scheduler.graph import cull
 from cluster.store.checksums import damage_of_table, damage_of_tensors, seal_tensors, sealed_table
 from cluster.store.files import MARKER, open_files
 from cluster.store.lease import PATIENCE, DriverRecord, Lease, hold, read_driver
@@ -45,7 +46,6 @@ from cluster.store.records import (
     ResultKey,
     Standing,
     TaskRecord,
-    with_absorbed,
 )
 from editors.core.errors import InputError, StoreError
 from evaluators.cases import Skipped
@@ -313,7 +313,8 @@ class Store:
         return f"{self.root}/{_place('failures', task)}"
 
     def standing(self, record: CampaignRecord) -> Standing:
-        done = with_absorbed(self.done(task.key for task in record.tasks), record.tasks)
+        to_do, _ = cull(record.tasks, self.done(task.key for task in record.tasks))
+        done = frozenset(task.id for task in record.tasks if task.id not in to_do)
         failed = self.failed()
         failures = []
         for task in record.tasks:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -31,6 +30,7 @@ from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.models.loading import load_model
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import load_moments, save_moments, second_moments, sum_moments
@@ -46,7 +46,7 @@ from evaluators.scoring.observe import from_table, to_table
 PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
 
 
-def train(task: TrainTask, model: LanguageModel, checkpoint: Path,
+def train(task: TrainTask, model: LanguageModel, checkpoint: Checkpoint,
           on_step: Callable[[int, float], None] | None = None) -> Artefact:
     """What the method learns from the training cases that can be encoded. Goes on from `checkpoint`, where there is
     one, and removes it in the end."""
@@ -55,7 +55,7 @@ def train(task: TrainTask, model: LanguageModel, checkpoint: Path,
     method = get_editor(task.editor.name)
     artefact = method.train(model, method.Config.model_validate(task.editor.config), examples, seed=task.seed,
                             checkpoint=checkpoint, on_step=on_step)
-    checkpoint.unlink(missing_ok=True)
+    checkpoint.remove()
     return artefact
 
 
@@ -141,8 +141,8 @@ class TaskExecutor:
                 shutil.copyfile(shipped, path)
             return
         model = self._hold_model(task.model)
-        with self.store.checkpoint(task.key) as checkpoint:
-            artefact = train(task, model, checkpoint)
+        with self.store.checkpoint(task.key) as path:
+            artefact = train(task, model, Checkpoint(path))
             with self.store.new_artefact(task.key) as path:
                 artefact.save(path)
 
@@ -214,8 +214,9 @@ class TaskExecutor:
         """What the result was made of and with, and what it cost."""
         device = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else platform.processor()
         return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
-                "needs": task.needs, "identity": task.identity(), "device": f"{self.device} {device}".strip(),
-                "threads": torch.get_num_threads(), "versions": _versions(), **measured,
+                "needs": task.needs, "edits": task.edits, "identity": task.identity(),
+                "device": f"{self.device} {device}".strip(), "threads": torch.get_num_threads(),
+                "versions": _versions(), **measured,
                 "failed": [case.model_dump() for case in failed]}
 
 

@@ -5,28 +5,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Generic, cast
 
-from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import SecondMoment
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
+from editors.core.settings import Settings
 
 REQUEST = 10  # tokens that take as long as an edit's prompt and answer, forth and back, with as many steps as it needs
 
 
-class EditorConfig(BaseModel):
-    """Base of every method's configuration: immutable, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class EditorConfig(Settings):
+    """Base of every method's configuration."""
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -99,9 +97,9 @@ class Editor(ABC, Generic[C]):
 
     @classmethod
     def train(cls, model: LanguageModel, config: C, examples: Sequence[Example], *, seed: int = 0,
-              checkpoint: Path | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
-        """Learns from facts what `edit_each` will need. `checkpoint` is a file that a run cut short resumes from, and
-        `on_step` is told the step and the loss."""
+              checkpoint: Checkpoint | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
+        """Learns from facts what `edit_each` will need. A run that was cut short goes on from its `checkpoint`,
+        and `on_step` is told the step and the loss."""
         raise InputError(f"editor '{cls.name}' needs no training")
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -75,14 +75,10 @@ class Protocol(Settings, ABC):
         """Whether it makes several edits as one, which not every editor can."""
         return False
 
-    def identity(self, count: int) -> dict[str, Any]:
-        """All that determines what is made of the cases of a piece, as JSON."""
-        return {"name": self.name, "version": self.version, "count": count, **self.settings}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Its settings as JSON, without the list of numbers, of which a piece has one."""
-        return self.model_dump(mode="json", exclude={self.numbers} if self.numbers else None)
+    def identity(self) -> dict[str, Any]:
+        """All that determines what becomes of the cases of a piece, as JSON, but for its number of edits."""
+        settings = self.model_dump(mode="json", exclude={self.numbers} if self.numbers else None)
+        return {"name": self.name, "version": self.version, **settings}
 
     def how(self, count: int) -> str:
         """How `count` edits were made, behind "ft on gpt-j ..."; empty where it goes without saying."""
@@ -93,8 +89,8 @@ class Protocol(Settings, ABC):
         return None
 
     @abstractmethod
-    def pieces(self, cases: int, size: Callable[[int], int]) -> Iterator[Piece | Segment]:
-        """How so many cases are cut into tasks: about `size(count)` cases in each, whose edits are `count` on a model.
+    def pieces(self, cases: int, chunk: int) -> Iterator[Piece | Segment]:
+        """How so many cases are cut into tasks: about `chunk` cases in each, whose edits are `count` on a model.
 
         A piece behind segments is scored on the model as they left it.
         """

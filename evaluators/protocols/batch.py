@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
 from pydantic import PositiveInt, model_validator
@@ -48,10 +48,10 @@ class BatchProtocol(Protocol):
                  for size in self.counts if cases % size]
         return "; ".join(short) or None
 
-    def pieces(self, cases: int, size: Callable[[int], int]) -> Iterator[Piece]:
-        """As many whole batches in a task as its size holds, but at least one."""
+    def pieces(self, cases: int, chunk: int) -> Iterator[Piece]:
+        """As many whole batches in a task as a chunk holds, but at least one."""
         for count in self.counts:
-            yield from cut(0, cases // count * count, max(1, size(count) // count) * count, count)
+            yield from cut(0, cases // count * count, max(1, chunk // count) * count, count)
 
     def unit(self, count: int) -> int:
         return count

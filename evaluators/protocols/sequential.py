@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
@@ -44,11 +44,11 @@ class SequentialProtocol(Protocol):
     def how(self, count: int) -> str:
         return f" after {count} edits"
 
-    def pieces(self, cases: int, size: Callable[[int], int]) -> Iterator[Piece | Segment]:
+    def pieces(self, cases: int, chunk: int) -> Iterator[Piece | Segment]:
         """Segments between lengths, and at each length the scores of all edits so far."""
         for start, end in pairwise([0, *self.counts]):
             yield Segment(start, end)
-            yield from cut(0, end, size(end), end)
+            yield from cut(0, end, chunk, end)
 
     def extend(self, editor: Editor, cases: Sequence[Case], stream: Stream) -> Stream:
         from evaluators.protocols.stream import extend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evaluators.cases import Case
@@ -24,8 +24,8 @@ class SingleProtocol(Protocol):
     def how(self, count: int) -> str:
         return ""
 
-    def pieces(self, cases: int, size: Callable[[int], int]) -> Iterator[Piece]:
-        return cut(0, cases, size(1), 1)
+    def pieces(self, cases: int, chunk: int) -> Iterator[Piece]:
+        return cut(0, cases, chunk, 1)
 
     def run(self, editor: Editor, cases: Sequence[Case], baseline: Sequence[Observation], count: int = 1,
             measures: Measures = NOTHING_MORE) -> ProtocolResult:

@@ -28,7 +28,7 @@ def test_presets_follow_the_models_shape():
 
 
 @pytest.mark.parametrize(("overrides", "complaint"), [
-    ({"layr": 3}, "unknown field of editor 'rome' 'layr'. Did you mean 'layer'"),
+    ({"layr": 3}, "unknown field 'layr'. Did you mean 'layer'"),
     ({"steps": 0}, "steps: .* greater than 0"),
     ({"key": "both"}, "key: .*'consistent' or 'original'"),
     ({"layer": "five"}, "layer: .*'five'"),

@@ -144,8 +144,8 @@ def test_train_can_be_taken_up_again(invoke, write_campaign, tmp_path, drilled, 
     found = []
 
     def interrupted(*arguments, checkpoint, **options):
-        found.append(checkpoint.exists())
-        checkpoint.write_bytes(b"half way")
+        found.append(checkpoint.path.exists())
+        checkpoint.path.write_bytes(b"half way")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(drilled, "train", interrupted)

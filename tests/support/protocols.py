@@ -29,7 +29,7 @@ def sequential(editor: Editor, cases: Sequence[Case], baseline: Sequence[Observa
                step: int = 1, measures: Measures = NOTHING_MORE) -> Iterator[tuple[int, ProtocolResult]]:
     """One stream over the cases; at each length, from the shortest, all edits so far are scored."""
     protocol, stream = SequentialProtocol(lengths=tuple(lengths), step=step), Stream()
-    for piece in protocol.pieces(len(cases), lambda count: len(cases)):
+    for piece in protocol.pieces(len(cases), len(cases)):
         if isinstance(piece, Segment):
             stream = protocol.extend(editor, cases[piece.start:piece.stop], stream)
         else:

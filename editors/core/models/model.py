@@ -6,17 +6,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from editors.core.errors import CaseError, InputError
 from editors.core.models.architectures import Layout, Stack, architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding
 from editors.core.models.weights import Weights
 from editors.core.requests import EditRequest
+
+if TYPE_CHECKING:  # half of the time that a command takes to start, for none of its names is used before a model is
+    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
 
@@ -195,6 +197,8 @@ class LanguageModel:
 
     def states_and_cache(self, batch: Batch) -> tuple[Tensor, KeysValues]:
         """`states`, and every block's attention keys and values."""
+        from transformers import DynamicCache
+
         cache = DynamicCache()
         states = self._run(self._backbone, batch, cache, input_ids=batch.input_ids)
         layers: list[Any] = cache.layers
@@ -234,6 +238,8 @@ class LanguageModel:
 
         `past` are the cached keys and values of the tokens before a `Batch.suffix`.
         """
+        from transformers import DynamicCache
+
         cache = DynamicCache() if past is not None else None
         for layer, (keys, values) in enumerate(past or ()):
             assert cache is not None

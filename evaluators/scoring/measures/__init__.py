@@ -96,6 +96,11 @@ class Measures:
         """The metrics that a case may have a value of, by name."""
         return METRICS | {metric.name: metric for measure in self for metric in measure.metrics}
 
+    @cached_property
+    def versions(self) -> dict[str, int]:
+        """The version of every metric that a case may have a value of."""
+        return {name: metric.version for name, metric in self.metrics.items()}
+
     # --- at work
 
     @cached_property

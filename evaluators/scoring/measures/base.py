@@ -38,7 +38,7 @@ class Measure(Settings, ABC):
 
     def identity(self) -> dict[str, Any]:
         """All that determines the values, as JSON."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        return {"version": self.version, **self.model_dump(mode="json", exclude_defaults=True)}
 
     # --- before anything runs
 

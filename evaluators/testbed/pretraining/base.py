@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from editors.core.errors import InputError
-from editors.core.methods.checkpoints import load_checkpoint, read_progress, save_checkpoint
+from editors.core.methods.checkpoints import Checkpoint
 from evaluators.testbed.world import World
 
 
@@ -108,19 +108,19 @@ class Pretraining(ABC, Generic[C, M]):
         return float(loss.detach())
 
     @property
-    def _checkpoint(self) -> Path:
-        return self.directory / "checkpoint.safetensors"
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.directory / "checkpoint.safetensors")
 
     def save_checkpoint(self) -> None:
-        save_checkpoint(self._checkpoint, dict(self.model.named_parameters()), self.optimizer,
-                        {"step": self.step, "config": self.config.fingerprint})
+        self._checkpoint.save(dict(self.model.named_parameters()), self.optimizer,
+                              {"step": self.step, "config": self.config.fingerprint})
 
     def resume(self) -> bool:
         """Continues from the checkpoint if there is one.
 
         Raises `InputError` for a checkpoint of another configuration, and for a folder with a finished model.
         """
-        if not self._checkpoint.exists():
+        if not self._checkpoint.path.exists():
             if (self.directory / "model.safetensors").exists():
                 raise InputError(f"'{self.directory}' holds a finished model; name another --out")
             try:
@@ -128,10 +128,11 @@ class Pretraining(ABC, Generic[C, M]):
             except OSError as error:
                 raise InputError(f"cannot write to '{self.directory}': {error.strerror}") from error
             return False
-        header = read_progress(self._checkpoint)
+        header = self._checkpoint.header()
         if header["config"] != self.config.fingerprint:
-            raise InputError(f"{self._checkpoint} belongs to another configuration; remove it or name another --out")
-        weights = load_checkpoint(self._checkpoint, self.optimizer)
+            raise InputError(f"{self._checkpoint.path} belongs to another configuration; remove it or name "
+                             "another --out")
+        weights = self._checkpoint.load(self.optimizer)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(weights[name])
@@ -157,5 +158,5 @@ class Pretraining(ABC, Generic[C, M]):
         for file in partial.iterdir():
             file.replace(self.directory / file.name)
         partial.rmdir()
-        self._checkpoint.unlink(missing_ok=True)
+        self._checkpoint.remove()
         nn.Module.float(self.model)  # fp16-rounded, as it will be loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from textwrap import dedent
 
 import pytest
@@ -33,8 +34,13 @@ def test_names_stand_for_mappings_and_the_rest_has_defaults(load):
     assert (campaign.models[0].dtype, campaign.datasets[0].split) == ("float32", "eval")
     assert [editor.title for editor in campaign.editors] == ["identity", "ft"]
     assert [protocol.name for protocol in campaign.protocols] == ["single"]
-    assert (campaign.chunk, campaign.seeds, campaign.orders) == (None, (0,), (0,))
+    assert (campaign.chunk, campaign.seeds, campaign.orders) == (25, (0,), (0,))
     assert (campaign.statistics.tokens, campaign.workers.cpus, campaign.workers.count) == (100_000, 1, None)
+
+
+def test_retries_that_are_not_given_have_their_defaults(load):
+    retries = load(GOOD + "retries: {max_task_errors: 1, no_worker_timeout: .inf}\n").retries
+    assert (retries.max_task_errors, retries.max_worker_losses, retries.no_worker_timeout) == (1, 5, math.inf)
 
 
 def test_a_label_lets_an_editor_run_twice(load):
@@ -95,6 +101,11 @@ def test_paths_may_be_relative_to_the_file(load, tmp_path):
     (("chunk: 25", "workers: {cpus: 0}"), 5, ["workers.cpus", "got 0"]),
     (("chunk: 25", "workers: {gpus: .inf}"), 5, ["workers.gpus", "finite"]),
     (("chunk: 25", "seeds: [99999999999999999999]"), 5, ["seeds", "less than"]),
+    (("chunk: 25", "retries: {max_task_error: 1}"), 5, ["retries.max_task_error", "mean 'max_task_errors'?"]),
+    (("chunk: 25", "retries:\n  max_task_errors: 1\n  max_node_losses: 0"), 7,
+     ["retries.max_node_losses", "greater than 0", "got 0"]),
+    (("chunk: 25", "retries: {no_worker_timeout: .nan}"), 5, ["retries.no_worker_timeout", "got nan"]),
+    (("chunk: 25", "retries: 3"), 5, ["retries", "expected a mapping, got 3"]),
     (("name: study", "name: {{ x }}"), 1, ["a field's name must be a word"]),
     (("chunk: 25", "statistics:\n  token: 5"), 6, ["statistics.token", "Did you mean 'tokens'?"]),
     (("chunk: 25", "chunk: [1"), 6, ["not valid YAML"]),

@@ -9,6 +9,7 @@ from torch import nn
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.methods import training
+from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.training import Trainee, TrainingConfig, fit, hold_out
 from editors.core.requests import EditRequest
 
@@ -135,9 +136,9 @@ def test_a_run_cut_short_goes_on_where_it_was(tmp_path, monkeypatch, decay):
 
     path = tmp_path / "run.safetensors"
     with pytest.raises(Cut):
-        fit(Line(), EXAMPLES, config, seed=0, checkpoint=path, on_step=cut)
+        fit(Line(), EXAMPLES, config, seed=0, checkpoint=Checkpoint(path), on_step=cut)
     second = Line()
-    report = fit(second, EXAMPLES, config, seed=0, checkpoint=path)
+    report = fit(second, EXAMPLES, config, seed=0, checkpoint=Checkpoint(path))
     assert len(second.batches) == 17 and report["step"] == 30
     assert torch.equal(second.module.weight, whole.module.weight)
     assert not list(tmp_path.iterdir())
@@ -149,11 +150,25 @@ def test_a_checkpoint_that_does_not_fit_is_left_aside(tmp_path, monkeypatch, har
     path = tmp_path / "run.safetensors"
     seed = int(harm == "another run")
     with pytest.raises(ZeroDivisionError):
-        fit(Line(), EXAMPLES, CONFIG, seed=seed, checkpoint=path, on_step=lambda step, loss: 1 / (5 - step))
+        fit(Line(), EXAMPLES, CONFIG, seed=seed, checkpoint=Checkpoint(path), on_step=lambda step, loss: 1 / (5 - step))
     if harm == "damaged":
         path.write_bytes(path.read_bytes()[:50])
     trainee = Line()
     if harm == "another model":
         trainee.name = "a line for another model"
-    fit(trainee, EXAMPLES, CONFIG, seed=0, checkpoint=path)
+    fit(trainee, EXAMPLES, CONFIG, seed=0, checkpoint=Checkpoint(path))
     assert len(trainee.batches) == 30
+
+
+def test_who_keeps_the_checkpoint_elsewhere_is_told_of_every_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    path, copies = tmp_path / "run.safetensors", []
+    checkpoint = Checkpoint(path, lambda: copies.append(path.read_bytes() if path.exists() else None))
+    fit(Line(), EXAMPLES, CONFIG, seed=0, checkpoint=checkpoint)
+    assert len(copies) == 31 and copies.index(None) == 30  # after every step, and when it was removed
+    checkpoint.remove()
+    assert len(copies) == 31  # there was nothing to remove
+    path.write_bytes(copies[9])
+    second = Line()
+    fit(second, EXAMPLES, CONFIG, seed=0, checkpoint=Checkpoint(path))
+    assert len(second.batches) == 20  # a copy is as good as the file
