@@ -21,7 +21,7 @@ from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Route
 from editors.core.requests import EditRequest
 from editors.serac import SERAC, SeracConfig, _learned, _Trainee, restore
-from evaluators.testbed.corpus import train_tokenizer
+from evaluators.testbed.pretraining.corpus import train_tokenizer
 from evaluators.testbed.world import build_world
 
 QUICK = {"steps": 6, "batch_size": 4, "accumulate": 1, "learning_rate": 1e-3, "validate_every": 3,
