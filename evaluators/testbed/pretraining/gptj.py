@@ -18,8 +18,8 @@ import torch
 from torch.nn import functional
 from transformers import GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerFast
 
-from evaluators.testbed.corpus import Corpus, CorpusConfig, PackedBatch, SentenceMaker, train_tokenizer
 from evaluators.testbed.pretraining.base import Pretraining, PretrainingConfig
+from evaluators.testbed.pretraining.corpus import Corpus, CorpusConfig, PackedBatch, SentenceMaker, train_tokenizer
 from evaluators.testbed.world import build_world
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from evaluators.testbed.corpus import END, Exchange, Quiz, SentenceMaker, train_tokenizer
 from evaluators.testbed.pretraining.base import Pretraining, PretrainingConfig
+from evaluators.testbed.pretraining.corpus import END, Exchange, Quiz, SentenceMaker, train_tokenizer
 from evaluators.testbed.world import build_world
 
 IGNORED = -100
