@@ -15,11 +15,12 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
 from editors.core.errors import CaseError, InputError
 from editors.core.examples import Example, Question
+from editors.core.methods.sides import build
 from editors.core.models.batches import BlockRef
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Route
 from editors.core.requests import EditRequest
-from editors.serac import SERAC, SeracConfig, _learned, _Trainee, build, restore
+from editors.serac import SERAC, SeracConfig, _learned, _Trainee, restore
 from evaluators.testbed.pretraining.corpus import train_tokenizer
 from evaluators.testbed.world import build_world
 
