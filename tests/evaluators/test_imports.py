@@ -40,7 +40,7 @@ def test_imports_between_rooms_run_one_way():
     "load_dataset(DatasetSpec(name='testbed-cloze', limit=9))",
     "from evaluators.datasets import read_corpus; next(read_corpus('testbed'))",
     "import evaluators.report.tables, evaluators.report.compare", "import evaluators.portability.review",
-    "import evaluators.audit"])
+    "import evaluators.audit", "import evaluators.harness"])
 def test_nothing_heavy_is_imported(program):
     check = f"{program}\nimport sys; print([name for name in {HEAVY} if name in sys.modules])"
     root = str(Path(evaluators.__file__).parents[1])

@@ -105,13 +105,22 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class CorpusConfig:
+    """What the training text of a decoder holds. All values are ours."""
+
     rows: int = 22
+    """Rows of a batch."""
     length: int = 96
+    """Tokens of a row."""
     chain_share: float = 0.4
+    """Share of two-hop sentences, once there are any."""
     filler_share: float = 0.04
+    """Share of sentences about nothing."""
     bridge_weight: int = 3
+    """How often each fact that chains pass through comes up, for once that each other one does."""
     context_loss: float = 0.1
+    """Weight in the loss of tokens that belong to no answer; those of answers have 1."""
     document_share: float = 0.1
+    """How probable it is that the next sentence starts a document of its own."""
 
 
 class Corpus:
