@@ -33,7 +33,7 @@ def audit(
         from evaluators.audit import audit as look_at
         from evaluators.audit import subjects
         from evaluators.datasets import load_dataset, stream_cases
-        from evaluators.portability.files import write_json
+        from evaluators.files import write_json
 
         dataset = load_dataset(_spec(data, format, target))
         known = subjects(stream_cases(_spec(train, format, target, name="train"))) if train else frozenset()

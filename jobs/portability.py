@@ -54,9 +54,9 @@ def build(
     Ends with 1 where requests got no answer: the same command asks for those alone.
     """
     with exit_codes():
+        from evaluators.files import make_folder
         from evaluators.portability.building import sort_answers, with_ranks, write_build
         from evaluators.portability.endpoint import Asking
-        from evaluators.portability.files import make_folder
         from evaluators.portability.journal import Journal
         from evaluators.portability.records import read_source
 
