@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from editors.core.errors import EditFleetError
 from evaluators.cases import Skipped
 
 ROW_SCHEMA = pa.schema([("editor", pa.string()), ("model", pa.string()), ("dataset", pa.string()),
@@ -27,17 +26,6 @@ class ResultKey(NamedTuple):
 
     output: Output
     id: str
-
-
-class Damaged(EditFleetError):
-    """The result of the task `key` is missing or damaged; made again, all is well."""
-
-    def __init__(self, key: ResultKey, reason: str) -> None:
-        super().__init__(key, reason)
-        self.key, self.reason = key, reason
-
-    def __str__(self) -> str:
-        return f"{self.key.output}/{self.key.id} cannot be used: {self.reason}"
 
 
 class _Record(BaseModel):
