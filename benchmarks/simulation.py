@@ -15,10 +15,9 @@ import random
 import resource
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,8 +26,8 @@ from typing import Annotated, Any
 import typer
 
 from cluster.driver import Progress, run_campaign
-from cluster.scheduler.events import TaskCancelled, TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
-from cluster.scheduler.state import Limits
+from cluster.scheduler.events import TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
+from cluster.scheduler.state import RetryPolicy
 from cluster.store.store import CampaignRecord, ResultKey, Store, TaskRecord
 
 MODELS = ("gpt-j", "t5-xl")
@@ -47,7 +46,7 @@ class SimulatedTask:
     needs: tuple[str, ...]
     seconds: float
     edits: int = 25
-    absorbs: tuple[str, ...] = ()
+    temporary: bool = False
 
     @property
     def key(self) -> ResultKey:
@@ -65,7 +64,8 @@ class SimulatedTask:
         return TaskNode(self.id, self.model, self.needs, self.cost, limit=3600.0)
 
     def record(self) -> TaskRecord:
-        return TaskRecord(id=self.id, kind="score", output="rows", title=self.title, edits=self.edits)
+        return TaskRecord(id=self.id, kind="score", output="rows", title=self.title, edits=self.edits,
+                          needs=self.needs)
 
 
 def campaign(number: int, seed: int) -> list[SimulatedTask]:
@@ -87,7 +87,6 @@ class SimulatedWorker:
     up_at: float | None = None
     free_at: float = 0.0
     model: str | None = None
-    queue: deque[tuple[str, float]] = field(default_factory=deque)  # tasks, and when each is done
 
 
 class SimulatedPool:
@@ -121,21 +120,10 @@ class SimulatedPool:
 
     def assign(self, worker: int, task: Any, parts: int) -> None:
         at = self._workers[worker]
-        begins = max(self.now + TRIP, at.free_at)
         takes = task.seconds + (LOADS_IN if at.model != task.model else 0.0)
-        at.model, at.free_at = task.model, begins + takes
+        at.model, at.free_at = task.model, self.now + TRIP + takes
         self.busy_seconds += takes
-        at.queue.append((task.id, at.free_at))
         self._at(at.free_at + TRIP, worker, "done", task.id)
-
-    def recall(self, worker: int, task: str) -> None:
-        """A worker that has only this task behind the one it is at gives it back."""
-        at = self._workers[worker]
-        if len(at.queue) > 1 and at.queue[-1][0] == task:
-            _, ends = at.queue.pop()
-            self.busy_seconds -= ends - at.queue[-1][1]
-            at.free_at = at.queue[-1][1]
-            self._at(self.now + 2 * TRIP, worker, "cancelled", task)
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
         until = self.now + seconds
@@ -158,11 +146,6 @@ class SimulatedPool:
                 self.deaths += 1
                 self._leave(worker)
                 return WorkerLost(worker, "its node was taken away")
-            case "cancelled":
-                return TaskCancelled(worker, task)
-        if not at.queue or at.queue[0][0] != task:
-            return None  # it was recalled
-        at.queue.popleft()
         return TaskDone(worker, task)
 
     def close(self) -> None:
@@ -175,7 +158,7 @@ class SimulatedPlan:
 
     def __init__(self, tasks: list[SimulatedTask]) -> None:
         self.tasks = {task.id: task for task in tasks}
-        self.campaign = SimpleNamespace(name="simulation")
+        self.campaign = SimpleNamespace(name="simulation", retries=RetryPolicy())
 
     def record(self, started: Any) -> CampaignRecord:
         return CampaignRecord(name="simulation", digest="simulation", started=started, datasets=(),
@@ -205,7 +188,7 @@ def simulate(workers: int, tasks: int, deaths_per_hour: float, seed: int) -> dic
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "store")
         began, cpu = time.perf_counter(), time.process_time()
-        outcome = run_campaign(plan, store, connect, watch, limits=Limits(), clock=lambda: pool.now)  # type: ignore[arg-type]
+        outcome = run_campaign(plan, store, connect, watch, clock=lambda: pool.now)  # type: ignore[arg-type]
         cpu, wall = time.process_time() - cpu, time.perf_counter() - began
     if outcome.done + outcome.failed != tasks:
         raise RuntimeError(f"{tasks - outcome.done - outcome.failed} tasks were lost")

@@ -15,11 +15,12 @@ from cluster.plan.planner import Plan
 from cluster.plan.tasks import Task
 from cluster.scheduler.events import (
     Assign,
+    Discard,
     Event,
     GiveUp,
     Instruction,
     OutOfMemory,
-    Recall,
+    Reopen,
     ResultDamaged,
     Retire,
     Room,
@@ -30,10 +31,10 @@ from cluster.scheduler.events import (
     WorkerEvent,
     WorkerLost,
 )
-from cluster.scheduler.graph import Status
-from cluster.scheduler.state import CampaignState, Limits
+from cluster.scheduler.graph import cull
+from cluster.scheduler.state import CampaignState
 from cluster.store.lease import Lease
-from cluster.store.records import last_line, with_absorbed
+from cluster.store.records import last_line
 from cluster.store.store import Failure, Store
 
 PULSE = 1.0  # seconds between looks at the clock and the cluster
@@ -56,10 +57,7 @@ class Pool(Protocol):
         """Ends a worker, whatever it is doing; nothing more is heard of it."""
 
     def assign(self, worker: int, task: Task, parts: int) -> None:
-        """Begins a task on a worker that is up, or puts it in its queue."""
-
-    def recall(self, worker: int, task: str) -> None:
-        """Takes a task out of a worker's queue, unless it has begun."""
+        """Begins a task on a worker that is up and at none."""
 
     def wait(self, seconds: float) -> Iterable[WorkerEvent]:
         """What has happened; blocks until something has, but not for longer than this."""
@@ -87,38 +85,33 @@ class Progress:
 
 def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContextManager[Pool]],
                  watch: Callable[[Progress], None] = lambda progress: None, *,
-                 limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> Progress:
+                 clock: Callable[[], float] = time.monotonic) -> Progress:
     """Does whatever of the plan is not in the store yet; `connect` is called only if anything is missing.
 
-    Tasks set aside leave a failure in the store. Interrupted at any point, calling it again goes on from there. Raises
-    `InputError` where another driver is at work on the store, `StoreError` where the store cannot be used any more.
+    Tasks that are given up leave a failure in the store. Interrupted at any point, calling it again goes on from there.
+    Raises `InputError` where another driver is at work on the store, `StoreError` where the store cannot be used any
+    more.
     """
     tasks = plan.tasks.values()
     progress = Progress(len(tasks), sum(task.edits for task in tasks), sum(task.cost for task in tasks))
     with store.lease(plan.campaign.name) as lease:
-        record = plan.record(datetime.now(UTC))
-        store.write_campaign(record)
+        store.write_campaign(plan.record(datetime.now(UTC)))
         there = store.done(task.key for task in tasks)
-        remove_absorbed(store, plan, there, there)  # a driver may have died before it did
-        done = with_absorbed(there, record.tasks)
-        store.clear_failures(done)
-        for task in done:
-            progress = progress.with_done(plan.tasks[task])
-        log_event("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=len(done), store=store.root)
-        if len(done) < len(tasks):
+        to_do, leftover = cull(tasks, there)
+        for each in leftover:  # of a driver that died before it removed them
+            store.remove(plan.tasks[each].key)
+        settled = [task for task in tasks if task.id not in to_do]
+        store.clear_failures(task.id for task in settled)
+        for task in settled:
+            progress = progress.with_done(task)
+        log_event("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, store=store.root)
+        if to_do:
             with connect() as pool:
-                state = CampaignState([task.node(pool.on_gpu) for task in tasks], workers=pool.room, done=done,
-                                      limits=limits or Limits())
+                state = CampaignState([task.node(pool.on_gpu) for task in tasks], workers=pool.room,
+                                      there=there - leftover, retries=plan.campaign.retries)
                 progress = _Run(plan, store, lease, pool, state, progress, watch, clock, store.failed()).go()
     log_event("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)
     return progress
-
-
-def remove_absorbed(store: Store, plan: Plan, done: Iterable[str], there: Collection[str] | None = None) -> None:
-    """Removes the results that those of these tasks hold in themselves, or those of them that are `there`."""
-    for absorbed in (each for task in done for each in plan.tasks[task].absorbs):
-        if there is None or absorbed in there:
-            store.remove(plan.tasks[absorbed].key)
 
 
 @dataclass
@@ -163,9 +156,9 @@ class _Run:
 
     def _report(self) -> dict[str, Any]:
         """What `editfleet status` tells of a campaign that is being run."""
-        at_work = {number: worker.tasks[0] for number, worker in self.state.workers.members.items() if worker.tasks}
+        at_work = {number: worker.task for number, worker in self.state.workers.states.items() if worker.task}
         return {"tasks": self.progress.tasks, "done": self.progress.done, "failed": self.progress.failed,
-                "workers": self.state.workers.up, "starting": len(self.state.workers.members) - self.state.workers.up,
+                "workers": self.state.workers.up, "starting": len(self.state.workers.states) - self.state.workers.up,
                 "at": {str(number): self._title(task) for number, task in at_work.items()}}
 
     def _happened(self, event: Event) -> None:
@@ -175,23 +168,15 @@ class _Run:
                 if task in self.failed_before:
                     self.store.clear_failure(task)
                 self.progress = self.progress.with_done(self.plan.tasks[task])
-                remove_absorbed(self.store, self.plan, [task])
             case TaskFailed(worker, task, error):
                 self._trouble("task-failed", worker, task, error)
             case OutOfMemory(worker, task, error):
                 self._trouble("out-of-memory", worker, task, error)
             case ResultDamaged(worker, task, damaged, error):
                 self._trouble("result-damaged", worker, task, error, damaged)
-                self._put_away(damaged)
             case WorkerLost(worker, reason):
                 self._trouble("worker-lost", worker, None, reason)
         self._carry_out(self.state.handle(event))
-
-    def _put_away(self, damaged: str) -> None:
-        if self.state.graph.status.get(damaged) is Status.DONE:  # else it is being made anew already
-            self.store.quarantine(self.plan.tasks[damaged].key)
-            for lost in self.state.lost_with(damaged):
-                self.progress = self.progress.with_done(self.plan.tasks[lost], -1)
 
     def _trouble(self, event: str, worker: int, task: str | None, reason: str, damaged: str | None = None) -> None:
         self._in_doubt = True
@@ -211,17 +196,18 @@ class _Run:
                     log_event("task-start", task=task, worker=worker, parts=parts if parts > 1 else None,
                          title=self._title(task))
                     self.pool.assign(worker, self.plan.tasks[task], parts)
-                case Recall(worker, task):
-                    log_event("task-recall", task=task, worker=worker)
-                    self.pool.recall(worker, task)
+                case Discard(task):
+                    self.store.remove(self.plan.tasks[task].key)
+                case Reopen(task):
+                    log_event("task-reopened", task=task, title=self._title(task))
+                    self.store.quarantine(self.plan.tasks[task].key)
+                    self.progress = self.progress.with_done(self.plan.tasks[task], -1)
                 case GiveUp(task, reason):
-                    self._set_aside(task, reason)
-
-    def _set_aside(self, task: str, reason: str) -> None:
-        failure = Failure(task=task, title=self._title(task), reason=reason)
-        log_event("task-set-aside", level=logging.ERROR, task=task, reason=failure.summary, title=failure.title)
-        self.store.write_failure(failure)
-        self.progress = self.progress.with_failed()
+                    failure = Failure(task=task, title=self._title(task), reason=reason)
+                    log_event("task-given-up", level=logging.ERROR, task=task, reason=failure.summary,
+                              title=failure.title)
+                    self.store.write_failure(failure)
+                    self.progress = self.progress.with_failed()
 
     def _title(self, task: str) -> str:
         return self.plan.tasks[task].title

@@ -37,12 +37,12 @@ EDITORS = {
 }
 
 
-def get_editor(name: str) -> type[Editor]:
+def get_editor(name: str) -> type[Editor[Any]]:
     """The editor class registered under `name`. Raises `InputError` with the nearest name for an unknown one."""
     if name not in EDITORS:
         raise unknown("editor", name, EDITORS)
     module, attribute = EDITORS[name].split(":")
-    editor: type[Editor] = getattr(importlib.import_module(module), attribute)
+    editor: type[Editor[Any]] = getattr(importlib.import_module(module), attribute)
     return editor
 
 
@@ -75,7 +75,7 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
         if field not in schema.model_fields:
             raise unknown(f"field of editor '{name}'", field, schema.model_fields)
     try:
-        config = schema.model_validate({**preset(name, model_config), **(overrides or {})})
+        config: EditorConfig = schema.model_validate({**preset(name, model_config), **(overrides or {})})
     except ValidationError as error:
         raise InputError(f"configuration of editor '{name}': {'; '.join(map(_explain, error.errors()))}") from None
     for layer in config.edited_layers:

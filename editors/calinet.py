@@ -10,12 +10,14 @@ from typing import Literal
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import nn
-from transformers.optimization import Adafactor
 
 from editors.core.methods.tuning import Delta, Tuner, TuningConfig
+from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
+
+TAIL = 12  # tokens that take as long as an edit's prompt and answer, forth and back through all blocks
 
 
 class CaliNetConfig(TuningConfig):
@@ -59,13 +61,17 @@ class _Slots(Delta):
                            for path, slots in self.layers.items()))
 
 
-class CaliNET(Tuner):
+class CaliNET(Tuner[CaliNetConfig]):
     """Trains the slots of many edits side by side, or those of one joint edit on all its facts."""
 
     name = "calinet"
     version = 1
     Config = CaliNetConfig
-    config: CaliNetConfig
+
+    @classmethod
+    def cost(cls, config: CaliNetConfig, shape: Shape) -> float:
+        run = (shape.depth - min(config.layers)) / shape.depth  # of the blocks, the edited ones and those above
+        return shape.flops(TAIL * config.steps * run)
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
         facts = "|".join(f"{request.prompt} {request.target}" for request in requests)
@@ -75,4 +81,6 @@ class CaliNET(Tuner):
     def new_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.config.optimizer == "adam":
             return super().new_optimizer(parameters)
+        from transformers.optimization import Adafactor
+
         return Adafactor(parameters, lr=self.config.lr, scale_parameter=False, relative_step=False)

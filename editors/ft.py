@@ -48,13 +48,12 @@ class _Weights(Delta):
                 parameter.clamp_(-self.limit, self.limit)
 
 
-class FineTuning(Tuner):
+class FineTuning(Tuner[FineTuningConfig]):
     """Trains a dense change of the down-projections with Adam. Independent edits train side by side."""
 
     name = "ft"
     version = 1
     Config = FineTuningConfig
-    config: FineTuningConfig
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
         return _Weights(self.model, self.config)

@@ -1,5 +1,5 @@
-"""KE: a recurrent network reads what is to change and gates the edit's gradient (De Cao et al. 2021; METHODS
-section 5)."""
+"""KE: a recurrent network reads what is to change and gates the edit's gradient (De Cao et al. 2021, section 4, as
+ported by Mitchell et al. 2022a)."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from editors.core.examples import Example
-from editors.core.methods.hypernetwork import (
-    Factors,
-    HyperConfig,
-    HyperEditor,
-    Hypernetwork,
-    HyperTrainee,
-    Matrix,
-    Update,
-    matrices,
-)
-from editors.core.models.batches import Encoded
+from editors.core.methods.hyper_editor import HyperEditor, HyperTrainee
+from editors.core.methods.hypernetwork import Factors, HyperConfig, Hypernetwork, Matrix, Update, matrices
+from editors.core.methods.writing import write
 from editors.core.models.model import LanguageModel
 from editors.core.requests import EditRequest
 
 
 class KEConfig(HyperConfig):
-    """The network reads `{old answer} >> {new answer} || {prompt}` (`condition: answers`) or prompt and new answer
-    (`prompt`, as the MEND authors' port does for GPT models). Widths are the LSTM's per direction, the condition's and
-    each conditioner's. `max_scale` bounds the update's size: the softmax gates over a matrix's rows are about one over
-    their number, so that wide matrices hardly change with the authors' 1."""
+    """The settings of practice, and of the network that reads what is to change."""
 
     condition: Literal["answers", "prompt"] = "answers"
+    """What the network reads: `answers` is "{old answer} >> {new answer} || {prompt}" (De Cao et al. 2021, section 4),
+    `prompt` is prompt and new answer (Mitchell et al. 2022a, published code, for GPT models)."""
+
     lstm_width: PositiveInt = 512
+    """Width of the LSTM, in each direction. Mitchell et al. 2022a, published code."""
+
     condition_width: PositiveInt = 768
+    """Width of the condition that the LSTM's states become. Mitchell et al. 2022a, published code."""
+
     hidden_width: PositiveInt = 512
+    """Width of the layer between the condition and each matrix's gates. Mitchell et al. 2022a, published code."""
+
     max_scale: PositiveFloat = 1.0
+    """Factor of the update, at most. The gates over a matrix's rows sum to 1, so that wide ones hardly change with the
+    published 1. De Cao et al. 2021; Yao et al. 2023, appendix A."""
 
 
 class KENetwork(Hypernetwork):
+    """One LSTM for all matrices, and for each a conditioner that makes its gates."""
+
     in_half = ("",)  # all
 
     def __init__(self, model: LanguageModel, edited: Sequence[Matrix], config: KEConfig) -> None:
@@ -58,14 +60,15 @@ class KENetwork(Hypernetwork):
             for matrix in edited)
 
     def forward(self, factors: Mapping[str, Factors], requests: Sequence[EditRequest]) -> dict[str, Update]:
-        """`dW = max_scale * sigmoid(eta) * (G * (p qᵀ) + p' q'ᵀ)`, where G is the gradient, p and p' are softmaxes
-        over the outputs and q and q' are over the inputs; never made whole, for `G * (p qᵀ)` has G's rank."""
+        """ΔW = max_scale sigmoid(η) [G ⊙ (softmax(p) qᵀ) + softmax(p') q'ᵀ] for the gradient G = Σ_t g_t x_tᵀ, p and p'
+        over the outputs and q and q' over the inputs. It is never made whole: G ⊙ (p qᵀ) = Σ_t (p ⊙ g_t)(q ⊙ x_t)ᵀ."""
         condition = self.read(requests)
         updates = {}
         for matrix, conditioner in zip(self.matrices, self.conditioners, strict=True):
             sizes = [matrix.inputs, matrix.outputs, matrix.inputs, matrix.outputs, 1]
             q, p, own_q, own_p, eta = conditioner(condition)[:, None].split(sizes, -1)
             x, grad, real = factors[matrix.path]
+            # max_scale sigmoid(η) Σ_t (softmax(p) ⊙ g_t)(q ⊙ x_t)ᵀ, a rank for every token, and softmax(p') q'ᵀ
             scale = self.config.max_scale * eta.sigmoid()
             updates[matrix.path] = Update(scale * torch.cat([p.softmax(-1) * grad, own_p.softmax(-1)], 1),
                                           torch.cat([q * x, own_q], 1),
@@ -73,7 +76,7 @@ class KENetwork(Hypernetwork):
         return updates
 
     def read(self, requests: Sequence[EditRequest]) -> Tensor:
-        """The condition [requests, condition width]."""
+        """The condition c = tanh(A h + a) [requests, condition width], h the LSTM's final state in both directions."""
         texts = [torch.tensor(self.tokens(request), device=self.model.device) for request in requests]
         lengths = torch.tensor([len(text) for text in texts])
         embedded = self.embedding(pad_sequence(texts, batch_first=True))
@@ -89,17 +92,15 @@ class KENetwork(Hypernetwork):
         return self.model.tokenise(f"{request.target_true} >> {request.target} || {request.prompt}")
 
 
-class KE(HyperEditor):
+class KE(HyperEditor[KEConfig]):
     """Gates the gradient row by row and column by column, and adds a rank of its own; a joint edit is the sum."""
 
     name = "ke"
     version = 1
     Config = KEConfig
-    config: KEConfig
 
     @classmethod
-    def build(cls, model: LanguageModel, config: HyperConfig) -> KENetwork:
-        assert isinstance(config, KEConfig)
+    def build(cls, model: LanguageModel, config: KEConfig) -> KENetwork:
         return KENetwork(model, matrices(model, config), config)
 
     @classmethod
@@ -111,27 +112,19 @@ class KE(HyperEditor):
             trainee.module.embedding.weight.data.copy_(table)
 
     @classmethod
-    def complete(cls, model: LanguageModel, config: HyperConfig,
+    def complete(cls, model: LanguageModel, config: KEConfig,
                  requests: Sequence[EditRequest]) -> list[EditRequest]:
-        assert isinstance(config, KEConfig)
         return with_answers(model, requests) if config.condition == "answers" else list(requests)
 
 
-@torch.no_grad()
 def with_answers(model: LanguageModel, requests: Sequence[EditRequest]) -> list[EditRequest]:
     """The requests, those without an old answer with the model's own: greedy, up to its end token and no longer than
     the new one."""
-    end = model.tokenizer.eos_token_id
     asked = [model.encode(request.prompt, request.target) for request in requests]
-    answers: list[tuple[int, ...]] = [() for _ in requests]
-    while growing := [number for number, request in enumerate(requests)
-                      if request.target_true is None and len(answers[number]) < len(asked[number].target)
-                      and end not in answers[number]]:
-        rows = [Encoded(asked[number].prompt, (*answers[number], 0)) for number in growing]
-        last = torch.tensor([len(row.target) for row in rows], device=model.device).cumsum(0) - 1
-        chosen = model.own_target_logits(model.collate(rows))[last].argmax(-1)
-        for number, token in zip(growing, chosen.tolist(), strict=True):
-            answers[number] += (token,)
+    lengths = [len(row.target) if request.target_true is None else 0
+               for request, row in zip(requests, asked, strict=True)]
+    answers = write(model, [row.prompt for row in asked], lengths, lambda logits: logits.argmax(-1),
+                    end=model.tokenizer.eos_token_id)
     return [request if request.target_true is not None else
             replace(request, target_true=str(model.tokenizer.decode(list(answer), skip_special_tokens=True)).strip())
             for request, answer in zip(requests, answers, strict=True)]

@@ -1,45 +1,57 @@
-"""KN: find the neurons that hold a fact and rewrite what they write (Dai et al. 2022; METHODS section 7)."""
+"""KN: find the neurons that hold a fact and rewrite what they write (Dai et al. 2022, sections 3 and 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
-from transformers.activations import ACT2FN
 
 from editors.core.editor import Editor, EditorConfig
-from editors.core.models.batches import Batch, BlockRef, Encoded
+from editors.core.models.architectures import Shape
+from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
-from editors.core.patches.patch import LowRank, Patch
+from editors.core.patches.patch import LowRank, Patch, activation_function
 from editors.core.requests import EditRequest
+
+ATTRIBUTED = 3  # tokens that take as long as an answer's, forth and back through half of the blocks
 
 
 class KnowledgeNeuronsConfig(EditorConfig):
-    """`threshold` keeps the neurons above that share of the highest score; `batch_tokens` bounds one pass (memory).
-
-    `mode` `fixed` scores what enters the down-projection, reads each old token where it is predicted and removes the
-    embeddings of the whole old answer. `reference` repeats the ROME authors' and EasyEdit's port: it scores what
-    leaves the up-projection (not in a gated FFN, for which they have no code), takes answers without a leading space,
-    removes the embedding of the most likely next token alone, and reads all old tokens at the prompt's last position;
-    on a T5, whose decoder then reads the answer unshifted, at their own.
-
-    `embedding` says whose rows are added: `input`, as the published code has it, or `output`, the head's. In the BERT
-    that the method was made for, and T5 v1.0, they are one matrix; in GPT-J and T5 v1.1 they are two, and a token's
-    input row need not raise its own logit.
-    """
+    """How neurons are found, and what is written into them."""
 
     mode: Literal["fixed", "reference"] = "fixed"
+    """`fixed` scores what enters the down-projection, reads each old token where it is predicted and removes the
+    embeddings of the whole old answer. `reference` repeats the ROME authors' and EasyEdit's ports: it scores what
+    leaves the up-projection (not in a gated FFN, for which they have no code), takes answers without a leading space,
+    removes the embedding of the most likely next token alone, and reads all old tokens at the prompt's last position;
+    on a T5, whose decoder then reads the answer unshifted, at their own. Ours."""
+
     steps: PositiveInt = Field(20, ge=2)
+    """Points on the way from no activation to the model's own at which the gradient is taken. Dai et al. 2022, section
+    3."""
+
     threshold: float = Field(0.2, ge=0, lt=1)
+    """Neurons with more than this share of the highest score are taken. Dai et al. 2022; Meng et al. 2022, published
+    configuration for GPT."""
+
     old_scale: float = -2.0
+    """Factor of the old answer's embeddings in what is added. Meng et al. 2022, published code."""
+
     new_scale: float = 1.0
+    """Factor of the new answer's embeddings in what is added. Meng et al. 2022, published code."""
+
     embedding: Literal["input", "output"] = "input"
+    """Whose rows are added: `input`, as in the published code, or `output`, the head's. In the BERT that the method was
+    made for, and T5 v1.0, they are one matrix; in GPT-J and T5 v1.1 they are two, and a token's input row need not
+    raise its own logit. `output` is ours."""
+
     batch_tokens: PositiveInt = 8192
+    """Tokens of one pass, which bound its memory; results do not depend on it. Ours."""
 
 
 @dataclass(frozen=True)
@@ -51,38 +63,28 @@ class Fact:
     added: tuple[int, ...]
 
 
-class KnowledgeNeurons(Editor):
+class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
     """Adds `old_scale * emb(old) + new_scale * emb(new)` to what every located neuron writes."""
 
     name = "kn"
     version = 1
     Config = KnowledgeNeuronsConfig
-    config: KnowledgeNeuronsConfig
+
+    @classmethod
+    def cost(cls, config: KnowledgeNeuronsConfig, shape: Shape) -> float:
+        return shape.flops(ATTRIBUTED * config.steps * shape.depth)
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
+        rows = [self.model.encode(request.prompt, request.target_true or "") for request in requests]
+        # A decoder-only model's old tokens are each a row of their own, behind the cached prompt.
+        sizes = [(1 if self.model.has_encoder else max(len(row.target), 1)) * (len(row.prompt) + len(row.target))
+                 * self.config.steps for row in rows]
         patches: dict[int, Patch] = {}
-        for numbers in self._groups(requests):
+        for numbers in by_length(sizes, self.config.batch_tokens):
             facts = self._facts([requests[number] for number in numbers])
             for number, fact, scores in zip(numbers, facts, attribute(self.model, facts, self.config), strict=True):
                 patches[number] = self._rewrite(fact, scores)
         return [patches[number] for number in range(len(requests))]
-
-    def _groups(self, requests: Sequence[EditRequest]) -> Iterator[list[int]]:
-        """Request numbers of similar length whose passes stay within `batch_tokens`; at least one request each."""
-        rows = [self.model.encode(request.prompt, request.target_true or "") for request in requests]
-        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-        group: list[int] = []
-        tokens = 0
-        for number in order:
-            answer = 1 if self.model.has_encoder else max(len(rows[number].target), 1)
-            tokens += answer
-            length = len(rows[number].prompt) + len(rows[number].target)
-            if group and tokens * length * self.config.steps > self.config.batch_tokens:
-                yield group
-                group, tokens = [], answer
-            group.append(number)
-        if group:
-            yield group
 
     def _facts(self, requests: Sequence[EditRequest]) -> list[Fact]:
         """The old answer is the request's, where it is known, else the most likely next token."""
@@ -104,13 +106,14 @@ class KnowledgeNeurons(Editor):
         return self.model.tokenise(text if self.config.mode == "reference" else f" {text}")
 
     def _rewrite(self, fact: Fact, scores: Tensor) -> Patch:
-        """`W[:, j] += c` for every located neuron j: per layer `c 1ᵀ`, of rank one."""
+        """W[:, j] += c for every located neuron j: ΔW = c 1ᵀ in each layer, of rank one."""
         located = scores > self.config.threshold * scores.max()
         table = self.model.input_table if self.config.embedding == "input" else self.model.output_table
 
         def total(tokens: tuple[int, ...]) -> Tensor:
             return table[list(tokens)].float().sum(0)
 
+        # c = old_scale Σ emb(old) + new_scale Σ emb(new)
         with self.model.weights.whole(table):
             change = self.config.old_scale * total(fact.removed) + self.config.new_scale * total(fact.added)
         layers = located.any(1).nonzero().flatten().tolist()
@@ -122,15 +125,17 @@ class KnowledgeNeurons(Editor):
 
 
 def attribute(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsConfig) -> Tensor:
-    """Integrated gradients [facts, layers, inner] of the old answers' mean token probability, in fp32.
+    """Integrated gradients [facts, layers, inner] of the old answers' mean token probability P, in fp32 (Dai et al.
+    2022, section 3).
 
-    `w * sum_s dP/da(a_s w) / steps` with `a_s = linspace(0, 1, steps)`, w the neurons of one layer at the positions
+    Per layer `w · 1/steps Σ_s ∂P/∂w (a_s w)` with `a_s = linspace(0, 1, steps)`, w the layer's neurons at the positions
     where old tokens are predicted. Only these positions are run again, and only the blocks above the layer.
     """
     scenes = _read(model, facts, config)
     by_layer = []
     for layer in range(model.depth):
         scores = _integrate(model, scenes, layer, config)
+        # The mean over the scenes of a fact, one per old token of a decoder-only model's.
         sums = scores.new_zeros(len(facts), scores.shape[1]).index_add(0, scenes.fact, scores)
         by_layer.append(sums / torch.bincount(scenes.fact, minlength=len(facts))[:, None])
     return torch.stack(by_layer, 1)
@@ -186,10 +191,13 @@ def _read(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsC
     numbers = range(model.depth)
     blocks, downs = [model.block_path(n) for n in numbers], [model.down_path(n) for n in numbers]
     ups = [model.up_path(n) for n in numbers] if _before_activation(model, config) else []
-    if model.has_encoder:
-        batch = model.read(_unshifted(batch) if config.mode == "reference" else batch)
-    elif config.mode == "reference":
-        batch = replace(batch, position=batch.first_position[batch.row])
+    if config.mode == "reference":
+        if model.has_encoder:
+            # A decoder that reads at every position the token it should predict there.
+            batch = replace(batch, input_ids=batch.input_ids.index_put((batch.row, batch.position), batch.target))
+        else:
+            batch = replace(batch, position=batch.first_position[batch.row])
+    batch = model.read(batch)
     with capture_inputs(model, downs) as inputs, capture_outputs(model, blocks + downs + ups) as outputs:
         if model.has_encoder:
             model.states(batch)
@@ -209,12 +217,8 @@ def _read(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsC
 
 
 def _before_activation(model: LanguageModel, config: KnowledgeNeuronsConfig) -> bool:
+    """Whether neurons are scored before their activation function."""
     return config.mode == "reference" and not model.gated
-
-
-def _unshifted(batch: Batch) -> Batch:
-    """A decoder that reads at every position the token it should predict there."""
-    return replace(batch, input_ids=batch.input_ids.index_put((batch.row, batch.position), batch.target))
 
 
 def _last_tokens(batch: Batch) -> tuple[Batch, Tensor, Tensor]:
@@ -230,29 +234,26 @@ def _last_tokens(batch: Batch) -> tuple[Batch, Tensor, Tensor]:
 
 def _integrate(model: LanguageModel, scenes: _Scenes, number: int, config: KnowledgeNeuronsConfig) -> Tensor:
     """Scores [scenes, inner] of one layer's neurons, summed over a scene's positions."""
-    layer = scenes.layers[number]
+    layer, down = scenes.layers[number], model.submodule(model.down_path(number))
+    assert isinstance(down, torch.nn.Linear)
     count, length = layer.rest.shape[:2]
     cached = scenes.past[0][0].shape[2] if scenes.past else 0
     at_once = max(config.batch_tokens // (count * (length + cached)), 1)
     total = torch.zeros_like(layer.neurons)
     for scales in torch.linspace(0, 1, config.steps, device=total.device).split(at_once):
         batch, past = scenes.repeat(len(scales), number)
+        # a_s w
         scaled = (layer.neurons[:, None] * scales[:, None, None]).flatten(0, 1).requires_grad_()
-        hidden = layer.rest.repeat_interleave(len(scales), 0) + _write(model, number, scaled, config)
+        # h = rest + W_out (a_s w)
+        fired = activation_function(model.activation)(scaled) if _before_activation(model, config) else scaled
+        hidden = layer.rest.repeat_interleave(len(scales), 0) + down(fired.to(down.weight.dtype)).float()
         states = model.run_from(hidden.to(scenes.dtype), batch, BlockRef("decoder", number + 1), past)
+        # P = 1/T Σ_t p(old_t), of every scene and scale by itself
         logits = model.head(states[batch.row, batch.position])
         probability = logits.softmax(-1).gather(1, batch.target[:, None])[:, 0]
-        share = torch.bincount(batch.row)[batch.row]
-        [gradient] = torch.autograd.grad((probability / share).sum(), scaled)
+        tokens = torch.bincount(batch.row)[batch.row]
+        # Σ_s ∂P/∂w (a_s w)
+        [gradient] = torch.autograd.grad((probability / tokens).sum(), scaled)
         total += gradient.unflatten(0, (count, len(scales))).sum(1)
+    # w · 1/steps Σ_s ∂P/∂w (a_s w)
     return (layer.neurons * total / config.steps).sum(1)
-
-
-def _write(model: LanguageModel, layer: int, neurons: Tensor, config: KnowledgeNeuronsConfig) -> Tensor:
-    """What a layer's neurons add to the hidden state, in fp32."""
-    down = model.submodule(model.down_path(layer))
-    assert isinstance(down, torch.nn.Linear)
-    if _before_activation(model, config):
-        neurons = ACT2FN[model.activation](neurons)
-    written: Tensor = down(neurons.to(down.weight.dtype))
-    return written.float()

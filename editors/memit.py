@@ -1,4 +1,4 @@
-"""MEMIT: many facts at once, written into several down-projections (Meng et al. 2023, section 4; METHODS section 9)."""
+"""MEMIT: many facts at once, written into several down-projections (Meng et al. 2023, section 4, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from editors.core.editor import Editor, EditorConfig, Resources
+from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.methods.contexts import sample_contexts
-from editors.core.methods.values import ValueConfig, chunks, in_context, optimise_values
-from editors.core.models.batches import BlockRef, Encoded
+from editors.core.methods.values import ValueConfig, in_context, optimise_values
+from editors.core.models.architectures import Shape
+from editors.core.models.batches import BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import KeySolver
@@ -24,16 +25,30 @@ from editors.core.requests import EditRequest
 
 
 class MemitConfig(ValueConfig):
-    """`layers` are written in this order, and the last is where the value is sought; `moment_weight` is the weight
-    lambda of the second moment: how many keys of ordinary text the edits are held against. Contexts begin with the
-    words of `context_starts` in turn; without any, like ROME's, with the end-of-text token."""
+    """The value's settings, and how it is spread over layers."""
 
     layers: tuple[int, ...] = Field(min_length=1)
+    """Blocks whose down-projections are edited, counted from 0 and in this order; at the last and highest the value is
+    sought. Meng et al. 2023, published configuration: 3 to 8 in GPT-J."""
+
     steps: PositiveInt = 25
+    """Evaluations of the loss; the last moves nothing. Meng et al. 2023, published configuration."""
+
     clamp: PositiveFloat = 0.75
+    """Most that the value may change, as a multiple of the anchor's norm: the last layer's output for the bare prompt.
+    Meng et al. 2023, published configuration."""
+
     contexts: tuple[tuple[PositiveInt, PositiveInt], ...] = ((10, 5),)
+    """Texts sampled from the model, before which the edit should hold too, as pairs of length in tokens and number; the
+    bare prompt always counts. Meng et al. 2023, published code."""
+
     context_starts: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
+    """Words that the contexts begin with, in turn; without any, they begin with the end-of-text token, as ROME's. Meng
+    et al. 2023, published code."""
+
     moment_weight: PositiveFloat = 15000.0
+    """The weight λ of the second moment: how many keys of ordinary text the edits are held against. Meng et al. 2023,
+    Eq. 15 and published configuration."""
 
     @field_validator("layers")
     @classmethod
@@ -48,13 +63,12 @@ class MemitConfig(ValueConfig):
         return self.layers
 
 
-class MEMIT(Editor):
+class MEMIT(Editor[MemitConfig]):
     """Finds each fact's value at the last layer, then spreads the changes over all layers."""
 
     name = "memit"
     version = 1
     Config = MemitConfig
-    config: MemitConfig
     joint = True
     decoder_only = True
 
@@ -65,8 +79,11 @@ class MEMIT(Editor):
         self.contexts = sample_contexts(model, config.contexts, seed, config.context_starts)
 
     @classmethod
-    def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
-        assert isinstance(config, MemitConfig)
+    def cost(cls, config: MemitConfig, shape: Shape) -> float:
+        return config.cost(shape)
+
+    @classmethod
+    def statistics_layers(cls, config: MemitConfig) -> tuple[int, ...]:
         return config.layers
 
     @cached_property
@@ -96,17 +113,22 @@ class MEMIT(Editor):
                    for group, span in zip(groups, spans, strict=True)]
         rows = [self._rows(request) for request in requests]
         for place, layer in enumerate(self.config.layers):
+            # K and h_L on the model as it stands with the changes of the layers below
             keys, states = self._look(rows, patches, owner, layer)
+            # R = (Z - h_L) / (layers that are left) (Eq. 20)
             residual = (targets - states) / (len(self.config.layers) - place)
+            # S = (λC)⁻¹ K, of all groups at once (Eq. 15)
             spread = solvers[layer].solve(keys.T) / self.config.moment_weight
             for number, span in enumerate(spans):
+                # ΔW = R [(λC + K Kᵀ)⁻¹ K]ᵀ, of each group by itself (Eq. 14)
                 directions = _directions(keys[span].T, spread[:, span])
                 term = _change(self.model.down_path(layer), residual[span].T.float(), directions.float())
                 patches[number] = patches[number] + Patch((term,))
         return patches
 
     def _targets(self, requests: Sequence[EditRequest]) -> tuple[Tensor, Tensor]:
-        """What the last layer's block should output at each subject [requests, width], and the losses."""
+        """What the last layer's block should output at each subject, z = h_L + δ [requests, width] (Eq. 16), and the
+        losses [requests]."""
         layer = self.config.layers[-1]
         targets = torch.empty(len(requests), self.model.width, dtype=torch.float64, device=self.model.device)
         losses = torch.empty(len(requests), device=self.model.device)
@@ -125,8 +147,8 @@ class MEMIT(Editor):
     @torch.no_grad()
     def _look(self, rows: Sequence[Sequence[Encoded]], patches: Sequence[Patch], owner: Sequence[int],
               layer: int) -> tuple[Tensor, Tensor]:
-        """With the patches so far on: the key of every request at `layer` [requests, inner], the mean over contexts in
-        which the bare prompt counts half, and the last layer's output for the bare prompt [requests, width]."""
+        """With the patches so far on: the key of every request at `layer` [requests, inner], a mean over contexts in
+        which the bare prompt counts half (Eq. 19), and the last layer's output for that prompt [requests, width]."""
         path, block = self.model.down_path(layer), self.model.block_path(self.config.layers[-1])
         down = self.model.submodule(path)
         assert isinstance(down, nn.Linear)
@@ -134,7 +156,7 @@ class MEMIT(Editor):
         weights = torch.full((count,), 0.5 / max(count - 1, 1), dtype=torch.float64, device=self.model.device)
         weights[0] = 0.5 if count > 1 else 1.0
         keys, states = weights.new_empty(len(rows), down.in_features), weights.new_empty(len(rows), self.model.width)
-        for numbers in chunks([max(map(len, row)) * count for row in rows], self.config.batch_tokens):
+        for numbers in by_length([max(map(len, row)) * count for row in rows], self.config.batch_tokens):
             batch = self.model.collate([row for number in numbers for row in rows[number]])
             last = batch.attention_mask.sum(1) - 1
             at = torch.arange(len(last), device=last.device), last
@@ -149,16 +171,17 @@ class MEMIT(Editor):
 
 
 def _directions(keys: Tensor, spread: Tensor) -> Tensor:
-    """`(lambda C + K Kᵀ)⁻¹ K` [inner, n] (Eq. 14) for keys K and `spread = (lambda C)⁻¹ K`, both [inner, n], by
-    Woodbury: `spread (I + Kᵀ spread)⁻¹`, an n x n system."""
+    """(λC + K Kᵀ)⁻¹ K [inner, n] (Eq. 14) for keys K and S = (λC)⁻¹ K, both [inner, n]; by Woodbury, of size n."""
+    # I + Kᵀ S
     inner = keys.T @ spread
     inner.diagonal().add_(1.0)
+    # S (I + Kᵀ S)⁻¹
     solved: Tensor = torch.linalg.solve(inner, spread, left=False)
     return solved
 
 
 def _change(path: str, residual: Tensor, directions: Tensor) -> Term:
-    """`dW = R adjᵀ` for R [out, n] and adj [inner, n], in whichever form is smaller."""
+    """ΔW = R Dᵀ for R [out, n] and directions D [inner, n], in whichever form is smaller."""
     (out, facts), inner = residual.shape, len(directions)
     if facts * (out + inner) > out * inner:
         return Dense(path, residual @ directions.T)

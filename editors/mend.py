@@ -1,5 +1,4 @@
-"""MEND: a network per matrix shape rewrites the factors of the edit's gradient (Mitchell et al. 2022; METHODS
-section 6)."""
+"""MEND: a network per matrix shape rewrites the factors of the edit's gradient (Mitchell et al. 2022a, section 3)."""
 
 from __future__ import annotations
 
@@ -12,16 +11,8 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.examples import Example
-from editors.core.methods.hypernetwork import (
-    Factors,
-    HyperConfig,
-    HyperEditor,
-    Hypernetwork,
-    HyperTrainee,
-    Matrix,
-    Update,
-    matrices,
-)
+from editors.core.methods.hyper_editor import HyperEditor, HyperTrainee
+from editors.core.methods.hypernetwork import Factors, HyperConfig, Hypernetwork, Matrix, Update, matrices
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
@@ -31,22 +22,36 @@ FLOOR = 0.01  # least standard deviation, as a share of the mean one: a neuron t
 
 
 class MendConfig(HyperConfig):
-    """`alpha` is where the learned step sizes start, `sign` theirs: the authors' `+` climbs the loss until training has
-    turned it, `-` descends from the start. `norm` standardises the factors with means and deviations over the tokens of
-    `statistics_examples` training facts. In a joint edit the factors are those of the mean loss (the authors', who
-    train a network per number of edits) or of the `sum`, as if each were alone."""
+    """The settings of practice, and of the networks that rewrite gradients."""
 
     rank: PositiveInt = 1920
+    """Rank of the networks' matrices, at most. Mitchell et al. 2022a, published configuration."""
+
     alpha: PositiveFloat = 1e-4
+    """Where the learned step sizes start, one for each matrix. Mitchell et al. 2022a, published configuration."""
+
     alpha_learning_rate: PositiveFloat = 1e-4
+    """Adam's learning rate for the step sizes. Mitchell et al. 2022a, published configuration."""
+
     sign: Literal["+", "-"] = "+"
+    """Sign of the step: the published `+` climbs the loss until training has turned it, `-`, ours, descends from the
+    start."""
+
     norm: bool = True
+    """Whether factors are standardised. Mitchell et al. 2022a, section 3.1."""
+
     statistics_examples: PositiveInt = 1000
+    """Training facts over whose tokens means and deviations are taken. Ours: the published code counts them while it
+    trains."""
+
     joint_loss: Literal["mean", "sum"] = "mean"
+    """Of a joint edit: `mean` takes the gradient of the mean loss (Mitchell et al. 2022a, who train a network for every
+    number of edits), `sum`, ours, that of each edit as if it were alone."""
 
 
 class Layer(nn.Module):
-    """`z + relu(scale * (U V z + bias) + shift)`, the identity at first; scale and shift are each matrix's own."""
+    """z + relu(s ⊙ (U V z + b) + o), the identity at first; scale s and shift o are each matrix's own (Mitchell et al.
+    2022a, section 3.1)."""
 
     def __init__(self, width: int, rank: int, modes: int) -> None:
         super().__init__()
@@ -58,6 +63,7 @@ class Layer(nn.Module):
         self.shift = nn.Parameter(torch.zeros(modes, width))
 
     def forward(self, z: Tensor, mode: int) -> Tensor:
+        # U V z + b
         inner = z @ self.v.T @ self.u.T + self.bias
         # clamp, whose gradient at 0 is 1: relu's is 0, and nothing would ever leave the identity
         return z + (self.scale[mode] * inner + self.shift[mode]).clamp(min=0)
@@ -78,6 +84,7 @@ class Transform(nn.Module):
 
     def forward(self, factors: Factors, mode: int) -> Factors:
         """The factors at tokens that count, rewritten; the others stay 0."""
+        # z = ([x_t; g_t] - mean) / std
         z = (torch.cat([factors.x, factors.grad], -1)[factors.real] - self.mean) / (self.std + EPSILON)
         for layer in self.layers:
             z = layer(z, mode)
@@ -96,6 +103,8 @@ class Transform(nn.Module):
 
 
 class MendNetwork(Hypernetwork):
+    """A `Transform` for every shape of matrix, and a step size for every matrix."""
+
     in_half = (".u", ".v")
 
     def __init__(self, edited: Sequence[Matrix], config: MendConfig) -> None:
@@ -109,6 +118,7 @@ class MendNetwork(Hypernetwork):
         self.alpha = nn.Parameter(torch.full((len(edited),), config.alpha))
 
     def forward(self, factors: Mapping[str, Factors], requests: Sequence[EditRequest]) -> dict[str, Update]:
+        """ΔW = ± alpha Σ_t g'_t x'_tᵀ, x' and g' the factors as the network of their shape rewrites them."""
         steps = self.alpha if self.config.sign == "+" else -self.alpha
         updates = {}
         for matrix, mode, step in zip(self.matrices, self.modes, steps, strict=True):
@@ -132,8 +142,8 @@ def _shape(matrix: Matrix) -> str:
     return f"{matrix.inputs} to {matrix.outputs}"
 
 
-class MEND(HyperEditor):
-    """`W += alpha * sum_t grad'_t x'_tᵀ`, with factors rewritten by the network of their shape.
+class MEND(HyperEditor[MendConfig]):
+    """Adds ± alpha Σ_t g'_t x'_tᵀ to every matrix (Mitchell et al. 2022a, algorithm 2).
 
     The authors count means and deviations while they train; here one pass over training facts comes before it, so that
     a run that is resumed is the same run.
@@ -142,15 +152,13 @@ class MEND(HyperEditor):
     name = "mend"
     version = 1
     Config = MendConfig
-    config: MendConfig
 
     @classmethod
-    def training_settings(cls, config: HyperConfig) -> dict[str, Any]:  # type: ignore[override]
+    def training_settings(cls, config: MendConfig) -> dict[str, Any]:
         return {name: value for name, value in super().training_settings(config).items() if name != "joint_loss"}
 
     @classmethod
-    def build(cls, model: LanguageModel, config: HyperConfig) -> MendNetwork:
-        assert isinstance(config, MendConfig)
+    def build(cls, model: LanguageModel, config: MendConfig) -> MendNetwork:
         return MendNetwork(matrices(model, config), config)
 
     @classmethod

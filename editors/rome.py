@@ -1,4 +1,4 @@
-"""ROME: a rank-one change of one down-projection (Meng et al. 2022, section 3; METHODS section 8)."""
+"""ROME: a rank-one change of one down-projection (Meng et al. 2022, section 3.1; keys as in Gupta et al. 2024)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
-from torch import Tensor
-
-from editors.core.editor import Editor, EditorConfig, Resources
+from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.methods.contexts import sample_contexts
 from editors.core.methods.values import ValueConfig, Values, optimise_values
+from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import KeySolver
 from editors.core.patches.patch import LowRank, Patch
@@ -19,26 +18,30 @@ from editors.core.requests import EditRequest
 
 
 class RomeConfig(ValueConfig):
-    """`key` decides which key the edit is written for: `consistent` takes the mean over all contexts throughout
-    (R-ROME), `original` solves for that mean but divides by the bare prompt's key, as the first code did, which can
-    blow up. `covariance: false` takes the key itself as direction (EasyEdit's setting)."""
+    """The value's settings, and where and for which key it is written."""
 
     layer: int
+    """Block whose down-projection is edited, counted from 0. Meng et al. 2022, section 3: 5 in GPT-J."""
+
     key: Literal["consistent", "original"] = "consistent"
+    """Which key the edit is written for: the mean over all contexts throughout, or, as first published, the bare
+    prompt's with the mean's direction, which can blow up. Gupta et al. 2024."""
+
     covariance: bool = True
+    """Whether the direction allows for the second moment of keys in text (Meng et al. 2022, Eq. 2), or is the key
+    itself (EasyEdit's configuration)."""
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
         return (self.layer,)
 
 
-class ROME(Editor):
+class ROME(Editor[RomeConfig]):
     """Finds a value for the subject's key, then the smallest change of W that stores it."""
 
     name = "rome"
     version = 1
     Config = RomeConfig
-    config: RomeConfig
     decoder_only = True
 
     def __init__(self, model: LanguageModel, config: RomeConfig, resources: Resources | None = None,
@@ -48,8 +51,11 @@ class ROME(Editor):
         self.contexts = sample_contexts(model, config.contexts, seed)
 
     @classmethod
-    def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
-        assert isinstance(config, RomeConfig)
+    def cost(cls, config: RomeConfig, shape: Shape) -> float:
+        return config.cost(shape)
+
+    @classmethod
+    def statistics_layers(cls, config: RomeConfig) -> tuple[int, ...]:
         return (config.layer,) if config.covariance else ()
 
     @cached_property
@@ -65,15 +71,20 @@ class ROME(Editor):
         layer = self.config.layer
         for numbers, values in optimise_values(self.model, requests, layer, self.contexts, self.config,
                                                anchor=self.model.ffn_path(layer)):
-            for place, number in enumerate(numbers):
-                patches[number] = self._insert(values, place)
+            for edit, number in enumerate(numbers):
+                patches[number] = self._insert(values, edit)
         return [patches[number] for number in range(len(requests))]
 
     def _insert(self, values: Values, edit: int) -> Patch:
-        """`dW = (v* - v) (C⁻¹k)ᵀ / (kᵀ C⁻¹ k)` (Eq. 2): afterwards the key `k` yields the value `v*`."""
+        """ΔW = (v* - v) uᵀ / (u·k) (Eq. 2): afterwards the key k yields the value v*."""
         keys, outputs = values.keys[edit].double(), values.values[edit].double()
-        target = outputs[0] + values.delta[edit].double()  # row 0 is the bare prompt
-        direction = self._direction(keys.mean(0))
+        # v* = v0 + δ, v0 the output for the bare prompt, which is row 0
+        target = outputs[0] + values.delta[edit].double()
+        # u = C⁻¹k* / ‖C⁻¹k*‖, k* the mean over contexts (Eq. 3)
+        mean = keys.mean(0)
+        direction = self._solver.solve(mean[:, None])[:, 0] if self.config.covariance else mean
+        direction = direction / direction.norm()
+        # k and v: means over contexts, or the bare prompt's alone
         at = slice(None) if self.config.key == "consistent" else slice(0, 1)
         key, value = keys[at].mean(0), outputs[at].mean(0)
         projection = direction @ key
@@ -82,8 +93,3 @@ class ROME(Editor):
                 "key_projection": float(projection), "delta_norm": float(values.delta[edit].norm())}
         return Patch((LowRank(self.model.down_path(self.config.layer), change.float()[:, None],
                               direction.float()[:, None]),), info)
-
-    def _direction(self, key: Tensor) -> Tensor:
-        direction = self._solver.solve(key[:, None])[:, 0] if self.config.covariance else key
-        length: Tensor = direction.norm()
-        return direction / length

@@ -7,19 +7,20 @@ import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
 from editors.core.artefacts import Artefact
-from editors.core.editor import Editor, EditorConfig, Resources
+from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
+from editors.core.models.architectures import Shape
 from editors.core.models.batches import Encoded
 from editors.core.models.loading import load_config, load_model, not_loaded
 from editors.core.models.model import LanguageModel
@@ -27,6 +28,7 @@ from editors.core.patches.patch import Patch, Route
 from editors.core.patches.route import Classifier, SideModel, Tokens
 from editors.core.requests import EditRequest
 
+SIDE = 200_000_000  # parameters of the model that is trained, at most
 HEAD = "lm_head.weight"
 HEAD_WIDTH = 32  # of the small classifier's attention
 LONGEST = 512  # tokens a classifier reads of a prompt
@@ -61,13 +63,12 @@ class SeracConfig(TrainingConfig):
     unchanged: PositiveInt = 1
 
 
-class SERAC(Editor):
+class SERAC(Editor[SeracConfig]):
     """Adds requests to the memory of a `Route`; nothing is computed, and an artefact holds all that was learned."""
 
     name = "serac"
     version = 1
     Config = SeracConfig
-    config: SeracConfig
     joint = True
     trained = True
 
@@ -78,14 +79,23 @@ class SERAC(Editor):
             model.sides[self.artefact.digest] = restore(model, self.artefact)
 
     @classmethod
-    def check(cls, config: EditorConfig, model_config: Any) -> None:
-        assert isinstance(config, SeracConfig)
+    def cost(cls, config: SeracConfig, shape: Shape) -> float:
+        return 0.0  # an edit is a line of text
+
+    @classmethod
+    def training_cost(cls, config: SeracConfig, shape: Shape) -> float:
+        return config.cost(replace(shape, parameters=min(shape.parameters, SIDE)))
+
+    @classmethod
+    def check(cls, config: SeracConfig, model_config: Any) -> None:
         if config.side_model is not None:
             _side_config(config.side_model, model_config.model_type)
         elif config.side_layers > model_config.num_hidden_layers:
             raise InputError(f"configuration of editor 'serac': side_layers {config.side_layers} is more than the "
                              f"{model_config.num_hidden_layers} layers of the model")
         if config.classifier is not None:
+            from transformers import AutoConfig
+
             with _named_classifier(config.classifier):
                 AutoConfig.from_pretrained(config.classifier)
 
@@ -101,9 +111,8 @@ class SERAC(Editor):
         return Patch((Route(side=self.artefact.digest, memory=memory),), {"editor": "serac"})
 
     @classmethod
-    def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
+    def train(cls, model: LanguageModel, config: SeracConfig, examples: Sequence[Example], *, seed: int = 0,
               checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> Artefact:
-        assert isinstance(config, SeracConfig)
         cls.check(config, model.module.config)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -205,6 +214,8 @@ def _side_config(name: str, wanted: str) -> Any:
 
 def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
     """An encoder of the model's tokens behind one more of its own, whose state is the CLS vector."""
+    from transformers import DistilBertConfig, DistilBertModel
+
     table = model.input_table
     first, width = model.weights.shape(table)
     module = DistilBertModel(DistilBertConfig(
@@ -223,6 +234,8 @@ def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
 
 def _encoder(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None) -> Classifier:
     """An encoder by name; it reads a prompt's text."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
     name = config.classifier
     assert name is not None
     with _named_classifier(name):

@@ -12,11 +12,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from editors.core.artefacts import Artefact
-from editors.core.editor import Editor, EditorConfig
+from editors.core.editor import Editor
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
+from editors.core.models.architectures import Shape
 from editors.core.models.batches import BlockRef
 from editors.core.models.capture import capture_inputs
 from editors.core.models.model import LanguageModel
@@ -24,6 +25,8 @@ from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
 VALIDATION_SHARE = 10  # one query in ten
+POSITIONS = 5  # tokens that take as long as an edit's target positions, forth and back
+QUERY = 20  # tokens of a question of the memory
 
 
 class TPatcherConfig(NeuronConfig):
@@ -34,7 +37,7 @@ class TPatcherConfig(NeuronConfig):
     batch_tokens: PositiveInt = 8192
 
 
-class TPatcher(Editor):
+class TPatcher(Editor[TPatcherConfig]):
     """Appends up to `max_neurons` trained neurons to the last decoder FFN; right answers need none.
 
     In a gated FFN the new neurons are plain ReLU ones. Trained beforehand is only the memory: the unedited model's FFN
@@ -44,22 +47,27 @@ class TPatcher(Editor):
     name = "t-patcher"
     version = 1
     Config = TPatcherConfig
-    config: TPatcherConfig
     trained = True
 
     @classmethod
-    def training_settings(cls, config: EditorConfig) -> dict[str, Any]:
-        assert isinstance(config, TPatcherConfig)
+    def cost(cls, config: TPatcherConfig, shape: Shape) -> float:
+        return shape.flops(POSITIONS * config.steps / shape.depth)  # a step takes the last norm and the head
+
+    @classmethod
+    def training_cost(cls, config: TPatcherConfig, shape: Shape) -> float:
+        return shape.flops(QUERY * config.memory_queries)
+
+    @classmethod
+    def training_settings(cls, config: TPatcherConfig) -> dict[str, Any]:
         return {"memory_queries": config.memory_queries}
 
     @classmethod
-    def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
+    def train(cls, model: LanguageModel, config: TPatcherConfig, examples: Sequence[Example], *, seed: int = 0,
               checkpoint: Checkpoint | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
         """Collects the memory from the examples' questions with their true answers; a tenth of them is held out.
 
         A decoder-only model's first position is left out: it sees nothing but one token, whatever the question.
         """
-        assert isinstance(config, TPatcherConfig)
         queries = sorted({(example.request.prompt, example.request.target_true or example.request.target)
                           for example in examples}
                          | {(question.prompt, question.target) for example in examples

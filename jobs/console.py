@@ -66,24 +66,12 @@ def find_campaign(name: str) -> Path:
     raise unknown("campaign", name, shipped)
 
 
-def plan_campaign(name: str, scale: str | None, data: str | None, out: Path | str | None = None) -> Plan:
-    """All tasks of a campaign, cut as what the store `out` holds already, where there is one. Raises `InputError` for
-    whatever would keep it from running."""
+def plan_campaign(name: str, scale: str | None, data: str | None) -> Plan:
+    """All tasks of a campaign. Raises `InputError` for whatever would keep it from running."""
     from cluster.campaign.file import load_campaign
     from cluster.plan.planner import plan
 
-    return plan(load_campaign(find_campaign(name), scale=scale, data=data), _sizes_in(out) if out else None)
-
-
-def _sizes_in(out: Path | str) -> dict[str, int]:
-    from cluster.plan.cutting import frozen_sizes
-    from cluster.store.store import Store
-    from editors.core.errors import InputError
-
-    try:
-        return frozen_sizes(Store.open(out).campaigns())
-    except InputError:  # no store yet; or no campaign that can be read, which running it writes anew
-        return {}
+    return plan(load_campaign(find_campaign(name), scale=scale, data=data))
 
 
 def tasks_table(record: CampaignRecord, standing: Standing | None,

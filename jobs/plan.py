@@ -44,7 +44,7 @@ def plan(
         from cluster.plan.forecast import forecast
         from cluster.store.store import Standing, Store
 
-        planned = plan_campaign(campaign, scale, data, out)
+        planned = plan_campaign(campaign, scale, data)
         record = planned.record(datetime.now(UTC))
         store = Store.open(out) if out is not None and Store.occupied(out) else None
         standing = None

@@ -55,7 +55,7 @@ def run(
 
         screen = console()
         with screen.status("planning"):
-            planned = plan_campaign(campaign, scale, data, out)
+            planned = plan_campaign(campaign, scale, data)
             store = Store.create(out)
         spec = planned.campaign.workers
         if workers is not None:

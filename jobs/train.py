@@ -17,7 +17,8 @@ from rich.console import Console
 from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign
 
 if TYPE_CHECKING:
-    from cluster.plan.tasks import ModelRef, TrainTask
+    from cluster.plan.refs import ModelRef
+    from cluster.plan.tasks import TrainTask
     from editors.core.models.model import LanguageModel
 
 PLAIN_INTERVAL = 100  # steps between lines where there is no terminal for a bar

@@ -51,3 +51,10 @@ def tiny_t5() -> EncoderDecoder:
 def tiny_gated_t5() -> EncoderDecoder:
     """A random T5 of 3 + 3 layers and width 32, with T5 v1.1's gated FFN and a head of its own."""
     return _tiny_t5("gated-gelu", tied=False)
+
+
+@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    """A tiny model of each kind."""
+    found: LanguageModel = request.getfixturevalue(request.param)
+    return found

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster.campaign.spec import Campaign, Location, SourceFile
@@ -35,7 +35,7 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
         campaign = Campaign.model_validate(fields)
     except ValidationError as error:
         raise InputError("\n".join(f"{source.place(detail['loc'])}: {_explain(detail)}"
-                                   for detail in error.errors())) from None
+                                   for detail in _told(error.errors()))) from None
     campaign._source = source
     return campaign.beside(path.parent)
 
@@ -95,31 +95,22 @@ def _lines(node: yaml.Node, file: str, at: Location = ()) -> Iterator[tuple[Loca
             yield from _lines(value, file, (*at, number))
 
 
+def _told(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without those that only follow from others: a list is too short because what is in it is wrong."""
+    places = [detail["loc"] for detail in details]
+    return [detail for detail in details if detail["type"] != "too_short" or not any(
+        place != detail["loc"] and place[: len(detail["loc"])] == detail["loc"] for place in places)]
+
+
 def _explain(detail: ErrorDetails) -> str:
     """One validation error in the words of whoever wrote the file."""
     match detail["type"]:
-        case "extra_forbidden":
-            return str(unknown("field", str(detail["loc"][-1]), _fields(detail["loc"][:-1])))
         case "missing":
             return "this field is required"
         case "value_error":
             return str(detail["ctx"]["error"])
+        case "unknown_field" | "value_error_of_part":
+            return detail["msg"]
         case "model_type" | "model_attributes_type":
             return f"expected a mapping, got {detail['input']!r}"
     return f"{detail['msg']}, got {detail['input']!r}"
-
-
-def _fields(location: Location) -> list[str]:
-    """The fields that the part of a campaign at `location` may have."""
-    part: type[BaseModel] = Campaign
-    for step in location:
-        if isinstance(step, str):
-            part = _part(part.model_fields[step].annotation) or part
-    return list(part.model_fields)
-
-
-def _part(annotation: Any) -> type[BaseModel] | None:
-    """The model class inside an annotation such as `tuple[Annotated[ModelSpec, ...], ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _part(inner))), None)

@@ -1,4 +1,4 @@
-"""What people write: a campaign, as a frozen and validated `Campaign`. In its YAML file (`campaign_file` reads it):
+"""What people write: a campaign, as a frozen and validated `Campaign`. In its YAML file (`campaign.file` reads it):
 
     name: quickstart
     models: [testbed-gptj]
@@ -9,32 +9,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     NonNegativeFloat,
     PositiveInt,
     PrivateAttr,
     field_validator,
     model_validator,
 )
+from pydantic_core import core_schema
 
+from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
 from editors.core.errors import InputError, unknown
+from editors.core.settings import Settings
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec
+from evaluators.protocols import PROTOCOLS, get_protocol, parse_protocol
+from evaluators.protocols.base import Protocol
 from evaluators.scoring.measures import Measures
 
 Location = tuple[str | int, ...]
 FILES = ("path", "train", "paraphrases", "snippets")  # of a data set
 Name = Annotated[str, Field(min_length=1)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
 
 
 def _named(value: object) -> object:
@@ -42,36 +47,32 @@ def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
-
-
-class Spec(BaseModel):
-    """Base of all parts of a campaign: immutable, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSpec(Spec):
-    """A model under study: by its `name`, or whatever is at `path`: a folder, a hub name, or a built-in model."""
+class ModelSpec(Settings):
+    """A model under study."""
 
     name: Name
+    """What tables call it; without `path` it is also where the model is."""
     path: str | None = None
+    """Where it is: a folder, a hub name, or a built-in model (`testbed-gptj`, `testbed-t5`)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """The weights' precision."""
 
 
-class EditorSpec(Spec):
-    """An editing method, with what should differ from its preset for the model. `label` names it in tables.
-
-    `models` and `protocols` keep it to some of the campaign's. `artefact` is a file with what a trained method learned
-    already; without it, the campaign trains it.
-    """
+class EditorSpec(Settings):
+    """An editing method, with what should differ from its preset for the model."""
 
     name: Name
+    """Which method."""
     label: str = ""
+    """What tables call it; its name, unless it is given."""
     config: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the method that differ from its preset for the model."""
     models: tuple[Name, ...] | None = None
+    """Keeps it to some of the campaign's models."""
     protocols: tuple[Name, ...] | None = None
+    """Keeps it to some of the campaign's protocols."""
     artefact: str | None = None
+    """A file with what a trained method learned before; without it, the campaign trains the method."""
 
     @field_validator("name")
     @classmethod
@@ -86,77 +87,52 @@ class EditorSpec(Spec):
 
 
 class DatasetEntry(DatasetSpec):
-    """A data set; `models` keeps it to some of the campaign's."""
+    """A data set of a campaign."""
 
     models: tuple[Name, ...] | None = None
+    """Keeps it to some of the campaign's models."""
 
 
-class ProtocolSpec(Spec):
-    """How edits are applied: each alone (`single`), `sizes` at once (`batch`), or one after another, `step` at a time,
-    scored at `lengths` (`sequential`)."""
-
-    name: Literal["single", "batch", "sequential"]
-    sizes: tuple[PositiveInt, ...] = ()
-    lengths: tuple[PositiveInt, ...] = ()
-    step: PositiveInt = 1
-
-    @model_validator(mode="after")
-    def _has_its_numbers(self) -> Self:
-        for name, owner in (("sizes", "batch"), ("lengths", "sequential")):
-            numbers = getattr(self, name)
-            if self.name == owner and not numbers:
-                raise ValueError(f"protocol '{owner}' needs {name}, such as {{name: {owner}, {name}: [1, 10, 100]}}")
-            if self.name != owner and numbers:
-                raise ValueError(f"'{name}' is for the protocol '{owner}', not for '{self.name}'")
-            if len(set(numbers)) < len(numbers):
-                raise ValueError(f"{name} lists a number twice: {', '.join(map(str, numbers))}")
-        if self.name != "sequential" and self.step != 1:
-            raise ValueError(f"'step' is for the protocol 'sequential', not for '{self.name}'")
-        return self
-
-    @property
-    def joint(self) -> bool:
-        """Whether it makes several edits as one."""
-        return self.name == "batch" or self.step > 1
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Numbers of edits on one model, from the smallest."""
-        return tuple(sorted(self.sizes or self.lengths)) or (1,)
-
-
-class TrainingSpec(Spec):
-    """Training of the methods that need it: on the first `limit` of a data set's training cases, or all."""
+class TrainingSpec(Settings):
+    """Training of the methods that need it."""
 
     limit: PositiveInt | None = None
+    """Only the first so many of a data set's training cases; all, unless it is given."""
 
 
-class StatisticsSpec(Spec):
-    """The text second moments are taken over: "testbed" or a file with one text a line, and how many tokens of it."""
+class StatisticsSpec(Settings):
+    """The text that second moments of FFN keys are taken over (ROME, MEMIT)."""
 
-    corpus: Name = "testbed"
+    corpus: Name = TESTBED_CORPUS
+    """`testbed`, the built-in world's text, or a text file with one text a line."""
     tokens: PositiveInt = 100_000
+    """How many tokens of it (Meng et al. 2022, E.1: 100,000 samples of Wikipedia)."""
+    shard: PositiveInt = 2_000_000
+    """Tokens in one task of it, at most: longer texts are taken in shards on many workers, and added. Ours."""
 
 
-class WorkerSpec(Spec):
-    """What one worker takes up; `count` workers, or as many as the cluster has room for.
-
-    `gpus` is one where the cluster has any, unless it is given. A model that no device can hold is dealt out over
-    `devices` processes, each with so many `cpus` and `gpus`, that are one worker (a gang); its weights may be kept in
-    main memory (`offload: cpu`) or in files under the folder `nvme`. A gang ends when a rank waits for another for
-    longer than `timeout` seconds, and is given up when no room is found for it in `placement_timeout`. `memory` is what
-    one device has, in GiB: `editfleet plan` tells by it where a model fits.
-    """
+class WorkerSpec(Settings):
+    """What one worker takes up. A model that no device can hold is dealt out over `devices` processes that are one
+    worker (a gang)."""
 
     cpus: PositiveInt = 1
+    """CPU cores, and threads, of a worker or of each rank of a gang."""
     memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """What one device has, in GiB: `editfleet plan` tells by it where a model fits; 32, a V100's, if not given."""
     gpus: Annotated[NonNegativeFloat, Field(allow_inf_nan=False)] | None = None
+    """GPUs of a worker or of each rank; one where the cluster has any, unless it is given."""
     count: PositiveInt | None = None
+    """How many workers; as many as the cluster has room for, unless it is given."""
     devices: PositiveInt = 1
+    """Over how many processes, each with its own device, the model's weights are dealt out (DeepSpeed ZeRO-3)."""
     offload: Literal["none", "cpu", "nvme"] = "none"
+    """Where weights wait that are not in use: on the device, in main memory, or in files."""
     nvme: str | None = None
+    """The folder for the weights with `offload: nvme`, on every node."""
     timeout: PositiveInt = 600
+    """Seconds that a rank waits for another before the gang is ended."""
     placement_timeout: PositiveInt = 300
+    """Seconds in which room for a gang must be found."""
 
     def beside(self, folder: Path) -> Self:
         """With `nvme` resolved, where it is relative to `folder`; workers start elsewhere."""
@@ -171,6 +147,23 @@ class WorkerSpec(Spec):
         if (self.offload == "nvme") != (self.nvme is not None):
             raise ValueError("'offload: nvme' and 'nvme', the folder for the weights, go together")
         return self
+
+
+class _AnyProtocol:
+    """Has the JSON Schema of a protocol list those that are registered."""
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema,
+                                     handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        choices: list[dict[str, Any]] = [{"enum": list(PROTOCOLS)}]
+        for name in PROTOCOLS:
+            protocol = get_protocol(name)
+            found = handler.resolve_ref_schema(handler(protocol.__pydantic_core_schema__))
+            choices.append({**found, "properties": {"name": {"const": name}, **found.get("properties", {})},
+                            "required": ["name", *found.get("required", [])]})
+        return {"anyOf": choices}
+
+
+AnyProtocol = Annotated[Protocol, BeforeValidator(parse_protocol), _AnyProtocol()]
 
 
 @dataclass(frozen=True)
@@ -188,30 +181,42 @@ class SourceFile:
         return f"{self.file}{line}{', ' + path if path else ''}"
 
 
-class Campaign(Spec):
-    """Every editor on every model, data set and protocol listed, with each of the `seeds`; `chunk` cases make one task,
-    or as many as take about a minute by the table of costs.
-
-    Batches and streams are made in each of the `orders`: 0 is the data set's, any other number shuffles the cases. Of
-    edits that contradict each other they have only the first, unless `contradictions` are allowed. `data` is the
-    folder or URL that the paths of data sets and of corpora start from.
-    """
+class Campaign(Settings):
+    """Every editor on every model, data set and protocol listed, with each of the seeds."""
 
     name: Name
+    """What the campaign is called, also in the store."""
     seeds: Numbers = (0,)
+    """Seeds of the methods; each makes a run of its own."""
     orders: Numbers = (0,)
+    """Orders of the cases in batches and streams: 0 is the data set's, any other number shuffles them."""
     contradictions: Literal["exclude", "allow"] = "exclude"
+    """Whether batches and streams have all edits that contradict each other, or only the first of them (as Meng et al.
+    2023)."""
     measures: Measures = Measures()
+    """What is measured beyond the teacher-forced scores: `true`, or its settings, for each."""
     data: Name | None = None
+    """The folder or URL that the paths of data sets and of corpora start from; the campaign's own folder, unless it is
+    given."""
     models: tuple[Annotated[ModelSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
+    """The models under study, each a name or a mapping."""
     datasets: tuple[Annotated[DatasetEntry, BeforeValidator(_named)], ...] = Field(min_length=1)
+    """The data sets, each a name or a mapping."""
     editors: tuple[Annotated[EditorSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
-    protocols: tuple[Annotated[ProtocolSpec, BeforeValidator(_named)], ...] = Field(
-        (ProtocolSpec(name="single"),), min_length=1)
-    chunk: PositiveInt | None = None
+    """The editing methods, each a name or a mapping."""
+    protocols: tuple[AnyProtocol, ...] = Field(default_factory=lambda: (parse_protocol("single"),), min_length=1)
+    """How edits are put on the models, each a name or a mapping."""
+    chunk: PositiveInt = 25
+    """Cases in one task, about: whole batches stay together. Part of what a task is: another number makes other tasks.
+    Ours."""
     statistics: StatisticsSpec = StatisticsSpec()
+    """The text that second moments are taken over."""
     training: TrainingSpec = TrainingSpec()
+    """Training of the methods that need it."""
     workers: WorkerSpec = WorkerSpec()
+    """What one worker takes up."""
+    retries: RetryPolicy = RetryPolicy()
+    """How much trouble is borne before a task, or the campaign, is given up."""
     _source: SourceFile = PrivateAttr(default_factory=SourceFile)
 
     @field_validator("seeds", "orders")
@@ -263,13 +268,5 @@ class Campaign(Spec):
             "datasets": tuple(map(read_there, self.datasets)),
             "editors": tuple(spec.model_copy(update={"artefact": resolve(spec.artefact)}) for spec in self.editors),
             "statistics": self.statistics.model_copy(update={"corpus": read_text(self.statistics.corpus)}),
-            "measures": self._measures_of(read_text),
+            "measures": self.measures.each(lambda measure: measure.located(read_text)),
             "workers": self.workers.beside(folder)})
-
-    def _measures_of(self, read_text: Callable[[str], str]) -> Measures:
-        """The measures, with the place of the corpus of perplexity."""
-        perplexity = self.measures.perplexity
-        if perplexity is None:
-            return self.measures
-        moved = perplexity.model_copy(update={"corpus": read_text(perplexity.corpus)})
-        return self.measures.model_copy(update={"perplexity": moved})

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
-from cluster.plan.tasks import BaselineTask, ScoreTask, StatisticsTask, StreamTask, Task, digest
+from cluster.plan.refs import digest
+from cluster.plan.tasks import BaselineTask, ScoreTask, StatisticsTask, StreamTask, Task
 from cluster.store.store import Store
 from editors.core.errors import InputError
 
@@ -78,11 +79,11 @@ def _spent(about: Mapping[str, Any]) -> tuple[str, float, int]:
     model = about["model"]
     group = _group(about["kind"], f"{model['digest']}-{model['dtype']}", about["identity"])
     parts = ["seconds", "seconds_score"]
-    if about["kind"] == "score" and "sequential" not in about["identity"]["protocol"]:
-        parts.append("seconds_edit")  # a stream's edits were another task's
+    if about["kind"] == "score" and about["edits"]:
+        parts.append("seconds_edit")  # else a stream made them
     return group, sum(about.get(part, 0.0) for part in parts), about.get("cases", about.get("tokens", 1))
 
 
 def _group(kind: str, model: str, identity: Mapping[str, Any]) -> str:
-    return digest([kind, model, identity.get("editor"), sorted(identity.get("protocol", ())), identity.get("measures"),
-                   identity.get("layers")])
+    return digest([kind, model, identity.get("editor"), identity.get("protocol", {}).get("name"),
+                   identity.get("measures"), identity.get("layers")])

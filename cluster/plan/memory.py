@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.costs import moments_bytes
-from cluster.plan.tasks import ModelRef, ScoreTask, StatisticsTask, StreamTask, Task
+from cluster.plan.refs import ModelRef
+from cluster.plan.tasks import ScoreTask, StatisticsTask, StreamTask, Task
 
 GIB = 2**30
 REFERENCE = 32.0  # GiB: a V100
 USABLE = 0.9  # of a device: allocators waste some
 TOKENS = 1024
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of a number
 PROCESS = GIB // 2
 GANGS = (2, 4, 8)  # devices of one machine
 
@@ -75,7 +75,7 @@ class Memory:
 
 def memory_of(model: ModelRef, tasks: Iterable[Task]) -> Memory:
     """What a worker needs that runs these tasks of one model."""
-    shape, size = model.shape, torch.finfo(getattr(torch, model.dtype)).bits // 8
+    shape, size = model.shape, BYTES[model.dtype]
     weights = shape.parameters * size
     kept = shape.depth * (8 * shape.width + 2 * shape.inner) + shape.vocabulary
     layers = max((_layers(task) for task in tasks if task.model.key == model.key), key=len, default=())

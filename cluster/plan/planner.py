@@ -10,56 +10,41 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import islice, product
 
 from transformers import PretrainedConfig
 
-from cluster.campaign.spec import Campaign, ModelSpec
-from cluster.plan import costs
-from cluster.plan.cutting import Sizes
-from cluster.plan.protocols import Maker
+from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
+from cluster.plan.cells import Cell
+from cluster.plan.cutting import CampaignCases
+from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
 from cluster.plan.resolve import check_joint, check_names, is_for, resolve_artefact, resolve_model
-from cluster.plan.tasks import (
-    BaselineTask,
-    Chunk,
-    EditorRef,
-    Method,
-    ModelRef,
-    MomentsTask,
-    StatisticsTask,
-    Task,
-    TrainTask,
-    digest,
-)
+from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
 from cluster.store.store import CampaignRecord, DatasetRecord
 from editors import get_editor, resolve_config
 from editors.core.editor import Editor, EditorConfig
 from editors.core.errors import InputError
 from editors.core.models.statistics import Shard
-from evaluators.audit import without_contradictions
-from evaluators.cases import Case, Skipped
 from evaluators.datasets import TESTBED_CORPUS, Dataset, corpus, load_dataset, training_spec
-from evaluators.scoring.measures import Measures, Perplexity
+from evaluators.scoring.measures import Measures
+from evaluators.scoring.measures.base import Measure
 
 CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still the same
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tasks of a campaign by id, what others need before the others; its models by name, the data sets they were
-    cut from, and the sizes that the table of costs gave them."""
+    """All tasks of a campaign by id, what others need before the others; its models by name, and its data sets."""
 
     campaign: Campaign
     tasks: Mapping[str, Task]
     models: Mapping[str, ModelRef]
     datasets: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
-    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def record(self, started: datetime) -> CampaignRecord:
         """The plan as it is kept in a store."""
@@ -67,13 +52,11 @@ class Plan:
             name=self.campaign.name, digest=digest([self.campaign.name, *self.tasks]), started=started,
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
-            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, sizes=self.sizes,
-            costs=costs.COSTS_VERSION)
+            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes)
 
 
-def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
-    """All tasks of a campaign. Loads the data sets, but no model. `frozen` are sizes that were planned with before, and
-    win over the table of costs.
+def plan(campaign: Campaign) -> Plan:
+    """All tasks of a campaign. Loads the data sets, but no model.
 
     Raises `InputError`, with its place in the campaign's file, for what would keep its tasks from running: an unknown
     model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
@@ -84,43 +67,41 @@ def plan(campaign: Campaign, frozen: Mapping[str, int] | None = None) -> Plan:
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
             datasets.append(load_dataset(spec))
-    planner = Planner(campaign, datasets, Sizes(campaign.chunk, frozen))
+    planner = Planner(campaign, datasets)
     notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
-    return Plan(campaign, tasks, planner.models, tuple(datasets), notes, planner.sizes.chosen)
+    return Plan(campaign, tasks, planner.models, tuple(datasets), notes)
 
 
 class Planner:
     """Makes the tasks of a campaign on data sets that are loaded."""
 
-    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sizes: Sizes) -> None:
-        self.campaign, self.datasets, self.sizes = campaign, datasets, sizes
+    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset]) -> None:
+        self.campaign = campaign
         self.models: dict[str, ModelRef] = {}
-        self._cut: dict[tuple[int, int], list[Chunk]] = {}
+        self._cases = [CampaignCases(data, contradictions=campaign.contradictions == "allow") for data in datasets]
         self._training: dict[int, Chunk] = {}
-        self._consistent = [_consistent(campaign, data) for data in datasets]
 
     def notes(self, data: int) -> Iterator[str]:
-        """What people should know of a data set's batches and streams. Refuses more edits than there are cases."""
-        cases, contradicting = self._consistent[data]
-        name = self.datasets[data].spec.name
-        if self.measures.writing and not any(case.generation_prompts for case in self.datasets[data].cases):
-            yield f"{name}: no case has generation prompts, so 'writing' measures nothing here"
-        if contradicting and any(protocol.name != "single" for protocol in self.campaign.protocols):
-            yield (f"{name}: batches and streams leave out {len(contradicting)} cases that contradict one before them, "
-                   f"such as {contradicting[0].case_id}: {contradicting[0].reason}; 'contradictions: allow' keeps them")
+        """What people should know of a data set under the measures and protocols. Refuses more edits than there are
+        cases."""
+        cases = self._cases[data]
+        name, count = cases.dataset.spec.name, cases.count(0)
+        told = [measure.note(cases.dataset.cases) for measure in self.measures]
+        if cases.contradicting and any(protocol.together for protocol in self.campaign.protocols):
+            first = cases.contradicting[0]
+            told.append(f"batches and streams leave out {len(cases.contradicting)} cases that contradict one before "
+                        f"them, such as {first.case_id}: {first.reason}; 'contradictions: allow' keeps them")
         for number, protocol in enumerate(self.campaign.protocols):
-            for count in protocol.counts:
-                if count > len(cases):
-                    with self.campaign.at("protocols", number, "sizes" if protocol.sizes else "lengths"):
-                        raise InputError(f"{protocol.name} editing with {count} edits needs as many cases, and data "
-                                         f"set '{name}' has {len(cases)}; raise its limit or take {count} off the list")
-                if protocol.name == "batch" and (left := len(cases) % count):
-                    yield (f"{name}: batches of {count} leave out the last {left} of {len(cases)} cases, which make no "
-                           "whole batch")
+            if (most := protocol.counts[-1]) > count:
+                with self.campaign.at("protocols", number, *filter(None, [protocol.numbers])):
+                    raise InputError(f"{protocol.name} editing with {most} edits needs as many cases, and data set "
+                                     f"'{name}' has {count}; raise its limit or take {most} off the list")
+            told.append(protocol.note(count))
+        return (f"{name}: {note}" for note in told if note)
 
     def tasks(self, number: int) -> Iterator[Task]:
         """The tasks of one model."""
@@ -128,47 +109,28 @@ class Planner:
         with self.campaign.at("models", number):
             model, config = resolve_model(spec)
         self.models[spec.name] = model
-        asked = self.measures.of_answers
+        asked = self.measures.of_baseline
         baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
-                             for chunk in self.whole(place, self.sizes.of_baseline(model, asked))]
+                             for chunk in self._cases[place].chunks(self.campaign.chunk)]
                      for place, entry in enumerate(self.campaign.datasets) if is_for(spec, entry)}
         for tasks in baselines.values():
             yield from tasks
         for place, wanted in enumerate(self.campaign.editors):
             if is_for(spec, wanted):
-                yield from self._editor_tasks(place, spec, model, config, baselines)
+                yield from self._editor_tasks(place, wanted, spec, model, config, baselines)
 
     @cached_property
     def measures(self) -> Measures:
-        """The campaign's, with the texts that perplexity is taken on."""
-        with self.campaign.at("measures"):
-            self.campaign.measures.check()
-        wanted = self.campaign.measures.perplexity
-        if wanted is None or wanted.sample:
-            return self.campaign.measures
-        with self.campaign.at("measures", "perplexity", "corpus"):
-            sample = tuple(islice(corpus(wanted.corpus), wanted.texts))
-            if not sample:
-                raise InputError(f"corpus '{wanted.corpus}' has no text to take the perplexity on")
-        return self.campaign.measures.model_copy(update={"perplexity": Perplexity(sample=sample)})
+        """The campaign's, with what they read from files."""
+        def prepare(measure: Measure) -> Measure:
+            with self.campaign.at("measures", measure.name):
+                return measure.prepared()
 
-    def measured(self, data: int) -> Measures:
-        """The measures of one data set: what is written is weighed by its snippets, unless others are given."""
-        writing, snippets = self.measures.writing, self.datasets[data].spec.snippets
-        if writing is None or writing.snippets is not None or snippets is None:
-            return self.measures
-        return self.measures.model_copy(update={"writing": writing.model_copy(update={"snippets": snippets})})
+        return self.campaign.measures.each(prepare)
 
-    def ordered(self, data: int, order: int) -> Sequence[Case]:
-        """The cases of batches and streams: in the data set's order, or shuffled by any other number than 0."""
-        cases = list(self._consistent[data][0])
-        if order:
-            random.Random(f"order {order}").shuffle(cases)
-        return cases
-
-    def _editor_tasks(self, place: int, spec: ModelSpec, model: ModelRef, model_config: PretrainedConfig,
+    def _editor_tasks(self, place: int, wanted: EditorSpec, spec: ModelSpec, model: ModelRef,
+                      model_config: PretrainedConfig,
                       baselines: Mapping[int, Sequence[BaselineTask]]) -> Iterator[Task]:
-        wanted = self.campaign.editors[place]
         with self.campaign.at("editors", place):
             method = get_editor(wanted.name)
             config = resolve_config(wanted.name, model_config, wanted.config)
@@ -179,26 +141,27 @@ class Planner:
         with self.campaign.at("editors", place, "artefact"):
             artefact = resolve_artefact(method, wanted, model)
         editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"))
-        layers = tuple(sorted(method.statistics_layers(config)))
         statistics: StatisticsTask | MomentsTask | None = None
-        if layers:
+        if layers := tuple(sorted(method.statistics_layers(config))):
             shards = self._statistics(spec, model, layers)
             statistics = shards[0] if len(shards) == 1 else MomentsTask(_of_moments(spec, layers), model, shards)
             yield from (*shards, statistics)
-        for (data, cut), seed in product(baselines.items(), self.campaign.seeds):
+        for (data, asked_before), seed in product(baselines.items(), self.campaign.seeds):
             training = None
             if method.trained and artefact is None:
                 with self.campaign.at("editors", place):
                     training = self._train(data, spec, model, method, editor, config, seed)
                 yield training
             made = Method(editor, seed, statistics, training.key if training else None, artefact)
-            maker = Maker(self, data, wanted, spec, model, made, cut)
+            dataset = self._cases[data].dataset.spec
+            cell = Cell(wanted.title, spec.name, model, made, self._cases[data], asked_before,
+                        self.measures.on(dataset))
             for protocol in asked:
-                yield from maker.tasks(protocol)
+                yield from cell.tasks(protocol, self.campaign.orders, self.campaign.chunk)
 
     def _train(self, data: int, spec: ModelSpec, model: ModelRef, method: type[Editor], editor: EditorRef,
                config: EditorConfig, seed: int) -> TrainTask:
-        name = self.datasets[data].spec.name
+        name = self._cases[data].dataset.spec.name
         return TrainTask(f"training of {editor.name} on {spec.name}: {name}", model, editor,
                          method.training_settings(config), self._training_cases(data, editor.name), seed)
 
@@ -213,22 +176,10 @@ class Planner:
             self._training[data] = Chunk(entry.name, 1, cases)
         return self._training[data]
 
-    def whole(self, data: int, size: int) -> list[Chunk]:
-        """All cases of a data set in pieces; cut once, as their digests take long."""
-        if (data, size) not in self._cut:
-            self._cut[data, size] = self.cut(data, self.datasets[data].cases, size)
-        return self._cut[data, size]
-
-    def cut(self, data: int, cases: Sequence[Case], size: int) -> list[Chunk]:
-        """Cases of a data set in pieces; the last may be short."""
-        found = self.datasets[data]
-        return [Chunk(found.spec.name, start + 1, tuple(cases[start: start + size]), found.provenance)
-                for start in range(0, len(cases), size)]
-
     def _statistics(self, spec: ModelSpec, model: ModelRef, layers: tuple[int, ...]) -> tuple[StatisticsTask, ...]:
         """The text's second moments, in shards."""
         text = self.campaign.statistics
-        count = self.sizes.of_statistics(model, layers, text.tokens)
+        count = -(-text.tokens // text.shard)
         titles = [f", shard {number} of {count}" for number in range(1, count + 1)] if count > 1 else [""]
         return tuple(StatisticsTask(_of_moments(spec, layers) + title, model, layers, text.corpus, self._corpus_digest,
                                     text.tokens, Shard(number, count)) for number, title in enumerate(titles))
@@ -246,8 +197,3 @@ class Planner:
 
 def _of_moments(spec: ModelSpec, layers: Sequence[int]) -> str:
     return f"second moments of {spec.name}: layers {', '.join(map(str, layers))}"
-
-
-def _consistent(campaign: Campaign, data: Dataset) -> tuple[Sequence[Case], Sequence[Skipped]]:
-    """The cases that may be edited on one model, and those that contradict one before them."""
-    return (data.cases, ()) if campaign.contradictions == "allow" else without_contradictions(data.cases)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from cluster.campaign.spec import Campaign, DatasetEntry, EditorSpec, ModelSpec, ProtocolSpec
-from cluster.plan.costs import Shape
-from cluster.plan.tasks import ArtefactRef, ModelRef
+from cluster.campaign.spec import Campaign, DatasetEntry, EditorSpec, ModelSpec
+from cluster.plan.refs import ArtefactRef, ModelRef
 from editors import EDITORS, get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
 from editors.core.errors import InputError, unknown
+from editors.core.models.architectures import Shape
 from editors.core.models.loading import load_config, model_digest
+from evaluators.protocols.base import Protocol
 from evaluators.testbed import MODELS, model_path
 
 
@@ -45,7 +46,7 @@ def resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
     return ModelRef(path, model_digest(path), spec.dtype, Shape.of(config)), config
 
 
-def check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[ProtocolSpec]) -> None:
+def check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[Protocol]) -> None:
     if method.joint or not any(protocol.joint for protocol in asked):
         return
     others = [protocol.name for protocol in asked if not protocol.joint] or ["single"]

@@ -6,83 +6,24 @@ method with its whole configuration, versions, seeds, and the ids of what it nee
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from cluster.plan import costs
-from cluster.plan.costs import UNKNOWN, Shape
+from cluster.plan.refs import ArtefactRef, Chunk, EditorRef, ModelRef, digest
 from cluster.scheduler.events import TaskNode
 from cluster.store.store import Output, ResultKey, TaskRecord
 from editors.core.models import statistics
 from editors.core.models.statistics import WHOLE, Shard
 from evaluators import testbed
-from evaluators.cases import Case
-from evaluators.protocols import base as protocols
-from evaluators.scoring import metrics
+from evaluators.protocols.base import Protocol
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 
 SHIPPED = Path(testbed.__file__).parent / "artefacts"  # what training tasks yield, by task id
-
-
-def digest(value: object) -> str:
-    """24 hexadecimal digits that identify a JSON value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """Where a model is, which it is, and how large. `key` alone counts: two paths to the same weights are one model."""
-
-    path: str
-    digest: str
-    dtype: str
-    shape: Shape = UNKNOWN
-
-    @property
-    def key(self) -> str:
-        return f"{self.digest}-{self.dtype}"
-
-
-@dataclass(frozen=True)
-class EditorRef:
-    """A method and its whole configuration, as JSON."""
-
-    name: str
-    version: int
-    config: Mapping[str, Any]
-
-    def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.version, "config": self.config}
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive cases of a data set, the first of which is case number `first`, counted from 1. `source` says how the
-    data set was read, and is no part of the identity."""
-
-    dataset: str
-    first: int
-    cases: tuple[Case, ...]
-    source: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the cases' content; fields that are not used do not count, so that new ones change no id."""
-        return digest([case.model_dump(mode="json", exclude_defaults=True) for case in self.cases])
-
-    @property
-    def last(self) -> int:
-        return self.first + len(self.cases) - 1
-
-    def __str__(self) -> str:
-        return f"{self.dataset}, cases {self.first}-{self.last}"
 
 
 @dataclass(frozen=True)
@@ -109,10 +50,9 @@ class Task(ABC):
         return ()
 
     @property
-    def absorbs(self) -> tuple[str, ...]:
-        """Ids of those of its `needs` whose results are all in its own, and that no other task needs: they are removed
-        once it is done."""
-        return ()
+    def temporary(self) -> bool:
+        """Whether its result need not be kept once all tasks that need it are done."""
+        return False
 
     @property
     def edits(self) -> int:
@@ -134,17 +74,14 @@ class Task(ABC):
     def node(self, on_gpu: bool = True) -> TaskNode:
         """The task as the scheduler sees it, on workers with or without GPUs."""
         return TaskNode(self.id, self.model.key, self.needs, self.cost,
-                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.absorbs)
+                    costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.temporary)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits,
-                          absorbs=self.absorbs)
+                          needs=self.needs, temporary=self.temporary)
 
 
-def _measured(measures: Measures) -> dict[str, Any]:
-    """What is measured in addition, as part of an identity."""
-    more = measures.identity()
-    return {"measures": more} if more else {}
+BASELINE_VERSION = 1  # grows when the answers that are kept of unedited models change
 
 
 @dataclass(frozen=True)
@@ -157,7 +94,7 @@ class BaselineTask(Task):
     measures: Measures = NOTHING_MORE
 
     def identity(self) -> dict[str, Any]:
-        return {"version": protocols.VERSIONS["baseline"], "cases": self.chunk.digest, **_measured(self.measures)}
+        return {"version": BASELINE_VERSION, "cases": self.chunk.digest, "measures": self.measures.identity()}
 
     @property
     def cost(self) -> float:
@@ -186,6 +123,10 @@ class StatisticsTask(Task):
                 "tokens": self.tokens, **part}
 
     @property
+    def temporary(self) -> bool:
+        return self.shard != WHOLE
+
+    @property
     def cost(self) -> float:
         return costs.statistics_seconds(self.model.shape, self.layers, self.shard.tokens(self.tokens))
 
@@ -206,10 +147,6 @@ class MomentsTask(Task):
     @property
     def needs(self) -> tuple[str, ...]:
         return tuple(shard.id for shard in self.shards)
-
-    @property
-    def absorbs(self) -> tuple[str, ...]:
-        return self.needs
 
     def identity(self) -> dict[str, Any]:
         first = self.shards[0]
@@ -248,14 +185,6 @@ class TrainTask(Task):
 
 
 @dataclass(frozen=True)
-class ArtefactRef:
-    """A file with what a trained method learned, and the digest of its content."""
-
-    path: str
-    digest: str
-
-
-@dataclass(frozen=True)
 class Method:
     """An editor and all that it is made with. `training` is the training task's key, `artefact` a file instead."""
 
@@ -276,22 +205,22 @@ class Method:
 
 @dataclass(frozen=True)
 class StreamTask(Task):
-    """One segment of a stream: the edits of a chunk, `step` at a time, on the patch of the segments `before` it."""
+    """One segment of a stream: the edits of a chunk, made as the protocol does, on the patch of the segments `before`
+    it."""
 
     kind = "stream"
     output = "artefacts"
     method: Method
     chunk: Chunk
+    protocol: Protocol
     before: ResultKey | None
-    step: int = 1
 
     @property
     def needs(self) -> tuple[str, ...]:
         return (*([self.before.id] if self.before else []), *self.method.needs)
 
     def identity(self) -> dict[str, Any]:
-        return {**self.method.identity(), "cases": self.chunk.digest, "step": self.step,
-                "protocol": {"sequential": protocols.VERSIONS["sequential"]}}
+        return {**self.method.identity(), "cases": self.chunk.digest, "protocol": self.protocol.identity()}
 
     @property
     def cost(self) -> float:
@@ -315,7 +244,7 @@ class ScoreTask(Task):
     output = "rows"
     method: Method
     chunk: Chunk
-    protocol: str
+    protocol: Protocol
     count: int
     baselines: tuple[BaselineTask, ...]
     stream: ResultKey | None
@@ -330,11 +259,10 @@ class ScoreTask(Task):
         return (*(baseline.id for baseline in self.baselines), *made)
 
     def identity(self) -> dict[str, Any]:
-        counted = {} if self.protocol == "single" else {"count": self.count}
-        return {**self.method.identity(), "cases": self.chunk.digest, **counted,
-                "protocol": {self.protocol: protocols.VERSIONS[self.protocol]}, "metrics": metrics.VERSION,
-                "titles": [self.editor_title, self.model_title, self.chunk.dataset], "order": self.order,
-                **_measured(self.measures)}
+        return {**self.method.identity(), "cases": self.chunk.digest, "count": self.count,
+                "protocol": self.protocol.identity(), "metrics": self.measures.versions,
+                "measures": self.measures.identity(), "order": self.order,
+                "titles": [self.editor_title, self.model_title, self.chunk.dataset]}
 
     @property
     def cost(self) -> float:
@@ -350,4 +278,4 @@ class ScoreTask(Task):
 
     @property
     def pieces(self) -> int:
-        return max(1, len(self.chunk.cases) // (self.count if self.protocol == "batch" else 1))
+        return max(1, len(self.chunk.cases) // self.protocol.unit(self.count))

@@ -11,8 +11,8 @@ class TaskNode:
     """A task as the scheduler sees it.
 
     `model` is what a worker has to load for it, `cost` is in any common unit. A worker that is at it for longer than
-    `limit` seconds is taken to hang. Where memory does not suffice, it can be done in up to `pieces` parts. Once it is
-    done, the results of those of its needs that it `absorbs` are gone.
+    `limit` seconds is taken to hang. Where memory does not suffice, it can be done in up to `pieces` parts. A
+    `temporary` result is removed once all tasks that need it are done.
     """
 
     id: str
@@ -21,7 +21,7 @@ class TaskNode:
     cost: float = 1.0
     limit: float = math.inf
     pieces: int = 1
-    absorbs: tuple[str, ...] = ()
+    temporary: bool = False
 
 
 # --- events
@@ -29,7 +29,7 @@ class TaskNode:
 
 @dataclass(frozen=True)
 class Tick:
-    """`now` is in seconds, of any clock."""
+    """It is `now`, in seconds of any clock."""
 
     now: float
 
@@ -62,6 +62,8 @@ class WorkerLost:
 
 @dataclass(frozen=True)
 class TaskDone:
+    """The task's result is in the store."""
+
     worker: int
     task: str
     seconds: float = field(default=0.0, compare=False)
@@ -87,7 +89,7 @@ class OutOfMemory:
 
 @dataclass(frozen=True)
 class ResultDamaged:
-    """The task could not be done, because the result of `damaged` cannot be read any more; it has been put away."""
+    """The task could not be done, because the result of `damaged`, which it needs, is missing or cannot be read."""
 
     worker: int
     task: str
@@ -95,19 +97,13 @@ class ResultDamaged:
     error: str
 
 
-@dataclass(frozen=True)
-class TaskCancelled:
-    """A task that was recalled had not begun, and will not."""
-
-    worker: int
-    task: str
-
-
 # --- instructions
 
 
 @dataclass(frozen=True)
 class StartWorker:
+    """Begin to start a worker; say `WorkerUp` or `WorkerLost` of it later."""
+
     worker: int
 
 
@@ -121,7 +117,7 @@ class Retire:
 
 @dataclass(frozen=True)
 class Assign:
-    """Have the worker do the task, in `parts` one after another, after those it was given before."""
+    """Have the worker, which is at none, do the task, in `parts` one after another."""
 
     worker: int
     task: str
@@ -129,21 +125,28 @@ class Assign:
 
 
 @dataclass(frozen=True)
-class Recall:
-    """Take the task back, if the worker has not begun it: then say `TaskCancelled`."""
+class Discard:
+    """Remove the temporary result of a task: nothing needs it any more."""
 
-    worker: int
+    task: str
+
+
+@dataclass(frozen=True)
+class Reopen:
+    """A task that was done, or not needed, is neither any more: put away what there is of its result."""
+
     task: str
 
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Give the task up and keep the reason; the rest goes on."""
+    """The task will not be done: keep the reason. The rest goes on."""
 
     task: str
     reason: str
 
 
-WorkerEvent = WorkerUp | WorkerLost | TaskDone | TaskFailed | OutOfMemory | ResultDamaged | TaskCancelled
+TaskEvent = TaskDone | TaskFailed | OutOfMemory | ResultDamaged
+WorkerEvent = WorkerUp | WorkerLost | TaskEvent
 Event = Tick | Room | WorkerEvent
-Instruction = StartWorker | Retire | Assign | Recall | GiveUp
+Instruction = StartWorker | Retire | Assign | Discard | Reopen | GiveUp

@@ -9,77 +9,94 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import assert_never
+
+from pydantic import ConfigDict, PositiveFloat, PositiveInt
 
 from cluster.scheduler.events import (
     Assign,
+    Discard,
     Event,
     GiveUp,
     Instruction,
     OutOfMemory,
-    Recall,
+    Reopen,
     ResultDamaged,
     Retire,
     Room,
     StartWorker,
-    TaskCancelled,
     TaskDone,
+    TaskEvent,
     TaskFailed,
     TaskNode,
     Tick,
-    WorkerEvent,
     WorkerLost,
     WorkerUp,
 )
 from cluster.scheduler.graph import Status, TaskGraph
 from cluster.scheduler.workers import WorkerTable
+from editors.core.settings import Settings
 
 LONGEST_TICK = 30.0  # seconds; a longer one is a clock that jumped, or a driver that was stopped
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before lost workers are replaced
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much trouble is borne: how often a task may raise (`attempts`), lose its worker or the result of one and the
-    same task be damaged (`losses`), lose its worker together with the node (`departures`; a long task sees many where
-    machines come and go), how many workers may be lost before they get to a task (`fruitless`, or twice as many as
-    there is room for), and for how many seconds there may be none at all (`unmanned`). `depth` is how many tasks a
-    worker has in flight."""
+class RetryPolicy(Settings):
+    """How much trouble is borne before a task, or the campaign, is given up."""
 
-    attempts: int = 2
-    losses: int = 5
-    departures: int = 50
-    fruitless: int = 5
-    unmanned: float = 900.0
-    depth: int = 2
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    max_task_errors: PositiveInt = 2
+    """A task that has raised this many times is given up, with all that needs it. Its own errors mostly come again, so
+    few tries are enough. Ours."""
+    max_worker_losses: PositiveInt = 5
+    """A task that has lost this many workers while their machines lived on (they crashed, or hung) is given up. Memory
+    that does not suffice counts only where the task cannot be done in smaller parts. Ours."""
+    max_node_losses: PositiveInt = 50
+    """A task that has lost this many workers together with their machines, or the way there, is given up. It is hardly
+    to blame, and a long one sees many where machines come and go. Ours."""
+    max_damaged_results: PositiveInt = 5
+    """A task whose result was found damaged this many times is not done again but given up, with all that needs it.
+    Ours."""
+    max_failed_starts: PositiveInt = 5
+    """When more workers than this, or than twice as many as there is room for, are lost one after another before they
+    get a task, no other is up and no task was done meanwhile, the campaign is given up. Ours."""
+    no_worker_timeout: PositiveFloat = 900.0
+    """When no worker was up for this many seconds, the campaign is given up; `.inf`: it waits for ever. It has to be
+    longer than a node takes to come. Ours."""
 
 
 class CampaignState:
     """Decides which worker runs which task. Changes only through `start` and `handle`.
 
-    A task goes back to the graph when its worker is lost or it raises, and is set aside when that happens too often,
+    A task goes back to the graph when it raises or its worker is lost, and is given up when that happens too often,
     with all that needs it. Where memory does not suffice it is done in twice as many parts. Lost workers are replaced,
     after a pause that doubles as long as nothing gets done, until in the end the campaign is given up. There are as
-    many workers as there is room for, but no more than tasks. Events of workers that are no longer known are ignored.
+    many workers as there is room for, but no more than open tasks.
     """
 
-    def __init__(self, nodes: Iterable[TaskNode], *, workers: int, done: Collection[str] = (),
-                 limits: Limits = Limits()) -> None:
-        self.graph = TaskGraph(nodes, done)
-        self.workers = WorkerTable(limits.depth)
-        self._limits = limits
+    def __init__(self, nodes: Iterable[TaskNode], *, workers: int, there: Collection[str] = (),
+                 retries: RetryPolicy | None = None) -> None:
+        self.graph = TaskGraph(nodes, there)
+        self.workers = WorkerTable()
+        self._retries = retries or RetryPolicy()
+        #: How many workers there is room for.
         self._room = workers
+        #: Seconds that have passed, but for jumps of the clock.
         self._now = 0.0
         self._last_tick: float | None = None
-        self._manned = 0.0  # when a worker was last up
-        #: Since a task was done or room was found: workers lost on their way or idle, and pauses made.
-        self._fruitless = self._pauses = 0
+        #: When a worker was last up.
+        self._last_up = 0.0
+        #: Workers lost before they got a task, and pauses made; since a task was done or room was found.
+        self._failed_starts = self._pauses = 0
+        #: No worker is started before.
         self._start_after = -math.inf
-        self._raised: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()
-        self._departed: Counter[str] = Counter()
-        self._damaged: Counter[str] = Counter()
+        #: What has happened to each task.
+        self._errors: Counter[str] = Counter()
+        self._worker_losses: Counter[str] = Counter()
+        self._node_losses: Counter[str] = Counter()
+        self._damages: Counter[str] = Counter()
+        #: In how many parts a task is done, where that is more than one.
         self._parts: dict[str, int] = {}
 
     @property
@@ -91,100 +108,89 @@ class CampaignState:
         return list(self._scale())
 
     def handle(self, event: Event) -> list[Instruction]:
-        """What to do about one event."""
-        return [*self._react(event), *self._assign(), *self._scale()]
+        """What to do about one event. Those of workers and tasks that are not at work any more are ignored."""
+        return [*self._take_in(event), *self._assign(), *self._scale()]
 
-    def _react(self, event: Event) -> Iterator[Instruction]:
+    def _take_in(self, event: Event) -> Iterator[Instruction]:
         match event:
             case Tick(now):
                 yield from self._tick(now)
             case Room(workers):
                 if workers > self._room:
-                    self._hope()
+                    self._end_pause()
                 self._room = workers
-            case _ if event.worker in self.workers.members:
-                yield from self._hear(event)
-
-    def _hear(self, event: WorkerEvent) -> Iterator[Instruction]:
-        match event:
-            case WorkerUp(number):
-                self.workers.comes_up(number)
-                return
+            case _ if event.worker not in self.workers.states:
+                pass
+            case WorkerUp(worker):
+                self.workers.came_up(worker)
             case WorkerLost():
-                yield from self._lose(event)
-                return
-        if event.task not in self.workers.members[event.worker].tasks:
-            return
-        self.workers.take_back(event.worker, event.task, self._now)
+                yield from self._worker_lost(event)
+            case _ if event.task == self.workers.states[event.worker].task:
+                self.workers.free(event.worker)
+                yield from self._task_ended(event)
+
+    def _task_ended(self, event: TaskEvent) -> Iterator[Instruction]:
         match event:
             case TaskDone(_, task):
-                self._hope()
-                self.graph.done(task)
+                self._end_pause()
+                yield from map(Discard, self.graph.done(task))
             case TaskFailed(_, task, error):
                 yield from self._failed(task, error)
             case OutOfMemory(_, task, error):
-                yield from self._split(task, error)
-            case ResultDamaged(_, task, damaged, error):
-                yield from self._redo(task, damaged, error)
-            case TaskCancelled(_, task):
+                yield from self._split(task) if self._can_split(task) else self._failed(task, error)
+            case ResultDamaged(_, task, damaged, error) if damaged in self.graph.nodes[task].needs:
+                yield from self._damaged(damaged, error)
                 yield from self._again(task)
+            case ResultDamaged(_, task, _, error):
+                yield from self._failed(task, error)
             case _:
                 assert_never(event)
 
     # --- tasks
 
-    def _again(self, task: str) -> Iterator[Instruction]:
-        """A task goes back to the graph, unless something it needs was set aside in the meantime."""
+    def _again(self, task: str) -> Iterator[GiveUp]:
+        """A task that was running goes back to the graph."""
         self.graph.again(task)
-        for need in self.graph.nodes[task].needs:
-            if self.graph.status[need] is Status.SET_ASIDE:
-                yield from self._set_aside(task, f"needs task {need}, which was set aside")
-                return
+        yield from self._check_needs(task)
 
-    def _failed(self, task: str, error: str) -> Iterator[Instruction]:
-        self._raised[task] += 1
-        if self._raised[task] < self._limits.attempts:
+    def _check_needs(self, task: str) -> Iterator[GiveUp]:
+        """Gives a waiting task up if something it needs was given up while it was not waiting."""
+        lost = next((need for need in self.graph.nodes[task].needs if self.graph.status[need] is Status.GIVEN_UP), None)
+        if lost is not None and self.graph.status[task] is Status.WAITING:
+            yield from self._give_up(task, f"needs task {lost}, which was given up")
+
+    def _failed(self, task: str, error: str) -> Iterator[GiveUp]:
+        self._errors[task] += 1
+        if self._errors[task] < self._retries.max_task_errors:
             yield from self._again(task)
         else:
-            yield from self._set_aside(task, error)
+            yield from self._give_up(task, error)
 
     def _can_split(self, task: str) -> bool:
         return self._parts.get(task, 1) < self.graph.nodes[task].pieces
 
-    def _split(self, task: str, error: str) -> Iterator[Instruction]:
-        """Has a task done in twice as many parts; where there are no smaller ones, it failed as others do."""
-        if self._can_split(task):
-            self._parts[task] = min(2 * self._parts.get(task, 1), self.graph.nodes[task].pieces)
-            yield from self._again(task)
-        else:
-            yield from self._failed(task, error)
-
-    def _redo(self, task: str, damaged: str, error: str) -> Iterator[Instruction]:
-        """Has a damaged result made anew, and then the task that needs it done."""
-        if damaged not in self.graph.nodes[task].needs:
-            yield from self._failed(task, error)
-            return
-        if self.graph.status[damaged] is Status.DONE:
-            _, *absorbed = self.lost_with(damaged)
-            for each in (damaged, *absorbed):
-                self.graph.undo(each)
-            for each in absorbed:
-                yield from self._again(each)
-            self._damaged[damaged] += 1
-            if self._damaged[damaged] < self._limits.losses:
-                yield from self._again(damaged)
-            else:
-                yield from self._set_aside(damaged, f"its result was damaged {self._limits.losses} times; the last "
-                                                    f"time: {error}")
+    def _split(self, task: str) -> Iterator[GiveUp]:
+        """Has a task that memory did not suffice for done in twice as many parts."""
+        self._parts[task] = min(2 * self._parts.get(task, 1), self.graph.nodes[task].pieces)
         yield from self._again(task)
 
-    def lost_with(self, damaged: str) -> tuple[str, ...]:
-        """The tasks that have to be done again when the result of this one, which is done, is damaged."""
-        return damaged, *(need for need in self.graph.nodes[damaged].absorbs
-                          if self.graph.status[need] is Status.DONE)
+    def _damaged(self, task: str, error: str) -> Iterator[Instruction]:
+        """A result is damaged: it is made again, with what that takes; once, where two tasks find the same damage."""
+        if self.graph.status[task] is not Status.DONE:
+            return
+        self._damages[task] += 1
+        self.graph.lose(task)
+        yield Reopen(task)
+        if self._damages[task] >= (limit := self._retries.max_damaged_results):
+            yield from self._give_up(task, f"its result was damaged {limit} times; the last time: {error}")
+            return
+        reopened = self.graph.reopen_needs(task)
+        yield from map(Reopen, reopened)
+        for each in (task, *reopened):
+            yield from self._check_needs(each)
 
-    def _set_aside(self, task: str, reason: str) -> Iterator[GiveUp]:
-        return (GiveUp(*each) for each in self.graph.set_aside(task, reason))
+    def _give_up(self, task: str, reason: str) -> Iterator[GiveUp]:
+        return (GiveUp(*each) for each in self.graph.give_up(task, reason))
 
     # --- workers
 
@@ -193,101 +199,87 @@ class CampaignState:
         if self._last_tick is not None:
             self._now += min(max(now - self._last_tick, 0.0), LONGEST_TICK)
         self._last_tick = now
-        for number, worker in list(self.workers.members.items()):
-            if worker.tasks and self._now - worker.since > (limit := self.graph.nodes[worker.tasks[0]].limit):
-                reason = f"took longer than {limit:.0f} s, the time limit of task {worker.tasks[0]}"
+        for number, worker in list(self.workers.states.items()):
+            if worker.task and self._now - worker.since > (limit := self.graph.nodes[worker.task].limit):
+                reason = f"took longer than {limit:.0f} s, the time limit of task {worker.task}"
                 yield Retire(number, reason)
-                yield from self._lose(WorkerLost(number, reason))
+                yield from self._worker_lost(WorkerLost(number, reason))
         if self.workers.up:
-            self._manned = self._now
-        elif self._now - self._manned > self._limits.unmanned:
-            reason = (f"no worker came up within {self._limits.unmanned:.0f} s; run the command again once the cluster "
-                      "has room (`ray status` tells)")
-            for number in list(self.workers.members):
-                self.workers.leaves(number)
+            self._last_up = self._now
+        elif self._now - self._last_up > (limit := self._retries.no_worker_timeout):
+            reason = (f"no worker came up within {limit:.0f} s; run the command again once the cluster has room (`ray "
+                      "status` tells)")
+            for number in list(self.workers.states):
+                self.workers.remove(number)
                 yield Retire(number, reason)
-            yield from self._give_up(reason)
+            yield from self._give_up_all(reason)
 
-    def _hope(self) -> None:
-        self._fruitless, self._pauses, self._start_after = 0, 0, -math.inf
+    def _end_pause(self) -> None:
+        """Things look up: lost workers are replaced at once again."""
+        self._failed_starts, self._pauses, self._start_after = 0, 0, -math.inf
 
-    def _lose(self, event: WorkerLost) -> Iterator[Instruction]:
-        """A worker is gone. Only the task it was at is held to blame."""
-        worker = self.workers.leaves(event.worker)
+    def _worker_lost(self, event: WorkerLost) -> Iterator[Instruction]:
+        """A worker is gone; the task that it was at is held to blame."""
+        worker = self.workers.remove(event.worker)
         if self._now >= self._start_after:  # those lost during a pause are lost by the same cause
             self._start_after = self._now + min(FIRST_PAUSE * 2.0 ** self._pauses, LONGEST_PAUSE)
             self._pauses += 1
-        if worker.tasks:
-            for task in list(worker.tasks)[1:]:
-                yield from self._again(task)
-            yield from self._blame(worker.tasks[0], event)
+        if worker.task:
+            yield from self._blame(worker.task, event)
             return
-        self._fruitless += 1
-        if self._fruitless > max(self._limits.fruitless, 2 * self._room) and not self.workers.up:
-            yield from self._give_up(f"no worker could be kept alive; the last one: {event.reason}")
+        self._failed_starts += 1
+        if self._failed_starts > max(self._retries.max_failed_starts, 2 * self._room) and not self.workers.up:
+            yield from self._give_up_all(f"no worker could be kept alive; the last one: {event.reason}")
 
-    def _blame(self, task: str, event: WorkerLost) -> Iterator[Instruction]:
+    def _blame(self, task: str, event: WorkerLost) -> Iterator[GiveUp]:
         if event.out_of_memory and self._can_split(task):
-            yield from self._split(task, event.reason)
+            yield from self._split(task)
             return
-        what, losses, limit = (("its node", self._departed, self._limits.departures) if event.with_node else
-                               ("its worker", self._lost, self._limits.losses))
+        what, losses, limit = (("its node", self._node_losses, self._retries.max_node_losses) if event.with_node else
+                               ("its worker", self._worker_losses, self._retries.max_worker_losses))
         losses[task] += 1
         if losses[task] < limit:
             yield from self._again(task)
         else:
-            yield from self._set_aside(task, f"lost {what} {limit} times; the last time: {event.reason}")
+            yield from self._give_up(task, f"lost {what} {limit} times; the last time: {event.reason}")
 
-    def _give_up(self, reason: str) -> Iterator[GiveUp]:
+    def _give_up_all(self, reason: str) -> Iterator[GiveUp]:
         for task, status in self.graph.status.items():
             if status is Status.WAITING:
-                yield from self._set_aside(task, reason)
+                yield from self._give_up(task, reason)
 
     def _scale(self) -> Iterator[Instruction]:
-        """As many workers as there is room for, but no more than tasks."""
+        """As many workers as there is room for, but no more than open tasks."""
         wanted = min(self._room, self.graph.open)
-        while len(self.workers.members) < wanted and self._now >= self._start_after:
-            yield StartWorker(self.workers.hire())
-        while len(self.workers.members) > max(self.graph.open, 1) and self.workers.idle:
+        while len(self.workers.states) < wanted and self._now >= self._start_after:
+            yield StartWorker(self.workers.add())
+        while len(self.workers.states) > max(self.graph.open, 1) and self.workers.idle:
             number = next(reversed(self.workers.idle))
-            self.workers.leaves(number)
+            self.workers.remove(number)
             yield Retire(number, "there is nothing left to do for it")
 
     # --- who does what
 
     def _assign(self) -> Iterator[Instruction]:
-        """Idle workers first; then others get a next task of the model that they hold, so that they need not wait for
-        word from here. What was handed out early is recalled when others run out of work."""
+        """Every idle worker gets a task, those first that need not load a model for it."""
         for number in sorted(self.workers.idle, key=self._loading):
             if (model := self._choose(number)) is None:
                 break
-            yield self._give(number, model)
-        for number in list(self.workers.busy):
-            model = self.workers.members[number].model
-            if model is not None and self.graph.has_for(model):
-                yield self._give(number, model)
-            elif not self.graph.models():
-                break
-        for number in list(self.workers.full)[:len(self.workers.idle)]:
-            if not self.workers.members[number].recalled and len(self.workers.members[number].tasks) > 1:
-                yield Recall(number, self.workers.recall(number))
+            task = self.graph.take(model)
+            self.workers.give(number, task, model, self._now)
+            yield Assign(number, task, self._parts.get(task, 1))
 
     def _choose(self, number: int) -> str | None:
-        """The model a worker holds, if there is something to do for it, else of those that fewest hold the one with the
-        most urgent task."""
-        held = self.workers.members[number].model
+        """The model a worker holds, if there is something to do for it; else, of the models that the fewest workers
+        hold, the one with the most urgent task."""
+        held = self.workers.states[number].model
         choices = [(model != held, self.workers.holders[model], urgency, model)
                    for urgency, model in self.graph.models()]
         return min(choices)[-1] if choices else None
 
     def _loading(self, number: int) -> int:
         """What the next task costs a worker: 0, it goes on with its model; 1, it loads one; 2, in another's place."""
-        model = self.workers.members[number].model
+        model = self.workers.states[number].model
         if model is None:
             return 1
         return 0 if self.graph.has_for(model) else 2
-
-    def _give(self, number: int, model: str) -> Assign:
-        task = self.graph.take(model)
-        self.workers.give(number, task, model, self._now)
-        return Assign(number, task, self._parts.get(task, 1))

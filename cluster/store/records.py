@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from evaluators.cases import Skipped
 
@@ -33,24 +32,20 @@ class _Record(BaseModel):
 
 
 class TaskRecord(_Record):
-    """A planned task: `title` is for people, `edits` how many edits it makes; it `absorbs` the results of these tasks,
-    which are no longer there, and count as done, once its own is."""
+    """A planned task: `title` is for people, `edits` how many edits it makes, `needs` the tasks whose results it reads.
+    A `temporary` result is removed once all tasks that need it are done."""
 
     id: str
     kind: str
     output: Output
     title: str
     edits: int
-    absorbs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    temporary: bool = False
 
     @property
     def key(self) -> ResultKey:
         return ResultKey(self.output, self.id)
-
-
-def with_absorbed(there: Collection[str], tasks: Iterable[TaskRecord]) -> frozenset[str]:
-    """Ids of the tasks that are done: their results are `there`, or in one that is."""
-    return frozenset(there).union(*(task.absorbs for task in tasks if task.id in there))
 
 
 class DatasetRecord(_Record):
@@ -60,8 +55,7 @@ class DatasetRecord(_Record):
 
 
 class CampaignRecord(_Record):
-    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know,
-    `sizes` how tasks were cut by the table of costs, of version `costs`."""
+    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know."""
 
     name: str
     digest: str
@@ -69,8 +63,6 @@ class CampaignRecord(_Record):
     datasets: tuple[DatasetRecord, ...]
     tasks: tuple[TaskRecord, ...]
     notes: tuple[str, ...] = ()
-    sizes: Mapping[str, int] = Field(default_factory=dict)
-    costs: int = 0
 
 
 def last_line(reason: str) -> str:
@@ -79,7 +71,7 @@ def last_line(reason: str) -> str:
 
 
 class Failure(_Record):
-    """Why a task was set aside: the reason in full, and its last line."""
+    """Why a task was given up: the reason in full, and its last line."""
 
     task: str
     title: str
@@ -92,7 +84,7 @@ class Failure(_Record):
 
 @dataclass(frozen=True)
 class Standing:
-    """Which tasks of a campaign are done, and which of the others were set aside when last tried."""
+    """Which tasks of a campaign are done, or not needed, and which of the others were given up when last tried."""
 
     done: frozenset[str]
     failures: tuple[Failure, ...]

@@ -7,7 +7,7 @@
     provenance/<task>.json              what belongs to one of these: its size and checksum, the cases that could not be
                                         used, what it was made of and with, and what that took
     checkpoints/<task>.safetensors      training that was cut short, and goes on from here
-    failures/<task>.json                why a task was set aside
+    failures/<task>.json                why a task was given up
     campaigns/<campaign>.json           what was planned, enough to report without planning again
     damaged/...                         results that could not be read any more, with their provenance
     driver.json                         which process runs a campaign into the store just now
@@ -30,6 +30,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from cluster.scheduler.graph import cull
 from cluster.store.errors import StoreError
 from cluster.store.files import MARKER, Files
 from cluster.store.lease import PATIENCE, DriverRecord, Lease, hold, read_driver
@@ -43,7 +44,6 @@ from cluster.store.records import (
     ResultKey,
     Standing,
     TaskRecord,
-    with_absorbed,
 )
 from cluster.store.results import SUFFIXES, Results, path_in
 from editors.core.errors import InputError
@@ -173,7 +173,8 @@ class Store(Results):
         return f"{self.root}/{path_in('failures', task)}"
 
     def standing(self, record: CampaignRecord) -> Standing:
-        done = with_absorbed(self.done(task.key for task in record.tasks), record.tasks)
+        to_do, _ = cull(record.tasks, self.done(task.key for task in record.tasks))
+        done = frozenset(task.id for task in record.tasks if task.id not in to_do)
         failed = self.failed()
         failures = []
         for task in record.tasks:

@@ -14,17 +14,16 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from cluster.plan.refs import ModelRef, digest
 from cluster.plan.tasks import (
     BaselineTask,
     Method,
-    ModelRef,
     MomentsTask,
     ScoreTask,
     StatisticsTask,
     StreamTask,
     Task,
     TrainTask,
-    digest,
 )
 from cluster.store.store import ROW_SCHEMA, ResultKey, Store
 from editors import get_editor
@@ -38,8 +37,8 @@ from editors.core.models.statistics import load_moments, save_moments, second_mo
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import corpus, training_example
-from evaluators.protocols.base import ProtocolResult, batch, single
-from evaluators.protocols.sequential import Stream, extend, judge_stream
+from evaluators.protocols.base import ProtocolResult
+from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline, unusable
 from evaluators.scoring.metrics import Score
 from evaluators.scoring.observe import from_table, to_table
@@ -159,7 +158,7 @@ class TaskExecutor:
         editor = self._hold_editor(task.method, model)
         before = self._load_stream(task.before, model) if task.before else Stream()
         started = perf_counter()
-        stream = extend(editor, task.chunk.cases, before, task.step)
+        stream = task.protocol.extend(editor, task.chunk.cases, before)
         provenance = self._provenance(
             task, stream.failed[len(before.failed):], cases=len(task.chunk.cases), data=task.chunk.source,
             seconds=perf_counter() - started, seconds_edit=stream.seconds)
@@ -179,8 +178,7 @@ class TaskExecutor:
         self.store.write_table(task.key, _rows(task, result.scores), provenance)
 
     def _result(self, task: ScoreTask, model: LanguageModel, parts: int) -> ProtocolResult:
-        unit = task.count if task.protocol == "batch" else 1
-        pieces = in_parts(task.chunk.cases, parts, unit)
+        pieces = in_parts(task.chunk.cases, parts, task.protocol.unit(task.count))
         before = [observation for need in task.baselines
                   for observation in from_table(self.store.read_table(need.key))]
         if task.stream:
@@ -190,9 +188,7 @@ class TaskExecutor:
             return replace(joined([judge_stream(model, cases, stream, before, task.measures) for cases in pieces]),
                            seconds_edit=stream.seconds)
         editor = self._hold_editor(task.method, model)
-        if task.protocol == "single":
-            return joined([single(editor, cases, before, task.measures) for cases in pieces])
-        return joined([batch(editor, cases, before, task.count, task.measures) for cases in pieces])
+        return joined([task.protocol.run(editor, cases, before, task.count, task.measures) for cases in pieces])
 
     def _load_stream(self, key: ResultKey, model: LanguageModel) -> Stream:
         """A stream, and the seconds that all of its edits took, which no two runs have in common."""
@@ -234,15 +230,15 @@ class TaskExecutor:
         """What the result was made of and with, and what it cost."""
         device = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else platform.processor()
         return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
-                "needs": task.needs, "identity": task.identity(), "device": f"{self.device} {device}".strip(),
-                "threads": torch.get_num_threads(), "versions": _versions(), **measured,
-                "failed": [case.model_dump() for case in failed]}
+                "needs": task.needs, "edits": task.edits, "identity": task.identity(),
+                "device": f"{self.device} {device}".strip(), "threads": torch.get_num_threads(),
+                "versions": _versions(), **measured, "failed": [case.model_dump() for case in failed]}
 
 
 def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
     """One row per score. Nothing in them differs between two runs of the same task."""
     same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
-            "protocol": task.protocol, "edits": task.count, "task": task.id, "seed": task.method.seed,
+            "protocol": task.protocol.name, "edits": task.count, "task": task.id, "seed": task.method.seed,
             "order": task.order}
     return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
 

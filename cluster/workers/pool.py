@@ -19,7 +19,6 @@ from cluster.plan.tasks import Task
 from cluster.scheduler.events import (
     OutOfMemory,
     ResultDamaged,
-    TaskCancelled,
     TaskDone,
     TaskFailed,
     WorkerEvent,
@@ -114,11 +113,10 @@ def _total(resource: str) -> float:
 
 
 class _Call(NamedTuple):
-    """What a worker was asked: to come up, or to do a task; orders are numbered."""
+    """What a worker was asked: to come up, or to do a task."""
 
     worker: int
     task: str | None = None
-    order: int = 0
 
 
 class RayPool:
@@ -134,7 +132,6 @@ class RayPool:
         self._places: dict[int, str] = {}  # worker -> the node it was started on
         self._refused: set[str] = set()
         self._calls: dict[Any, _Call] = {}  # by object ref
-        self._orders = 0
         self._nodes: list[dict[str, Any]] = []
         self._looked = -GLANCE
         self._proven = False  # whether a worker has come up: then what keeps one from it need not last
@@ -192,16 +189,8 @@ class RayPool:
         end_worker(self._actors.pop(worker), self._spec)
 
     def assign(self, worker: int, task: Task, parts: int) -> None:
-        """Begins a task on a worker that is up, or puts it in its queue."""
-        self._orders += 1
-        ref = self._actors[worker].run.remote(self._orders, task, parts)
-        self._calls[ref] = _Call(worker, task.id, self._orders)
-
-    def recall(self, worker: int, task: str) -> None:
-        """Takes a task out of a worker's queue, unless it has begun."""
-        for call in self._calls.values():
-            if (call.worker, call.task) == (worker, task):
-                self._actors[worker].recall.remote(call.order)
+        """Begins a task on a worker that is up and at none."""
+        self._calls[self._actors[worker].run.remote(task, parts)] = _Call(worker, task.id)
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
         """What has happened; blocks until something has, but not for longer than this. Raises `KeyboardInterrupt` once
@@ -226,7 +215,7 @@ class RayPool:
 
         if ref not in self._calls:
             return None  # of a worker that was lost a moment ago
-        worker, task, _ = self._calls.pop(ref)
+        worker, task = self._calls.pop(ref)
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as lost:
@@ -244,8 +233,6 @@ class RayPool:
                 return OutOfMemory(worker, task, answer.detail)
             case "damaged":
                 return ResultDamaged(worker, task, answer.damaged, answer.detail)
-            case "recalled":
-                return TaskCancelled(worker, task)
         return TaskFailed(worker, task, answer.detail)
 
     def _welcome(self, worker: int, arrival: Any) -> WorkerEvent:

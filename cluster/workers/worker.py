@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import threading
 import time
 import traceback
 from typing import Any, Literal, NamedTuple, Protocol
@@ -24,7 +23,7 @@ from cluster.workers.version import code_version
 class TaskResult(NamedTuple):
     """What became of a task: it is `done`, or why it is not. `detail` is the traceback of what went wrong."""
 
-    outcome: Literal["done", "failed", "out of memory", "damaged", "recalled"]
+    outcome: Literal["done", "failed", "out of memory", "damaged"]
     seconds: float = 0.0
     detail: str = ""
     damaged: str = ""
@@ -106,35 +105,20 @@ def arrive() -> Arrival:
     return Arrival(context.get_node_id(), os.uname().nodename, os.getpid(), code_version())
 
 
-# The campaign's state decides about restarts and retries. Ray's own `cancel` lets what an actor has queued run.
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})  # type: ignore[call-overload]
+@ray.remote(max_restarts=0, max_task_retries=0)  # the campaign's state decides about them
 class Worker:
     """Runs tasks; one worker to the driver, whether it is one process or leads a gang."""
 
     def __init__(self, store: str, spec: WorkerSpec) -> None:
         self._runner = new_runner(store, spec)
-        self._begun, self._recalled = 0, set[int]()
-        self._door = threading.Lock()
 
     def ready(self) -> Arrival:
         """Returns once the worker is up."""
         self._runner.prepare()
         return arrive()
 
-    def run(self, number: int, task: Task, parts: int) -> TaskResult:
-        """What its runner returns, unless the order of this number was recalled. Numbers grow."""
-        with self._door:
-            self._begun = number
-            if number in self._recalled:
-                return TaskResult("recalled")
+    def run(self, task: Task, parts: int) -> TaskResult:
         return self._runner.run(task, parts)
-
-    @ray.method(concurrency_group="control")
-    def recall(self, number: int) -> None:
-        """An order that has not begun will not be carried out; answers while another is."""
-        with self._door:
-            if number > self._begun:
-                self._recalled.add(number)
 
 
 def worker_class(spec: WorkerSpec) -> tuple[Any, dict[str, Any]]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, cast
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypeVar
 
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.methods.checkpoints import Checkpoint
+from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import SecondMoment
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
+
+REQUEST = 10  # tokens that take as long as an edit's prompt and answer, forth and back, with as many steps as it needs
 
 
 class EditorConfig(BaseModel):
@@ -39,22 +43,25 @@ class Resources:
     artefact: Artefact | None = None
 
 
-class Editor(ABC):
-    """An editing method bound to one frozen model.
+C = TypeVar("C", bound=EditorConfig, default=Any)
 
-    A subclass names itself, bumps `version` whenever its results change, and implements `edit_each`; one that is
-    `trained` implements `train` too and is given the outcome. Sequential editing needs nothing: call the editor inside
-    `overlay(model, patch_so_far)`.
+
+class Editor(ABC, Generic[C]):
+    """An editing method bound to one frozen model, with settings of class `C`.
+
+    A subclass names itself and its `Config`, bumps `version` whenever its results change, and implements `edit_each`;
+    one that is `trained` implements `train` too and is given the outcome. `cost` and `training_cost` say what both
+    take. Sequential editing needs nothing: call the editor inside `overlay(model, patch_so_far)`.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
-    Config: ClassVar[type[EditorConfig]] = EditorConfig
+    Config: type[C] = cast("type[C]", EditorConfig)  # a method without settings needs no other
     joint: ClassVar[bool] = False
     decoder_only: ClassVar[bool] = False
     trained: ClassVar[bool] = False
 
-    def __init__(self, model: LanguageModel, config: EditorConfig, resources: Resources | None = None,
+    def __init__(self, model: LanguageModel, config: C, resources: Resources | None = None,
                  seed: int = 0) -> None:
         self.model, self.config, self.seed = model, config, seed
         self.resources = resources or Resources()
@@ -65,22 +72,33 @@ class Editor(ABC):
             self.resources.artefact.check(self.name, self.version, model.digest)
 
     @classmethod
-    def statistics_layers(cls, config: EditorConfig) -> tuple[int, ...]:
+    def cost(cls, config: C, shape: Shape) -> float:
+        """Floating point operations of making one edit of a model of this shape; by default as many as fine-tuning's.
+        A rough figure will do: tasks' time limits, the forecast and the order of tasks are made of it, no result."""
+        return shape.flops(REQUEST * getattr(config, "steps", 1))
+
+    @classmethod
+    def training_cost(cls, config: C, shape: Shape) -> float:
+        """Likewise, of training the method where it does not stop early; 0 where nothing is trained."""
+        return 0.0
+
+    @classmethod
+    def statistics_layers(cls, config: C) -> tuple[int, ...]:
         """Layers whose FFN keys' second moments the method needs in `resources`."""
         return ()
 
-    @classmethod  # noqa: B027 - most have nothing to check
-    def check(cls, config: EditorConfig, model_config: Any) -> None:
+    @classmethod
+    def check(cls, config: C, model_config: Any) -> None:
         """Raises `InputError` where what the settings name is missing, or does not go with a model of this Hugging Face
         configuration. Asked before a campaign's first task; it may read files."""
 
     @classmethod
-    def training_settings(cls, config: EditorConfig) -> dict[str, Any]:
+    def training_settings(cls, config: C) -> dict[str, Any]:
         """The part of the configuration, as JSON, that decides what training yields."""
         return config.model_dump(mode="json")
 
     @classmethod
-    def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
+    def train(cls, model: LanguageModel, config: C, examples: Sequence[Example], *, seed: int = 0,
               checkpoint: Checkpoint | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
         """Learns from facts what `edit_each` will need. A run that was cut short goes on from its `checkpoint`,
         and `on_step` is told the step and the loss."""

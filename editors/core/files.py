@@ -1,26 +1,48 @@
-"""Tensors and JSON facts about them as one safetensors file, written atomically: the same content, the same bytes."""
+"""Files that are there whole or not at all; and tensors, with JSON facts about them, as one safetensors file: the same
+content, the same bytes."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from editors.core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HEADER = "editfleet"  # the only key of the file's metadata: the library writes several in any order
 
 
-def write_tensors(path: Path | str, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Writes a file of a `kind`, such as "patch"; `header` is JSON."""
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, to be written to. When the block ends well it becomes `path`, its content
+    safely on the disk before its name is; when it does not, it is removed, and `path` stays as it was."""
     path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        # Whatever keeps it from being removed (a disk that went away) must not hide what went wrong before.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path | str, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes a file of a `kind`, such as "patch", atomically; `header` is JSON."""
+    from safetensors.torch import save_file
+
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     seen = set[int]()
     for name, tensor in whole.items():  # a file may not hold one piece of memory under two names, nor a part of one
@@ -28,12 +50,8 @@ def write_tensors(path: Path | str, kind: str, header: Mapping[str, Any], tensor
         if memory.data_ptr() in seen or memory.nbytes() != tensor.nbytes:
             whole[name] = tensor.clone()
         seen.add(memory.data_ptr())
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with atomic(path) as partial:
         save_file(whole, partial, {HEADER: json.dumps({"kind": kind, **header}, sort_keys=True)})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_header(path: Path | str, kind: str) -> dict[str, Any]:

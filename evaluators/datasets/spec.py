@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from editors.core.errors import InputError, unknown
+from editors.core.settings import Settings
 from evaluators.audit import Flag
 from evaluators.testbed.cases import Flavour, Split
 
@@ -21,7 +22,7 @@ SWITCHES: dict[str, tuple[Format, ...]] = {  # which formats each is for
     "snippets": ("counterfact",)}
 
 
-class DatasetSpec(BaseModel):
+class DatasetSpec(Settings):
     """A data set as a campaign names it: a built-in name alone, or a mapping.
 
     With `path` (a file or a URL) or `hub` (a data set on the hub, with its `hub_config`), `name` is a free label;
@@ -36,8 +37,6 @@ class DatasetSpec(BaseModel):
     up the paraphrases that the flat form lacks; `snippets`: attribute_snippets.json, to fill the cases' `references`.
     `exclude` leaves out the cases that have one of these flags of the audit.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     path: str | None = None

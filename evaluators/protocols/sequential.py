@@ -1,140 +1,56 @@
-"""Sequential editing: one edit after another on one model, scored at some of its lengths.
-
-A `Stream` is its whole state: `extend` makes it longer, `judge_stream` scores cases of it, and it can be saved.
-"""
+"""One edit after another on one model, scored at some of its lengths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Self
 
-import torch
+from pydantic import PositiveInt, model_validator
 
-from editors.core.editor import Editor
-from editors.core.models.model import LanguageModel
-from editors.core.patches.overlay import overlay
-from editors.core.patches.patch import Patch
-from evaluators.cases import Case, Role, Skipped
-from evaluators.protocols.base import ELSEWHERE, ProtocolResult, describe, edit_together, raise_unless_cases
-from evaluators.protocols.meters import now, peak_memory, reset_peak
-from evaluators.scoring.judge import Edited, judge, unanswered, unusable
-from evaluators.scoring.measures import NOTHING_MORE, Measures
-from evaluators.scoring.metrics import EditedFacts, Score, score
-from evaluators.scoring.observe import Observation, observe
+from evaluators.cases import Case
+from evaluators.protocols.base import Piece, Protocol, Segment, cut
 
-SAVED_AS = "stream"  # where a saved patch says which stream it is of
-NEWEST_ROLES: tuple[Role, ...] = ("rewrite", "paraphrase")
+if TYPE_CHECKING:
+    from editors.core.editor import Editor
+    from evaluators.protocols.stream import Stream
 
 
-@dataclass(frozen=True)
-class Stream:
-    """Edits made one after another: the patch of them all, what they are about, the cases that could not be edited, and
-    the seconds it took.
+class SequentialProtocol(Protocol):
+    """A stream of edits, each on the model as those before it left it; at each of the `lengths` all edits so far are
+    scored."""
 
-    `newest` are the scores by case and metric that the edits since the last point had right after they were made.
-    """
+    name = "sequential"
+    version = 2
+    numbers = "lengths"
 
-    patch: Patch = field(default_factory=Patch)
-    facts: EditedFacts = field(default_factory=lambda: EditedFacts.of([]))
-    failed: tuple[Skipped, ...] = ()
-    seconds: float = 0.0
-    newest: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    lengths: tuple[PositiveInt, ...] = ()
+    """After how many edits the model is scored, such as [1, 10, 100] (Yao et al. 2023, figure 7)."""
+    step: PositiveInt = 1
+    """How many edits are made at a time, each such step as one joint edit. Ours."""
 
-    def save(self, path: Path | str) -> None:
-        """Writes a patch file that `Patch.load` reads too. It has no `seconds`: the same edits are the same bytes."""
-        about = {"facts": sorted(self.facts.facts), "prompts": sorted(self.facts.prompts),
-                 "failed": [case.model_dump() for case in self.failed], "newest": self.newest}
-        Patch(self.patch.terms, {**self.patch.info, SAVED_AS: about}).save(path)
+    @model_validator(mode="after")
+    def _has_lengths(self) -> Self:
+        if not self.lengths:
+            raise ValueError("protocol 'sequential' needs lengths, such as {name: sequential, lengths: [1, 10, 100]}")
+        if len(set(self.lengths)) < len(self.lengths):
+            raise ValueError(f"lengths lists a number twice: {', '.join(map(str, self.lengths))}")
+        return self
 
-    @staticmethod
-    def load(path: Path | str, device: torch.device | str = "cpu") -> Stream:
-        """Reads what `save` wrote; its `seconds` are 0."""
-        patch = Patch.load(path).to(device)
-        info: dict[str, Any] = dict(patch.info)
-        about = info.pop(SAVED_AS)
-        facts = EditedFacts(frozenset((subject, relation) for subject, relation in about["facts"]),
-                            frozenset(about["prompts"]))
-        return Stream(Patch(patch.terms, info), facts, tuple(map(Skipped.model_validate, about["failed"])),
-                      newest=about["newest"])
+    @property
+    def joint(self) -> bool:
+        return self.step > 1
 
+    def how(self, count: int) -> str:
+        return f" after {count} edits"
 
-def extend(editor: Editor, cases: Sequence[Case], stream: Stream, step: int = 1) -> Stream:
-    """Edits the cases `step` at a time, each step on the model as the steps before it left it.
+    def pieces(self, cases: int, chunk: int) -> Iterator[Piece | Segment]:
+        """Segments between lengths, and at each length the scores of all edits so far."""
+        for start, end in pairwise([0, *self.counts]):
+            yield Segment(start, end)
+            yield from cut(0, end, chunk, end)
 
-    A case that cannot be encoded or edited is in `failed`, and the stream goes on without it. Raises what the editor
-    raised where it fails on every one of several cases by its own fault.
-    """
-    device = editor.model.device
-    failed = unusable(editor.model, cases)
-    known = {case.case_id for case in failed}
-    usable = [case for case in cases if case.id not in known]
-    longer, errors = replace(stream, failed=(*stream.failed, *failed), newest={}), dict[str, Exception]()
-    for start in range(0, len(usable), step):
-        started = now(device)
-        done, patch, guilty = _step(editor, usable[start: start + step], longer.patch, errors)
-        seconds = longer.seconds + now(device) - started
-        facts = EditedFacts.of(done)
-        longer = Stream(patch, EditedFacts(longer.facts.facts | facts.facts, longer.facts.prompts | facts.prompts),
-                        (*longer.failed, *guilty), seconds, {**longer.newest, **_newest(editor.model, done, patch)})
-    if 1 < len(errors) == len(usable):
-        raise_unless_cases(errors)
-    return longer
+    def extend(self, editor: Editor, cases: Sequence[Case], stream: Stream) -> Stream:
+        from evaluators.protocols.stream import extend
 
-
-def _step(editor: Editor, cases: Sequence[Case], patch: Patch,
-          errors: dict[str, Exception]) -> tuple[list[Case], Patch, list[Skipped]]:
-    """The cases edited, the longer patch, and the cases that could not be edited, of which `errors` is told."""
-    try:
-        with overlay(editor.model, patch):
-            if len(cases) > 1:
-                done, more, guilty = edit_together(editor, cases)
-            else:
-                (more,) = editor.edit_each([cases[0].request()])
-                done, guilty = list(cases), []
-        return done, (patch + more).compact(), guilty
-    except ELSEWHERE:
-        raise
-    except Exception as error:
-        errors |= dict.fromkeys((case.id for case in cases), error)
-        return [], patch, [Skipped(case_id=case.id, reason=describe(error)) for case in cases]
-
-
-def _newest(model: LanguageModel, cases: Sequence[Case], patch: Patch) -> dict[str, dict[str, float]]:
-    """How edits that were just made hold, by case and metric."""
-    bare = [Case(id=case.id, subject=case.subject, prompt=case.prompt, target_new=case.target_new,
-                 target_true=case.target_true, paraphrases=case.paraphrases) for case in cases]
-    observed = observe(model, bare, [patch], [0] * len(bare), roles=NEWEST_ROLES)
-    scores: dict[str, dict[str, float]] = {case.id: {} for case in cases}
-    for each in score(bare, observed, observed, EditedFacts.of(bare)):
-        scores[each.case_id][each.metric] = each.value
-    return scores
-
-
-def judge_stream(model: LanguageModel, cases: Sequence[Case], stream: Stream, baseline: Sequence[Observation],
-                 measures: Measures = NOTHING_MORE) -> ProtocolResult:
-    """Scores cases that are part of a stream on the model as the whole stream left it; those edited since its last
-    point also as they were when just made."""
-    reset_peak(model.device)
-    started = now(model.device)
-    before = {observation.case_id: observation for observation in baseline}
-    failed = {case.case_id: case for case in stream.failed}
-    made = [case for case in cases if case.id not in failed]
-    done = [case for case in made if case.id in before]
-    scores = judge(model, [Edited(case, stream.patch, stream.facts) for case in done], before, measures)
-    scores += [Score(case.id, case.subject, f"newest.{metric}", value)
-               for case in done for metric, value in stream.newest.get(case.id, {}).items()]
-    seconds = now(model.device) - started
-    unscored = [failed[case.id] for case in cases if case.id in failed] + unanswered(model, made, before, measures)
-    return ProtocolResult(scores, unscored, stream.seconds, seconds, *peak_memory(model.device))
-
-
-def sequential(editor: Editor, cases: Sequence[Case], baseline: Sequence[Observation], lengths: Sequence[int],
-               step: int = 1, measures: Measures = NOTHING_MORE) -> Iterator[tuple[int, ProtocolResult]]:
-    """One stream over the cases; at each length, from the shortest, all edits so far are scored."""
-    stream = Stream()
-    for start, end in pairwise([0, *sorted(lengths)]):
-        stream = extend(editor, cases[start:end], stream, step)
-        yield end, judge_stream(editor.model, cases[:end], stream, baseline, measures)
+        return extend(editor, cases, stream, self.step)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evaluators.report.intervals import Array, Clusters, Codes, Statistic, each, harmonic_mean
-from evaluators.scoring.metrics import METRICS
+from evaluators.scoring.measures import all_metrics
 
 UNEDITED = "identity"
 RUN = ("case_id", "seed", "order")  # what tells values of one metric, editor and setting apart
@@ -49,8 +49,9 @@ class ReportRow:
 
 
 def place(name: str) -> tuple[bool, int, str]:
-    """Sorts editors (the unedited model first) and metrics (as `METRICS` has them)."""
-    return name != UNEDITED, METRICS.index(name) if name in METRICS else len(METRICS), name
+    """Sorts editors (the unedited model first) and metrics (as the table of metrics has them)."""
+    order = list(all_metrics())
+    return name != UNEDITED, order.index(name) if name in order else len(order), name
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
 from evaluators.report.intervals import bootstrap_statistic
 from evaluators.report.samples import ReportRow, Sample, Setting, place, results, samples
+from evaluators.scoring.measures import all_metrics
 
-MAIN = ("reliability.exact", "generality.exact", "locality.exact", "locality.attributes.exact", "portability.exact")
-PLAIN = frozenset({"perplexity", "fluency", "kl", "seconds", "bytes"})  # parts of names of metrics that are no shares
 LONG = 1e6  # plain numbers from here on are written as powers of ten
-PROTOCOLS = ("single", "batch", "sequential")  # the order of tables
-
 
 @dataclass(frozen=True)
 class Summary(ReportRow):
@@ -36,9 +34,16 @@ class Summary(ReportRow):
 Rows = Sequence[Summary | Comparison]
 
 
-def is_share(metric: str) -> bool:
-    """Whether a metric is a share, or a difference of shares or probabilities, which people read in percent."""
-    return PLAIN.isdisjoint(metric.split("."))
+def in_percent(metric: str) -> bool:
+    """Whether people read a metric in percent; one that is in no table is taken as it is."""
+    known = all_metrics().get(metric)
+    return known is not None and known.unit in ("share", "probability", "cosine")
+
+
+def is_main(metric: str) -> bool:
+    """Whether tables show a metric unless all are asked for."""
+    known = all_metrics().get(metric)
+    return known is not None and known.main
 
 
 def summarise(table: pa.Table) -> list[Summary]:
@@ -71,7 +76,7 @@ def to_json_lines(rows: Rows) -> str:
 
 def to_markdown(rows: Rows, *, all_metrics: bool = False) -> str:
     """Markdown tables, one for each protocol: a row for each editor (and data set, number of edits ...), columns for
-    the `MAIN` metrics.
+    the main metrics.
 
     `all_metrics` has a row for each metric and a column for each editor instead.
     """
@@ -115,14 +120,15 @@ def _grids(rows: Rows, all_metrics: bool) -> list[_Grid]:
 
 
 def _protocol_place(name: str) -> tuple[int, str]:
-    return PROTOCOLS.index(name) if name in PROTOCOLS else len(PROTOCOLS), name
+    order = list(PROTOCOLS)
+    return order.index(name) if name in order else len(order), name
 
 
 def _grid(rows: Rows, all_metrics: bool) -> _Grid:
     """What all rows share goes into the title; what varies gets a column. An editor's (or metric's) numbers of
     edits follow one another."""
     down, across = ("metric", "editor") if all_metrics else ("editor", "metric")
-    shown = sorted((row for row in rows if all_metrics or row.metric in MAIN),
+    shown = sorted((row for row in rows if all_metrics or is_main(row.metric)),
                    key=lambda row: (row.model, row.dataset, place(getattr(row, down)), row.edits))
     values = {field: list(dict.fromkeys(getattr(row, field) for row in shown)) for field in Setting._fields}
     varying = [field for field in Setting._fields if len(values[field]) > 1]
@@ -162,7 +168,7 @@ def _show(metric: str, value: float, half: float, sign: str) -> str:
     """A value ± half its interval, in percent or with three significant digits; alone where they are not finite."""
     if not math.isfinite(value + half):
         return f"{value:{sign}}"
-    if is_share(metric):
+    if in_percent(metric):
         return f"{100 * value:{sign}z.1f} ±{100 * half:.1f}"
     size = max(abs(value), half)
     form = "z.3g" if size >= LONG else f"z.{max(0, 2 - math.floor(math.log10(size or 1)))}f"

@@ -1,4 +1,4 @@
-"""Where a freely written answer ends, and when two answers are the same (METHODS 10.4)."""
+"""Where a freely written answer ends, and when two answers are the same."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from editors.core.errors import CaseError
@@ -10,12 +11,9 @@ from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED
 from editors.core.patches.patch import Patch
 from evaluators.cases import ROLES, Case, Role, Skipped
-from evaluators.scoring.fluency import fluency, idf_of, write
-from evaluators.scoring.generation import with_answers
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import EditedFacts, Score, score
 from evaluators.scoring.observe import Observation, observe, questions
-from evaluators.scoring.perplexity import perplexity
 
 
 @dataclass(frozen=True)
@@ -61,17 +59,15 @@ def judge(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, O
           measures: Measures = NOTHING_MORE) -> list[Score]:
     """Every score of each case under its patch. `before` are the unedited model's observations, by case id."""
     after = _after(model, edited, before, measures)
-    distinct = {id(each.patch): each.patch for each in edited}
-    finite = {name: patch.is_finite for name, patch in distinct.items()}
-    collapse = _perplexities(model, distinct, measures)
+    finite = {name: patch.is_finite for name, patch in {id(each.patch): each.patch for each in edited}.items()}
+    more: dict[str, list[Score]] = defaultdict(list)
+    for score_of_measure in measures.score(model, edited):
+        more[score_of_measure.case_id].append(score_of_measure)
     scores = []
     for each in edited:
-        case, name = each.case, id(each.patch)
-        scores += score([case], [after[case.id]], [before[case.id]], each.facts)
-        scores += _written(model, each, measures)
-        if collapse:
-            scores.append(Score(case.id, case.subject, "perplexity", collapse[name]))
-        scores.append(Score(case.id, case.subject, "edit.diverged", float(not finite[name])))
+        case = each.case
+        scores += [*score([case], [after[case.id]], [before[case.id]], each.facts), *more[case.id],
+                   Score(case.id, case.subject, "edit.diverged", float(not finite[id(each.patch)]))]
     return scores
 
 
@@ -88,25 +84,5 @@ def _after(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, 
 
 def _observe(model: LanguageModel, cases: Sequence[Case], patches: Sequence[Patch], rows: Sequence[int],
              measures: Measures, roles: Collection[Role]) -> list[Observation]:
-    observations = observe(model, cases, patches, rows, roles=roles, kl_roles=measures.kl_roles)
-    if measures.generation is None:
-        return observations
-    return with_answers(model, cases, observations, patches, rows, measures.generation)
-
-
-def _perplexities(model: LanguageModel, patches: Mapping[int, Patch], measures: Measures) -> dict[int, float]:
-    if measures.perplexity is None:
-        return {}
-    found = perplexity(model, measures.perplexity.sample, list(patches.values()))
-    return dict(zip(patches, found, strict=True))
-
-
-def _written(model: LanguageModel, edited: Edited, measures: Measures) -> Iterator[Score]:
-    """Scores of longer texts, where the case has openings for them."""
-    case, how = edited.case, measures.writing
-    if how is None or not case.generation_prompts:
-        return
-    texts = tuple(write(model, case, edited.patch, how))
-    yield Score(case.id, case.subject, "fluency", fluency(texts), texts)
-    if case.references and how.snippets is not None:
-        yield Score(case.id, case.subject, "consistency", idf_of(how.snippets).consistency(texts, case.references))
+    observations = observe(model, cases, patches, rows, roles=roles, kl_roles=measures.compared)
+    return measures.observe(model, cases, observations, patches, rows)

@@ -1,10 +1,9 @@
-"""Turns observations into scores. A metric's name says how it is measured; `VERSION` grows when a result changes.
+"""Turns observations into scores, under the names in the table of metrics.
 
-`.token` is teacher-forced token accuracy (what the paper and EasyEdit report), `.exact` that all target tokens are
-right, `.generation` that what the model writes freely is the target; `.success` and `.magnitude` are COUNTERFACT's
-(Meng et al. 2022): the answer against its rival, by mean log-probability per token. Locality's `.token`, `.exact` and
-`.generation` compare with the unedited model's own answers, `.kl` with its distribution. `newest.` is a stream's edit
-right after it was made.
+A metric's name says how it is measured: `.token` is teacher-forced token accuracy (what the paper and EasyEdit report),
+`.exact` that all target tokens are right; `.success` and `.magnitude` are COUNTERFACT's (Meng et al. 2022, section
+3.4): the answer against its rival, by mean log-probability per token. Locality's `.token` and `.exact` compare with the
+unedited model's own answers (Yao et al. 2023, Eq. 4). `newest.` is a stream's edit right after it was made.
 """
 
 from __future__ import annotations
@@ -15,29 +14,68 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from evaluators.cases import Case, Chain, Probe, Role, ask
 from evaluators.scoring.answers import same_answer
 
-if TYPE_CHECKING:  # scoring loads torch, and reports need only the names below
+if TYPE_CHECKING:  # observing loads torch, and reports need only the names below
     from evaluators.scoring.observe import Observation, Outputs
 
-VERSION = 1
-METRICS = (
-    *(f"{what}.{how}" for what in ("reliability", "generality")
-      for how in ("token", "exact", "generation", "success", "magnitude")),
-    *(f"locality.{how}" for how in ("token", "exact", "generation", "success", "magnitude", "kl")),
-    *(f"locality.{where}.{how}" for where in ("attributes", "distracting", "unrelated")
-      for how in ("token", "exact", "kl")),
-    *(f"{what}.{how}" for what in ("portability", "portability.all", "portability.inverse", "portability.subject")
-      for how in ("token", "exact", "generation")),
-    *(f"newest.{what}.{how}" for what in ("reliability", "generality")
-      for how in ("token", "exact", "success", "magnitude")),
-    "fluency", "consistency", "perplexity", "edit.diverged",
-)
-LOCALITY = {"neighbourhood": "locality", "attributes": "locality.attributes",
-            "distracting": "locality.distracting", "unrelated": "locality.unrelated"}
+
+@dataclass(frozen=True)
+class Metric:
+    """One line of the table of metrics. `version` grows when its values change: it is part of the ids of tasks. `main`
+    are those that tables show unless all are asked for."""
+
+    name: str
+    meaning: str
+    unit: Literal["share", "probability", "cosine", "nats", "bits", "perplexity"] = "share"
+    better: Literal["higher", "lower"] = "higher"
+    version: int = 1
+    main: bool = False
+
+
+#: Ways to look at a probe: kind -> {how: (meaning, unit)}.
+KINDS: dict[str, dict[str, tuple[str, Literal["share", "probability"]]]] = {
+    "accuracy": {"token": ("share of target tokens right, teacher-forced", "share"),
+                 "exact": ("all target tokens right, teacher-forced", "share")},
+    "agreement": {"token": ("share of tokens predicted as the unedited model does", "share"),
+                  "exact": ("all tokens predicted as the unedited model does", "share")},
+    "contest": {"success": ("the right answer more probable than its rival", "share"),
+                "magnitude": ("the right answer's probability less its rival's", "probability")},
+}
+LOCALITY = {"neighbourhood": ("locality", "other subjects' facts of the same relation"),
+            "attributes": ("locality.attributes", "the same subject's other facts"),
+            "distracting": ("locality.distracting", "neighbours, behind the edit as a sentence"),
+            "unrelated": ("locality.unrelated", "other text")}
+
+
+def kinds(name: str, what: str, *names: str, main: bool = False) -> Iterator[Metric]:
+    """The metrics of some kinds of looking at one kind of probe; of the `main` ones `.exact` is shown."""
+    for kind in names:
+        for how, (meaning, unit) in KINDS[kind].items():
+            yield Metric(f"{name}.{how}", f"{what}: {meaning}", unit, main=main and how == "exact")
+
+
+#: Every metric that needs no measure; measures bring their own (`evaluators.scoring.measures.all_metrics`).
+METRICS = {metric.name: metric for metric in (
+    *kinds("reliability", "the edited prompt", "accuracy", "contest", main=True),
+    *kinds("generality", "its paraphrases", "accuracy", "contest", main=True),
+    *kinds(*LOCALITY["neighbourhood"], "agreement", "contest", main=True),
+    *kinds(*LOCALITY["attributes"], "agreement", main=True),
+    *kinds(*LOCALITY["unrelated"], "agreement"),
+    *kinds("portability", "one hop more, where the unedited model knows the second fact", "accuracy", main=True),
+    *kinds("portability.all", "one hop more, of all", "accuracy"),
+    *kinds("portability.inverse", "the edited relation turned round", "accuracy"),
+    *kinds("portability.subject", "the subject by another name", "accuracy"),
+    *kinds("newest.reliability", "streams: the edited prompt right after its edit", "accuracy", "contest"),
+    *kinds("newest.generality", "streams: its paraphrases right after its edit", "accuracy", "contest"),
+    Metric("edit.diverged", "the edit is not finite", better="lower"),
+)}
+#: What reports work out of the means of others.
+DERIVED = {"score.success": Metric("score.success",
+                                   "COUNTERFACT's S: harmonic mean of reliability, generality and locality `.success`")}
 KNOWN_RANK = 10  # a link is known when its answer's first token is among this many most probable (paper, appendix B.1)
 
 
@@ -98,8 +136,9 @@ def score(cases: Sequence[Case], edited: Sequence[Observation], baseline: Sequen
         values: dict[str, list[_Value]] = defaultdict(list)
         for each in _values(case, after, before, edits):
             values[each.metric].append(each)
-        scores += [Score(case.id, case.subject, metric, fmean(each.value for each in values[metric]),
-                         _texts(values[metric])) for metric in METRICS if metric in values]
+        scores += [Score(case.id, case.subject, metric, fmean(each.value for each in found),
+                         tuple(each.text for each in found if each.text is not None) or None)
+                   for metric, found in values.items()]
     return scores
 
 
@@ -109,11 +148,6 @@ class _Value(NamedTuple):
     metric: str
     value: float
     text: str | None = None
-
-
-def _texts(values: Sequence[_Value]) -> tuple[str, ...] | None:
-    texts = tuple(each.text for each in values if each.text is not None)
-    return texts or None
 
 
 def _values(case: Case, after: Observation, before: Observation, edits: EditedFacts) -> Iterator[_Value]:
@@ -127,8 +161,8 @@ def _values(case: Case, after: Observation, before: Observation, edits: EditedFa
                 yield from _accuracy(metric, outputs, targets[key])
         elif key.role in LOCALITY:
             if not edits.cover(_probes(case, key.role)[key.number]):
-                yield from _agreement(LOCALITY[key.role], outputs, before.outputs[key])
-                yield from _contest(LOCALITY[key.role], outputs, rival)
+                yield from _agreement(LOCALITY[key.role][0], outputs, before.outputs[key])
+                yield from _contest(LOCALITY[key.role][0], outputs, rival)
         else:
             metric = "reliability" if key.role == "rewrite" else "generality"
             yield from _accuracy(metric, outputs, targets[key])

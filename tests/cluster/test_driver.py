@@ -8,10 +8,12 @@ from itertools import pairwise
 from types import ModuleType
 
 import pytest
+from support.campaigns import ROME
 
 import editors
 from cluster.driver import run_campaign
 from cluster.store.store import Store
+from cluster.workers.executor import TaskExecutor
 from editors.core.editor import Editor
 from editors.core.patches.patch import Patch
 from evaluators.report.tables import summarise
@@ -100,6 +102,30 @@ def test_only_what_is_missing_or_damaged_is_done(make_plan, store, local_pool):
     assert store.rows(store.campaigns()[0].tasks).equals(rows)
 
 
+def test_a_campaign_whose_rows_are_all_there_has_nothing_to_do(make_plan, store, local_pool):
+    planned = make_plan()
+    first = run_campaign(planned, store, local_pool(store))
+    for task in planned.tasks.values():
+        if task.kind != "score":
+            store.remove(task.key)
+    assert store.standing(store.campaigns()[0]).done == set(planned.tasks)
+    assert run_campaign(planned, store, local_pool(store)) == first and len(local_pool.pools) == 1
+    scores = [task for task in planned.tasks.values() if task.kind == "score"]
+    store.remove(scores[0].key)
+    assert run_campaign(planned, store, local_pool(store)) == first
+    assert local_pool.pools[1].ran == [*scores[0].needs, scores[0].id]
+
+
+def test_leftovers_go_even_where_there_is_nothing_to_do(make_plan, store, local_pool):
+    planned = make_plan(editors=[{"name": "rome", "config": ROME}], statistics={"tokens": 500, "shard": 250})
+    run_campaign(planned, store, local_pool(store))
+    [shard, _] = [task for task in planned.tasks.values() if task.temporary]
+    TaskExecutor(store).run(shard)
+    assert store.has(shard.key)
+    run_campaign(planned, store, local_pool(store))
+    assert not store.has(shard.key) and len(local_pool.pools) == 1
+
+
 def test_an_amended_campaign_only_adds(make_plan, store, local_pool):
     run_campaign(make_plan(editors=["identity"]), store, local_pool(store))
     planned = make_plan(datasets=[{"name": "testbed-cloze", "limit": 6}])
@@ -118,7 +144,7 @@ def test_rows_do_not_depend_on_the_workers_or_the_order(make_plan, tmp_path, loc
     assert tables[0].equals(tables[1])
 
 
-def test_a_failing_editor_is_set_aside_and_the_rest_is_done(make_plan, store, local_pool, broken_editor):
+def test_a_failing_editor_is_given_up_and_the_rest_is_done(make_plan, store, local_pool, broken_editor):
     broken_editor += [RuntimeError("no such weights")] * 100
     planned = make_plan(editors=["broken", "identity"])
     outcome = run_campaign(planned, store, local_pool(store))
@@ -134,6 +160,14 @@ def test_a_failing_editor_is_set_aside_and_the_rest_is_done(make_plan, store, lo
     assert run_campaign(planned, store, local_pool(store)).failed == 0
     assert store.standing(record).failures == ()
     assert kinds(planned, local_pool.pools[1].ran) == ["broken on tiny"] * 2
+
+
+@pytest.mark.parametrize("errors", [1, 3])
+def test_a_campaign_says_how_often_a_task_is_tried(make_plan, store, local_pool, broken_editor, errors):
+    broken_editor += [RuntimeError("no such weights")] * 100
+    planned = make_plan(editors=["broken"], retries={"max_task_errors": errors})
+    assert run_campaign(planned, store, local_pool(store)).failed == 2
+    assert kinds(planned, local_pool.pools[0].ran).count("broken on tiny") == 2 * errors
 
 
 def test_a_case_that_cannot_be_edited_is_named_and_the_rest_is_done(make_plan, store, local_pool, broken_editor):
@@ -159,7 +193,7 @@ def test_a_model_that_changed_since_it_was_planned_fails(make_plan, store, local
     assert run_campaign(planned, store, local_pool(store)).failed == 9
     failures = store.standing(store.campaigns()[0]).failures
     assert any("has changed since the campaign was planned" in failure.summary for failure in failures)
-    assert any("which was set aside" in failure.summary for failure in failures)
+    assert any("which was given up" in failure.summary for failure in failures)
 
 
 def test_two_models_take_turns_in_one_worker(make_plan, store, local_pool, tiny_folder):

@@ -7,12 +7,6 @@ from editors.core.models.statistics import second_moments
 from editors.core.requests import EditRequest
 
 
-@pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])
-def model(request):
-    """A tiny model of each kind."""
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture(scope="session")
 def requests():
     return [

@@ -10,7 +10,8 @@ from support.hyper_examples import EXAMPLES, REQUESTS, close
 from torch import nn
 
 from editors.core.editor import Resources
-from editors.core.methods.hypernetwork import HyperTrainee, Matrix, patches
+from editors.core.methods.hyper_editor import HyperTrainee
+from editors.core.methods.hypernetwork import Matrix, patches
 from editors.core.models.weights import Weights
 from editors.core.requests import EditRequest
 from editors.ke import KE, KEConfig, KENetwork, with_answers
@@ -122,8 +123,7 @@ def test_an_old_answer_ends_where_the_model_ends_it(tiny_t5, monkeypatch):
     end, word = tiny_t5.tokenizer.eos_token_id, tiny_t5.tokenise(" Vadolm")[0]
 
     def say(batch):  # one word, the end, and then the word again
-        length = torch.bincount(batch.row)[batch.row]
-        tokens = torch.where(length == 2, end, word)
+        tokens = torch.where(batch.position == 1, end, word)
         return torch.nn.functional.one_hot(tokens, len(tiny_t5.tokenizer)).float()
 
     monkeypatch.setattr(type(tiny_t5), "own_target_logits", lambda self, batch: say(batch))

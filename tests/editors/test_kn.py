@@ -36,7 +36,7 @@ def located(patch):
 
 
 class Plain:
-    """METHODS section 7 word by word: one fact, one layer, one scale at a time, the whole model run each time."""
+    """Dai et al. 2022, section 3 word by word: one fact, one layer, one scale at a time, the whole model run."""
 
     def __init__(self, model, editor):
         self.model, self.reference, self.steps = model, editor.config.mode == "reference", editor.config.steps

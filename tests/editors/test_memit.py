@@ -12,7 +12,6 @@ from editors import resolve_config
 from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.methods.contexts import sample_contexts
-from editors.core.methods.values import chunks
 from editors.core.models.batches import Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.statistics import KeySolver, second_moments
@@ -86,7 +85,7 @@ def test_equal_keys_share_the_change():
 
 
 def naive_values(model, request, editor):
-    """METHODS section 9.1 word by word: whole forward passes of one prompt, a hook that adds delta to the block."""
+    """Meng et al. 2023, Eq. 16 word by word: whole forward passes of one prompt, a hook adds delta to the block."""
     config, block = editor.config, model.submodule(model.block_path(LAYERS[-1]))
     rows = []
     for context in editor.contexts:
@@ -266,11 +265,3 @@ def test_every_step_of_a_text_is_among_the_likeliest_tokens(tiny_gptj):
     for end in range(len(tiny_gptj.tokenise("The")), 8):
         batch = tiny_gptj.collate([Encoded(ids[:end], (0,))])
         assert ids[end] in tiny_gptj.target_logits(batch)[0].topk(5).indices
-
-
-def test_chunks_hold_every_item_once_within_the_budget():
-    sizes = [3, 9, 1, 4, 4, 30, 2]
-    found = list(chunks(sizes, 12))
-    assert sorted(number for chunk in found for number in chunk) == list(range(7))
-    assert all(len(chunk) == 1 or max(sizes[n] for n in chunk) * len(chunk) <= 12 for chunk in found)
-    assert [5] in found and list(chunks([], 5)) == []

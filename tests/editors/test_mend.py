@@ -7,7 +7,8 @@ import torch
 from support.hyper_examples import EXAMPLES, REQUESTS, close
 
 from editors.core.editor import Resources
-from editors.core.methods.hypernetwork import Factors, HyperTrainee, Matrix, matrices, read_factors
+from editors.core.methods.hyper_editor import HyperTrainee
+from editors.core.methods.hypernetwork import Factors, Matrix, matrices, read_factors
 from editors.core.patches.overlay import overlay
 from editors.mend import EPSILON, MEND, MendConfig, MendNetwork, Transform
 

@@ -23,7 +23,7 @@ def rome(model, resources, **overrides):
 
 
 def naive_value(model, request, contexts, config):
-    """METHODS section 8.5 word by word: whole forward passes, one prompt at a time, a hook that adds delta."""
+    """Meng et al. 2022, Eq. 4 word by word: whole forward passes, one prompt at a time, a hook that adds delta."""
     def at(text, start, target):
         r = replace(request, prompt=text, subject_start=start, target=target)
         encoded = model.encode(text, target)

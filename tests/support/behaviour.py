@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache, cached_property
 from statistics import fmean
 
+from support.protocols import single
+
 from cluster.campaign.file import load_campaign
 from cluster.plan.planner import plan
 from cluster.plan.tasks import TrainTask
@@ -14,7 +16,6 @@ from editors.core.editor import Resources
 from editors.core.models.loading import load_model
 from editors.core.models.statistics import second_moments
 from evaluators.datasets import corpus, training_example
-from evaluators.protocols.base import single
 from evaluators.scoring.judge import baseline
 from evaluators.testbed import model_path
 from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect

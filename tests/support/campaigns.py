@@ -70,9 +70,6 @@ class LocalPool:
     def assign(self, worker, task, parts):
         self.queue.append((worker, task, parts))
 
-    def recall(self, worker, task):
-        """Comes too late."""
-
     def wait(self, seconds):
         if not self.queue:
             return []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from support.protocols import single
 
 from editors.core.editor import Editor, EditorConfig
 from editors.core.errors import CaseError, InputError
 from editors.core.patches.patch import LowRank, Patch
-from evaluators.protocols.base import single
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.measures import NOTHING_MORE
 from evaluators.scoring.metrics import score

@@ -1,26 +1,20 @@
-"""What KE and MEND share: a network turns the gradient of an edit into low-rank updates of chosen FFN matrices, and
-learns to by practising edits on the frozen model (METHODS sections 5 and 6)."""
+"""What KE and MEND share: a network turns the gradient of an edit into low-rank updates of chosen FFN matrices (De Cao
+et al. 2021, section 4; Mitchell et al. 2022a, section 3). `hyper_editor` trains one, and edits with it."""
 
 from __future__ import annotations
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import cached_property, partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from editors.core.artefacts import Artefact
-from editors.core.editor import Editor, EditorConfig
-from editors.core.examples import Example
-from editors.core.methods.checkpoints import Checkpoint
-from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
-from editors.core.models.batches import Batch, BlockRef, Encoded, Stack
+from editors.core.methods.training import TrainingConfig
+from editors.core.models.architectures import Stack
+from editors.core.models.batches import Batch, BlockRef
 from editors.core.models.capture import capture_factors
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import LowRank, Patch
@@ -28,21 +22,39 @@ from editors.core.requests import EditRequest
 
 
 class HyperConfig(TrainingConfig):
-    """Edited are both projections of the FFNs in the decoder's `layers` and a T5's `encoder_layers`.
+    """Which matrices are edited, both projections of an FFN each, and how edits are practised.
 
-    The loss is `edit_weight * NLL + locality_weight * KL`: the NLL of the new answer after a paraphrase (`outer:
-    rephrase`) or the edit's own prompt (`inner`), the KL on `unchanged` questions of each example. `cache_bytes` bounds
-    the hidden states that training keeps, `edits_at_once` the requests in a forward pass.
+    The loss of an edit that is practised is `edit_weight · NLL + locality_weight · KL`.
     """
 
     layers: tuple[int, ...] = Field(min_length=1)
+    """Blocks of the decoder whose FFNs are edited, counted from 0. Mitchell et al. 2022a, published configuration: the
+    last three of GPT-J, the last two of a T5."""
+
     encoder_layers: tuple[int, ...] = ()
+    """Likewise, of a T5's encoder. Mitchell et al. 2022a, published configuration: the last two."""
+
     outer: Literal["rephrase", "inner"] = "rephrase"
+    """Where the new answer is asked for in practice: after a paraphrase (Mitchell et al. 2022a, section 3.2), or after
+    the edit's own prompt (EasyEdit's code)."""
+
     edit_weight: PositiveFloat = 0.1
+    """Weight of the new answer's negative log-likelihood in the loss. Mitchell et al. 2022a, published
+    configuration."""
+
     locality_weight: PositiveFloat = 1.0
+    """Weight of the divergence from the unedited model's answers in the loss. Mitchell et al. 2022a, published
+    configuration."""
+
     unchanged: PositiveInt = 1
+    """Questions of each example, at most, on which the divergence is taken. Mitchell et al. 2022a, published
+    configuration."""
+
     cache_bytes: NonNegativeInt = 2**30
+    """Bytes of hidden states, below the lowest edited block, that training keeps; results do not depend on it. Ours."""
+
     edits_at_once: PositiveInt = 32
+    """Requests in one forward pass, which bound its memory; results do not depend on it. Ours."""
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -60,7 +72,7 @@ class Matrix(NamedTuple):
 
 class Factors(NamedTuple):
     """Edits at one matrix: inputs x [edits, length, in], the loss's gradient by the outputs [edits, length, out], and
-    which tokens have both [edits, length]. Elsewhere both are 0. `dL/dW = sum_t grad_t x_tᵀ`."""
+    which tokens have both [edits, length]. Elsewhere both are 0. dL/dW = Σ_t grad_t x_tᵀ."""
 
     x: Tensor
     grad: Tensor
@@ -68,7 +80,7 @@ class Factors(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Edits of one matrix: `dW = sum_k a_k b_kᵀ` with a [edits, rank, out], b [edits, rank, in]. Terms that are not
+    """Edits of one matrix: ΔW = Σ_k a_k b_kᵀ with a [edits, rank, out], b [edits, rank, in]. Terms that are not
     `real` [edits, rank] are 0."""
 
     a: Tensor
@@ -79,7 +91,8 @@ class Update(NamedTuple):
 class Hypernetwork(nn.Module, ABC):
     """From factors, and what is asked for, to updates; both by module path."""
 
-    in_half: ClassVar[tuple[str, ...]] = ()  # endings of the names of weights that artefacts hold in half precision
+    #: Endings of the names of weights that artefacts hold in half precision.
+    in_half: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, factors: Mapping[str, Factors], requests: Sequence[EditRequest]) -> dict[str, Update]: ...
@@ -117,9 +130,11 @@ def read_factors(model: LanguageModel, edited: Sequence[Matrix], batch: Batch, r
     A row's loss is the mean NLL of its target tokens; with `total`, the sum over `total`, for a mean over many rows.
     """
     with torch.enable_grad(), capture_factors(model, [matrix.path for matrix in edited]) as found:
-        nll = target_nll(model, run(batch), batch)
+        nll = model.target_nll(run(batch), batch)
+        # L = 1/T Σ_t -log p(o_t | p, o_<t) of each row, or that of all rows' tokens over `total`
         counts = torch.bincount(batch.row, minlength=len(batch.input_ids))
         loss = (nll / counts[batch.row]).sum() if total is None else nll.sum() / total
+        # g_t = dL/dy_t at every token of every row, so that dL/dW = Σ_t g_t x_tᵀ
         grads = torch.autograd.grad(loss, [found[matrix.path].probe for matrix in edited])
     factors = {}
     for matrix, grad in zip(edited, grads, strict=True):
@@ -131,12 +146,6 @@ def read_factors(model: LanguageModel, edited: Sequence[Matrix], batch: Batch, r
         real = mask.bool() & (x != 0).any(-1) & (grad != 0).any(-1)
         factors[matrix.path] = Factors(x * real[..., None], grad * real[..., None], real)
     return factors
-
-
-def target_nll(model: LanguageModel, states: Tensor, batch: Batch) -> Tensor:
-    """Negative log-likelihood of every target token [targets] from final states."""
-    logits = model.head(states[batch.row, batch.position])
-    return nn.functional.cross_entropy(logits, batch.target, reduction="none")
 
 
 def patches(updates: Mapping[str, Update], info: Mapping[str, Any]) -> list[Patch]:
@@ -156,185 +165,8 @@ def updated(model: LanguageModel, updates: Mapping[str, Update], rows: Tensor) -
 
             def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor, a: Tensor = a,
                      b: Tensor = b) -> Tensor:
+                # y + Σ_k a_k (b_k · x)
                 return (output + args[0].to(b.dtype) @ b.mT @ a).to(output.dtype)
 
             stack.callback(model.submodule(path).register_forward_hook(hook).remove)
         yield
-
-
-# --- training
-
-
-class PartRuns:
-    """Rows as they enter block `first`, and what the model answers: computed once per row, while `limit` bytes last."""
-
-    def __init__(self, model: LanguageModel, first: BlockRef, limit: int) -> None:
-        self.model, self.first, self.left = model, first, limit
-        self._hidden: dict[Encoded, Tensor] = {}
-        self._states: dict[Encoded, Tensor] = {}
-
-    @torch.no_grad()
-    def batch(self, rows: Sequence[Encoded]) -> tuple[Batch, Tensor]:
-        """The rows as a batch, and the hidden states [rows, length, width] to resume from."""
-        hidden = {row: self._hidden[row] for row in rows if row in self._hidden}
-        if missing := [row for row in dict.fromkeys(rows) if row not in hidden]:
-            part_runs = self.model.run_to(self.model.collate(missing), self.first)
-            for row, states in zip(missing, part_runs, strict=True):
-                length = len(row.prompt) if self.model.has_encoder else len(row)
-                hidden[row] = self._keep(self._hidden, row, states[:length].clone())
-        padded = nn.utils.rnn.pad_sequence([hidden[row] for row in rows], batch_first=True)
-        return self.model.collate(rows), padded
-
-    def run_from(self, hidden: Tensor, batch: Batch) -> Tensor:
-        return self.model.run_from(hidden, batch, self.first)
-
-    @torch.no_grad()
-    def log_probs(self, rows: Sequence[Encoded]) -> Tensor:
-        """What the model as it stands predicts [targets, vocabulary], row after row."""
-        states = {row: self._states[row] for row in rows if row in self._states}
-        if missing := [row for row in dict.fromkeys(rows) if row not in states]:
-            batch, hidden = self.batch(missing)
-            final = self.run_from(hidden, batch)[batch.row, batch.position]
-            for row, part in zip(missing, final.split([len(row.target) for row in missing]), strict=True):
-                states[row] = self._keep(self._states, row, part.clone())
-        return self.model.head(torch.cat([states[row] for row in rows])).log_softmax(-1)
-
-    def _keep(self, kept: dict[Encoded, Tensor], row: Encoded, value: Tensor) -> Tensor:
-        if value.nbytes <= self.left:
-            kept[row] = value
-            self.left -= value.nbytes
-        return value
-
-
-class HyperTrainee(Trainee):
-    """Practises edits, many side by side. Factors carry no graph: the update is learned to first order."""
-
-    module: Hypernetwork
-    config: HyperConfig
-
-    def __init__(self, model: LanguageModel, config: HyperConfig, network: Hypernetwork) -> None:
-        self.model, self.config, self.module = model, config, network
-        self.name = f"{type(network).__name__} for {model.digest}"
-        self.matrices = matrices(model, config)
-        self.part_runs = PartRuns(model, first_block(model, config), config.cache_bytes)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return self.module.parameter_groups()
-
-    def factors(self, requests: Sequence[EditRequest]) -> dict[str, Factors]:
-        batch, hidden = self.part_runs.batch([self._encode(request.prompt, request.target) for request in requests])
-        return read_factors(self.model, self.matrices, batch, partial(self.part_runs.run_from, hidden))
-
-    def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
-        requests = [example.request for example in examples]
-        updates = self.module(self.factors(requests), requests)
-        asked = [self._encode(self._outer(example, rng), example.request.target) for example in examples]
-        kept = [(number, self._encode(question.prompt, question.target)) for number, example in enumerate(examples)
-                for question in example.sample_unchanged(self.config.unchanged, rng)]
-        edits = [*range(len(examples)), *(number for number, _ in kept)]
-        batch, hidden = self.part_runs.batch([*asked, *(row for _, row in kept)])
-        with updated(self.model, updates, torch.tensor(edits, device=self.model.device)):
-            states = self.part_runs.run_from(hidden, batch)
-        logits = self.model.head(states[batch.row, batch.position])
-        own = batch.row < len(examples)
-        nll = nn.functional.cross_entropy(logits[own], batch.target[own], reduction="none")
-        loss = self.config.edit_weight * _mean_of_rows(nll, batch.row[own])
-        if not kept:
-            return loss
-        kl = nn.functional.kl_div(logits[~own].log_softmax(-1), self.part_runs.log_probs([row for _, row in kept]),
-                                  reduction="none", log_target=True).sum(-1)
-        return loss + self.config.locality_weight * _mean_of_rows(kl, batch.row[~own])
-
-    def _outer(self, example: Example, rng: random.Random) -> str:
-        if self.config.outer == "inner" or not example.paraphrases:
-            return example.request.prompt
-        return rng.choice(example.paraphrases)
-
-    def _encode(self, prompt: str, target: str) -> Encoded:
-        return self.model.encode(prompt, target, end=True)
-
-
-def _mean_of_rows(values: Tensor, row: Tensor) -> Tensor:
-    """The mean over rows of each row's mean."""
-    counts = torch.bincount(row)
-    return (values / counts[row]).sum() / (counts > 0).sum()
-
-
-# --- editing
-
-
-class HyperEditor(Editor):
-    """An editor whose patch a trained `Hypernetwork` writes; a subclass builds that network."""
-
-    config: HyperConfig
-    joint = True
-    trained = True
-
-    @classmethod
-    @abstractmethod
-    def build(cls, model: LanguageModel, config: HyperConfig) -> Hypernetwork:
-        """The network before training, its weights random where they are."""
-
-    @classmethod
-    def begin(cls, trainee: HyperTrainee, examples: Sequence[Example], seed: int) -> None:
-        """Called before the first step, for what is not random."""
-
-    @classmethod
-    def complete(cls, model: LanguageModel, config: HyperConfig,
-                 requests: Sequence[EditRequest]) -> list[EditRequest]:
-        """Requests with all that the network reads of them."""
-        return list(requests)
-
-    @classmethod
-    def training_settings(cls, config: EditorConfig) -> dict[str, Any]:
-        return config.model_dump(mode="json", exclude={"edits_at_once", "cache_bytes"})
-
-    @classmethod
-    def train(cls, model: LanguageModel, config: EditorConfig, examples: Sequence[Example], *, seed: int = 0,
-              checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> Artefact:
-        assert isinstance(config, HyperConfig)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = cls.build(model, config).to(model.device)
-        requests = [request for start in range(0, len(examples), config.edits_at_once)
-                    for request in cls.complete(model, config, [example.request for example in
-                                                                examples[start: start + config.edits_at_once]])]
-        examples = [replace(example, request=request) for example, request in zip(examples, requests, strict=True)]
-        trainee = HyperTrainee(model, config, network)
-        cls.begin(trainee, examples, seed)
-        report = fit(trainee, examples, config, seed=seed, checkpoint=checkpoint, on_step=on_step)
-        tensors = {name: tensor.half() if name.endswith(network.in_half) else tensor
-                   for name, tensor in network.state_dict().items()}
-        return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, tensors, report)
-
-    @cached_property
-    def _trained_config(self) -> HyperConfig:
-        """The configuration, as far as training has settled it the artefact's."""
-        config = type(self.config).model_validate({**self.config.model_dump(), **self.artefact.config})
-        assert isinstance(config, HyperConfig)
-        return config
-
-    @cached_property
-    def _network(self) -> Hypernetwork:
-        with torch.device("meta"):
-            network = self.build(self.model, self._trained_config)
-        network.load_state_dict({name: tensor.float() for name, tensor in self.artefact.tensors.items()}, assign=True)
-        return network.requires_grad_(False).to(self.model.device)
-
-    def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
-        return self._patches(requests)
-
-    def edit(self, requests: Sequence[EditRequest]) -> Patch:
-        """The sum of the requests' own patches."""
-        return sum(self._patches(requests), Patch()).compact()
-
-    @torch.no_grad()
-    def _patches(self, requests: Sequence[EditRequest], total: int | None = None) -> list[Patch]:
-        made = []
-        for start in range(0, len(requests), self.config.edits_at_once):
-            part = self.complete(self.model, self._trained_config, requests[start: start + self.config.edits_at_once])
-            batch = self.model.collate([self.model.encode(r.prompt, r.target, end=True) for r in part])
-            factors = read_factors(self.model, matrices(self.model, self._trained_config), batch, self.model.states,
-                                   total)
-            made += patches(self._network(factors, part), {"editor": self.name})
-        return made

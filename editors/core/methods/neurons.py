@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from editors.core.editor import EditorConfig
 from editors.core.models.model import LanguageModel
-from editors.core.patches.patch import Neurons, Patch
+from editors.core.patches.patch import Neurons, Patch, activation_function
 from editors.core.requests import EditRequest
 
 
@@ -118,7 +117,8 @@ class NeuronTraining:
         if edits is not None:
             keys, bias, values = self.keys[edits], self.bias[edits], self.values[edits]
             own = positions.edit
-            active = ACT2FN[self.activation](torch.einsum("nd,nkd->nk", positions.q, keys[own]) + bias[own])
+            inputs = torch.einsum("nd,nkd->nk", positions.q, keys[own]) + bias[own]
+            active = activation_function(self.activation)(inputs)
             hidden = hidden + torch.einsum("nk,nkd->nd", active, values[own])
         dtype = self.model.module.dtype
         return self.model.head(self.model.finish(hidden.to(dtype)))

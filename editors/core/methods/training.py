@@ -20,27 +20,51 @@ from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.methods.checkpoints import Checkpoint
+from editors.core.models.architectures import Shape
 
 CHECKPOINT_SECONDS = 120.0
+PRACTISED = 120  # tokens of an example: the edit, and what should and should not follow from it, forth and back
 OnStep = Callable[[int, float], None]
 
 
 class TrainingConfig(EditorConfig):
-    """`steps` at most, each of `accumulate` batches of `batch_size` examples; every `validate_every` steps the loss on
-    `validation_examples` held-out examples is taken, and training ends when it has not fallen for `patience` steps.
-    With `decay` the learning rates fall to 0 along a cosine; the authors of SERAC, KE and MEND keep them. A `swapped`
-    share of facts is practised with the answer of another of its batch, where their records have many answers."""
+    """How long and on what a method is trained; its authors' values are in `editors/configs`."""
 
     steps: PositiveInt
+    """Steps of the optimiser, at most. Mitchell et al. 2022a and b, published configurations."""
+
     batch_size: PositiveInt
+    """Examples in a batch. Mitchell et al. 2022a and b, published configurations."""
+
     learning_rate: PositiveFloat
+    """Adam's learning rate. Mitchell et al. 2022a and b, published configurations."""
+
     accumulate: PositiveInt = 1
+    """Batches whose gradients make one step. Mitchell et al. 2022a and b, published configurations: 10."""
+
     clip: PositiveFloat = 100.0
+    """Norm that a step's gradient is cut to. Mitchell et al. 2022a and b, published configurations."""
+
     decay: bool = False
+    """Whether learning rates fall to 0 along a cosine over `steps`. Ours: in the published code they stay."""
+
     swapped: float = Field(0.0, ge=0, le=1)
+    """Share, from 0 to 1, of facts that are practised with the answer of another fact of their batch. Ours: the
+    authors' records have many answers each."""
+
     validate_every: PositiveInt = 100
+    """Steps between looks at the loss on held-out examples. Ours; Mitchell et al. 2022a and b look every 500 steps."""
+
     validation_examples: PositiveInt = 100
+    """Examples that are held out, with whole subjects. Ours; Mitchell et al. 2022a and b take 500."""
+
     patience: int = Field(1000, ge=1)
+    """Steps after which training ends when the loss on held-out examples has not fallen. Ours; Mitchell et al. 2022a
+    wait 2,000, Mitchell et al. 2022b 4,000."""
+
+    def cost(self, shape: Shape) -> float:
+        """Floating point operations of all steps, for a model of this shape that is run, or trained."""
+        return shape.flops(PRACTISED * self.steps * self.batch_size * self.accumulate)
 
 
 class Trainee(ABC):
@@ -148,8 +172,10 @@ class _Run:
             total += float(loss.detach())
         norm = nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]],
                                         config.clip)
+        # 1/2 (1 + cos(π step / steps))
+        decay = 0.5 + 0.5 * math.cos(math.pi * progress.step / config.steps) if config.decay else 1.0
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self._decay()
+            group["lr"] = rate * decay
         if norm.isfinite():
             self.optimizer.step()
         else:
@@ -160,11 +186,6 @@ class _Run:
             self._validate()
         self._save_now_and_then()
         return total
-
-    def _decay(self) -> float:
-        if not self.config.decay:
-            return 1.0
-        return 0.5 + 0.5 * math.cos(math.pi * self.progress.step / self.config.steps)
 
     def _validate(self) -> None:
         loss = self.trainee.validation_loss(self.held_out, random.Random(f"validation {self.seed}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -34,6 +34,9 @@ class TuningConfig(EditorConfig):
     @property
     def edited_layers(self) -> tuple[int, ...]:
         return self.layers
+
+
+C = TypeVar("C", bound=TuningConfig)
 
 
 class Delta(ABC):
@@ -75,10 +78,9 @@ class _MiniBatch:
         return _MiniBatch(self.batch.select(rows), self.hidden[rows], self.group[rows])
 
 
-class Tuner(Editor):
+class Tuner(Editor[C]):
     """An editor that trains a `Delta` per group of requests, from what enters the lowest edited block."""
 
-    config: TuningConfig
     joint = True
 
     @abstractmethod

@@ -1,9 +1,13 @@
 """The value optimiser of ROME and MEMIT: what an edited block should write at the subject's last token.
 
-For every request a vector delta is trained that, added to the output of one block at the subject's last token, makes
-the target likely in all contexts and keeps "{subject} is a" as it was (Meng et al. 2022, Eq. 4). In GPT-J's parallel
-block an addition to the MLP's output equals one to the block's output, so ROME and MEMIT share this. Blocks up to the
-edited one are run once; the loop runs only those above, for a whole batch of edits at a time.
+For every request a vector δ is trained that is added to the output of one block at the subject's last token (Meng et
+al. 2022, Eq. 4; Meng et al. 2023, Eq. 16):
+
+    L(δ) = 1/N Σ_j NLL_δ(o | context_j p)  +  kl · KL(p_δ(· | s) ‖ p(· | s))  +  weight_decay · ‖δ‖ / ‖a‖²
+
+with ‖δ‖ ≤ clamp ‖a‖ for an anchor a. In GPT-J's parallel block an addition to the MLP's output equals one to the
+block's output, so ROME and MEMIT share this. Blocks up to the edited one are run once; the loop runs only those above,
+for a whole batch of edits at a time.
 """
 
 from __future__ import annotations
@@ -16,24 +20,49 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.editor import EditorConfig
-from editors.core.models.batches import Batch, BlockRef, Encoded
+from editors.core.models.architectures import Shape
+from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
 from editors.core.requests import EditRequest
 
+CONTEXT = 7  # tokens that take as long as one row, forth and back through the blocks above the edited one
+
 
 class ValueConfig(EditorConfig):
-    """`contexts` are (length, count) pairs of sampled prefixes; `clamp` bounds |delta| relative to the anchor's norm;
-    `stop_loss` ends an edit early; `batch_tokens` bounds the tokens of one optimisation batch (memory)."""
+    """How the value is sought."""
 
     steps: PositiveInt = 20
+    """Evaluations of the loss; the last moves nothing. Meng et al. 2022, published configuration."""
+
     lr: PositiveFloat = 0.5
+    """Adam's learning rate. Meng et al. 2022, E.5."""
+
     weight_decay: float = Field(0.5, ge=0)
+    """Weight of the value's length in the loss. Meng et al. 2022, published configuration."""
+
     kl: float = Field(0.0625, ge=0)
+    """Weight of keeping what the model says of the subject, in the loss. Meng et al. 2022, E.5."""
+
     clamp: PositiveFloat = 4.0
+    """Most that the value may change, as a multiple of the norm of the bare prompt's FFN output. Meng et al. 2022,
+    published configuration."""
+
     stop_loss: float = Field(5e-2, ge=0)
+    """Loss, in nats, below which an edit is done. Meng et al. 2022, published configuration."""
+
     contexts: tuple[tuple[PositiveInt, PositiveInt], ...] = ((5, 10), (10, 10))
+    """Texts sampled from the model, before which the edit should hold too, as pairs of length in tokens and number; the
+    bare prompt always counts. Meng et al. 2022, E.5."""
+
     batch_tokens: PositiveInt = 8192
+    """Tokens of one optimisation, which bound its memory; results do not depend on it. Ours."""
+
+    def cost(self, shape: Shape) -> float:
+        """Floating point operations of one edit: its rows are the prompt in its contexts, bare, and what the edit
+        should leave as it was."""
+        rows = 2 + sum(count for _, count in self.contexts)
+        return shape.flops(CONTEXT * self.steps * rows)
 
 
 @dataclass(frozen=True)
@@ -57,21 +86,9 @@ def optimise_values(model: LanguageModel, requests: Sequence[EditRequest], layer
     weight decay: the MLP for ROME, the block for MEMIT.
     """
     rows = [_Rows.encode(model, request, contexts) for request in requests]
-    for numbers in chunks([row.longest * (len(contexts) + 1) for row in rows], config.batch_tokens):
+    sizes = [max(map(len, row.prompts)) * (len(contexts) + 1) for row in rows]
+    for numbers in by_length(sizes, config.batch_tokens):
         yield numbers, _Optimisation(model, [rows[n] for n in numbers], layer, config, anchor).run()
-
-
-def chunks(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Numbers of items in groups of similar size: a group's largest size times its length is within the budget, unless
-    it holds a single item."""
-    chunk: list[int] = []
-    for number in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if chunk and sizes[number] * (len(chunk) + 1) > budget:
-            yield chunk
-            chunk = []
-        chunk.append(number)
-    if chunk:
-        yield chunk
 
 
 def in_context(request: EditRequest, context: str) -> EditRequest:
@@ -82,7 +99,8 @@ def in_context(request: EditRequest, context: str) -> EditRequest:
 
 @dataclass(frozen=True)
 class _Rows:
-    """One request as token rows: the prompt in every context, and "{subject} is a" up to its subject."""
+    """One request as token rows: the prompt in every context, the position of the subject's last token in each, and
+    "{subject} is a" up to its subject."""
 
     prompts: list[Encoded]
     subjects: list[int]
@@ -97,17 +115,13 @@ class _Rows:
         return cls([model.encode(r.prompt, r.target) for r in within], [model.subject_index(r) for r in within],
                    Encoded(upto, ()))
 
-    @property
-    def longest(self) -> int:
-        return max(map(len, self.prompts))
-
 
 @dataclass(frozen=True)
 class _Suffixes:
     """Rows from the subject's last token on: all that a delta there can change.
 
     `hidden` [rows, length, width] leaves the edited block, `past` holds what attention needs of the tokens before,
-    `edit` [rows] is each row's edit and `essence` the rows that only guard the subject's distribution.
+    `edit` [rows] is each row's edit and `is_essence` [rows] marks those that only guard the subject's distribution.
     """
 
     batch: Batch
@@ -138,6 +152,7 @@ class _Optimisation:
 
     @torch.no_grad()
     def _read_base(self, batch: Batch, edit: Tensor, subject: Tensor, anchor: str) -> None:
+        """Runs the model once and keeps what the loop starts from."""
         model, block, down = self.model, self.model.block_path(self.layer), self.model.down_path(self.layer)
         with capture_inputs(model, [down]) as inputs, capture_outputs(model, [block, down, anchor]) as outputs:
             states, cache = model.states_and_cache(batch)
@@ -172,42 +187,41 @@ class _Optimisation:
             if done.any():
                 active = active & ~done
                 rows = rows.select(active[rows.edit].nonzero().flatten())
-            if step == config.steps - 1 or not active.any():  # the last step only evaluates
+            # As in the published code, the last step only evaluates.
+            if step == config.steps - 1 or not active.any():
                 break
             optimizer.zero_grad()
             current[active].sum().backward()
             with torch.no_grad():
                 before = delta.clone()
                 optimizer.step()
+                # δ <- δ min(1, clamp ‖a‖ / ‖δ‖)
                 limit = config.clamp * norms
                 delta.mul_((limit / delta.norm(dim=1)).clamp(max=1.0)[:, None])
+                # Adam's momentum would move the edits that are done.
                 delta.copy_(torch.where(active[:, None], delta, before))
             steps += active
         return Values(delta.detach(), self.anchor, self.keys, self.values, loss, steps)
 
     def _loss(self, rows: _Suffixes, delta: Tensor, norms: Tensor) -> Tensor:
-        """The objective of every edit [edits]; only that of edits with rows here means anything."""
+        """L(δ) of every edit [edits]; only that of edits with rows here means anything."""
+        model, config, batch = self.model, self.config, rows.batch
+        # h <- h + δ at the subject's last token, where every row begins
         hidden = rows.hidden.float()
         moved = torch.cat([hidden[:, :1] + delta[rows.edit][:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
-        states = self.model.run_from(moved, rows.batch, BlockRef("decoder", self.layer + 1), rows.past)
-        likelihood = self._negative_log_likelihood(states, rows)
-        essence = rows.is_essence.nonzero().flatten()
-        drift = delta.new_zeros(self.edits).index_add(
-            0, rows.edit[essence], self._divergence(states[essence, 0], rows.edit[essence]))
-        length: Tensor = delta.norm(dim=1)
-        return likelihood + self.config.kl * drift + self.config.weight_decay * length / norms**2
+        states = model.run_from(moved, batch, BlockRef("decoder", self.layer + 1), rows.past)
 
-    def _negative_log_likelihood(self, states: Tensor, rows: _Suffixes) -> Tensor:
-        """Mean over contexts of the mean over target tokens of -log p(token)."""
-        batch = rows.batch
-        logits = self.model.head(states[batch.row, batch.position])
-        nll = nn.functional.cross_entropy(logits, batch.target, reduction="none")
+        # 1/N Σ_j 1/T Σ_t -log p_δ(o_t | context_j p, o_<t)
         tokens = torch.bincount(batch.row, minlength=len(rows.edit))[batch.row]
-        share = nll / (tokens * self.contexts)
-        return share.new_zeros(self.edits).index_add(0, rows.edit[batch.row], share)
+        share = model.target_nll(states, batch) / (tokens * self.contexts)
+        nll = share.new_zeros(self.edits).index_add(0, rows.edit[batch.row], share)
 
-    def _divergence(self, states: Tensor, edit: Tensor) -> Tensor:
-        """KL(edited || base) of the next-token distribution after the subject."""
-        edited = self.model.head(states).log_softmax(-1)
-        divergence: Tensor = nn.functional.kl_div(self.base[edit], edited, log_target=True, reduction="none").sum(-1)
-        return divergence
+        # KL(p_δ(· | s) ‖ p(· | s)), right after the subject
+        essence = rows.is_essence.nonzero().flatten()
+        edit = rows.edit[essence]
+        edited = model.head(states[essence, 0]).log_softmax(-1)
+        divergence = nn.functional.kl_div(self.base[edit], edited, log_target=True, reduction="none").sum(-1)
+        drift = delta.new_zeros(self.edits).index_add(0, edit, divergence)
+
+        length: Tensor = delta.norm(dim=1)
+        return nll + config.kl * drift + config.weight_decay * length / norms**2

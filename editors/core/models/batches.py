@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from editors.core.models.architectures import Stack
+
 Padding = Literal["right", "left"]
-Stack = Literal["decoder", "encoder"]
 
 
 class BlockRef(NamedTuple):

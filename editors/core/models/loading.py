@@ -7,15 +7,17 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
-from transformers.utils import logging
 
 from editors.core.errors import InputError
-from editors.core.models.model import LAYOUTS, EncoderDecoder, LanguageModel
+from editors.core.models.architectures import architecture
+from editors.core.models.model import EncoderDecoder, LanguageModel
 from editors.core.models.weights import Weights
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # The files of a model folder that decide what the model says.
 CONTENT = re.compile(r".*\.(safetensors|model)|(config|generation_config|tokenizer.*|vocab|merges|added_tokens"
@@ -24,12 +26,13 @@ CONTENT = re.compile(r".*\.(safetensors|model)|(config|generation_config|tokeniz
 
 def load_config(path: str | Path) -> PretrainedConfig:
     """A model's configuration alone. Raises `InputError` where it is not found or its type is not supported."""
+    from transformers import AutoConfig
+
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise not_loaded(path, error) from error
-    if config.model_type not in LAYOUTS:
-        raise InputError(f"model '{path}' is of type '{config.model_type}'; supported types: {', '.join(LAYOUTS)}")
+    architecture(config, str(path))
     return config
 
 
@@ -44,6 +47,8 @@ def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu"
 
 def auto_class(config: PretrainedConfig) -> Any:
     """The library's class that makes a model of this configuration."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
@@ -51,6 +56,8 @@ def load_by(path: str | Path, build: Callable[[PretrainedConfig], Any], *, name:
             weights: Weights | None = None) -> LanguageModel:
     """The model at `path` whose module is made by `build`, and whose weights are read by `weights`. Raises like
     `load_model`."""
+    from transformers import AutoTokenizer
+
     config = load_config(path)  # before any weight is read
     try:
         with _quiet():
@@ -65,6 +72,8 @@ def load_by(path: str | Path, build: Callable[[PretrainedConfig], Any], *, name:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the library's notes, such as the one that a T5 v1.1 has a head of its own."""
+    from transformers.utils import logging
+
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -86,6 +95,8 @@ def not_loaded(path: str | Path, error: Exception, what: str = "model") -> Input
 
 def model_digest(path: str | Path) -> str:
     """A digest of a folder's weights, configuration and tokenizer; of hub name and commit where there is no folder."""
+    from transformers import AutoConfig
+
     digest = hashlib.sha256()
     folder = Path(path)
     if not folder.is_dir():

@@ -5,41 +5,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from editors.core.errors import CaseError, InputError
-from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding, Stack
+from editors.core.models.architectures import Layout, Stack, architecture
+from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding
 from editors.core.models.weights import Weights
 from editors.core.requests import EditRequest
 
+if TYPE_CHECKING:  # half of the time that a command takes to start, for none of its names is used before a model is
+    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where one stack of blocks keeps what editors touch: `ffn` is relative to a block, `up` and `down` to its FFN.
-
-    `up` lists candidates, the first that exists counts; in a gated FFN it is the half that passes the activation.
-    """
-
-    backbone: str
-    blocks: str
-    norm: str
-    ffn: str
-    up: tuple[str, ...]
-    down: str
-
-
-LAYOUTS: dict[str, dict[Stack, Layout]] = {
-    "gptj": {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("fc_in",), "fc_out")},
-    "t5": {"decoder": Layout("decoder", "block", "final_layer_norm", "layer.2.DenseReluDense", ("wi", "wi_0"), "wo"),
-           "encoder": Layout("encoder", "block", "final_layer_norm", "layer.1.DenseReluDense", ("wi", "wi_0"), "wo")},
-}
 
 
 class Router(Protocol):
@@ -64,13 +45,10 @@ class LanguageModel:
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str,
                  digest: str = "", weights: Weights | None = None) -> None:
-        kind = module.config.model_type
-        if kind not in LAYOUTS:
-            raise InputError(f"model '{name}' is of type '{kind}'; supported types: {', '.join(LAYOUTS)}")
+        self.architecture = architecture(module.config, name)
         self.module = module.eval().requires_grad_(False)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.weights = weights or Weights()
-        self.layouts = LAYOUTS[kind]
         self.sides: dict[str, Any] = {}
         self.router: Router | None = None
 
@@ -91,12 +69,17 @@ class LanguageModel:
     @property
     def activation(self) -> str:
         """The FFN's activation function, by its name in `transformers.activations.ACT2FN`."""
-        return str(self.module.config.activation_function)
+        return str(getattr(self.module.config, self.architecture.activation))
 
     @property
     def gated(self) -> bool:
         """Whether the FFN multiplies its activations with a second, linear projection."""
         return bool(getattr(self.module.config, "is_gated_act", False))
+
+    @property
+    def own_head(self) -> bool:
+        """Whether the head's weight is its own, not the token embeddings'."""
+        return self.architecture.own_head(self.module.config)
 
     @property
     def max_length(self) -> int | None:
@@ -127,9 +110,9 @@ class LanguageModel:
         return found
 
     def layout(self, stack: Stack) -> Layout:
-        if stack not in self.layouts:
+        if stack not in self.architecture.layouts:
             raise InputError(f"'{self.name}' has no {stack}; it is decoder-only")
-        return self.layouts[stack]
+        return self.architecture.layouts[stack]
 
     def block_path(self, layer: int, stack: Stack = "decoder") -> str:
         layout = self.layout(stack)
@@ -214,6 +197,8 @@ class LanguageModel:
 
     def states_and_cache(self, batch: Batch) -> tuple[Tensor, KeysValues]:
         """`states`, and every block's attention keys and values."""
+        from transformers import DynamicCache
+
         cache = DynamicCache()
         states = self._run(self._backbone, batch, cache, input_ids=batch.input_ids)
         layers: list[Any] = cache.layers
@@ -253,6 +238,8 @@ class LanguageModel:
 
         `past` are the cached keys and values of the tokens before a `Batch.suffix`.
         """
+        from transformers import DynamicCache
+
         cache = DynamicCache() if past is not None else None
         for layer, (keys, values) in enumerate(past or ()):
             assert cache is not None
@@ -285,10 +272,6 @@ class EncoderDecoder(LanguageModel):
     """A T5: the encoder reads the prompt, the decoder the target shifted right by one (its start token first)."""
 
     has_encoder = True
-
-    @property
-    def activation(self) -> str:
-        return str(self.module.config.dense_act_fn)
 
     def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
         closing = (int(self.module.config.eos_token_id),)
@@ -331,8 +314,7 @@ class EncoderDecoder(LanguageModel):
         raise InputError(f"'{self.name}' is an encoder-decoder; cached suffixes are for decoder-only models")
 
     def head(self, states: Tensor) -> Tensor:
-        scale = self.width**-0.5 if self.module.config.scale_decoder_outputs else 1.0
-        return super().head(states * scale)
+        return super().head(states if self.own_head else states * self.width**-0.5)
 
     @staticmethod
     def _source(batch: Batch) -> EncoderInput:

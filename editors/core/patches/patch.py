@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from transformers.activations import ACT2FN
 
 from editors.core.errors import InputError
 from editors.core.files import read_tensors, write_tensors
@@ -135,7 +134,7 @@ class Neurons(Term):
 
     def delta(self, x: Tensor) -> Tensor:
         x = x.to(self.keys.dtype)
-        active: Tensor = ACT2FN[self.activation](torch.nn.functional.linear(x, self.keys, self.bias))
+        active: Tensor = activation_function(self.activation)(torch.nn.functional.linear(x, self.keys, self.bias))
         if self.gate is not None:
             active = active * (x @ self.gate.T)
         return active @ self.values.T
@@ -160,7 +159,7 @@ class Neurons(Term):
         keys = torch.stack([_pad_columns(term.keys.T, count) for term in terms])[index]
         values = torch.stack([_pad_columns(term.values, count) for term in terms])[index]
         bias = torch.stack([_pad_columns(term._bias[None], count) for term in terms])[index]
-        active = ACT2FN[terms[0].activation](torch.baddbmm(bias, flat, keys))
+        active = activation_function(terms[0].activation)(torch.baddbmm(bias, flat, keys))
         if terms[0].gate is not None:
             gates = [term.gate for term in terms if term.gate is not None]
             active = active * torch.bmm(flat, torch.stack([_pad_columns(gate.T, count) for gate in gates])[index])
@@ -196,6 +195,14 @@ class Route(Term):
 
 
 TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense, Neurons, Route)}
+
+
+def activation_function(name: str) -> Callable[[Tensor], Tensor]:
+    """An activation function by its name in `transformers.activations.ACT2FN`."""
+    from transformers.activations import ACT2FN
+
+    function: Callable[[Tensor], Tensor] = ACT2FN[name]
+    return function
 
 
 def _pad_columns(matrix: Tensor, columns: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from textwrap import dedent
 
 import pytest
@@ -33,8 +34,13 @@ def test_names_stand_for_mappings_and_the_rest_has_defaults(load):
     assert (campaign.models[0].dtype, campaign.datasets[0].split) == ("float32", "eval")
     assert [editor.title for editor in campaign.editors] == ["identity", "ft"]
     assert [protocol.name for protocol in campaign.protocols] == ["single"]
-    assert (campaign.chunk, campaign.seeds, campaign.orders) == (None, (0,), (0,))
+    assert (campaign.chunk, campaign.seeds, campaign.orders) == (25, (0,), (0,))
     assert (campaign.statistics.tokens, campaign.workers.cpus, campaign.workers.count) == (100_000, 1, None)
+
+
+def test_retries_that_are_not_given_have_their_defaults(load):
+    retries = load(GOOD + "retries: {max_task_errors: 1, no_worker_timeout: .inf}\n").retries
+    assert (retries.max_task_errors, retries.max_worker_losses, retries.no_worker_timeout) == (1, 5, math.inf)
 
 
 def test_a_label_lets_an_editor_run_twice(load):
@@ -82,9 +88,9 @@ def test_paths_may_be_relative_to_the_file(load, tmp_path):
     (("[testbed-gptj]", "testbed-gptj"), 2, ["models", "got 'testbed-gptj'"]),
     (("[testbed-cloze]", "[{name: testbed-cloze, limit: -1}]"), 3, ["datasets[0].limit", "got -1"]),
     (("[testbed-cloze]", "[{name: testbed-cloze, splitt: eval}]"), 3, ["datasets[0]", "splitt", "'split'"]),
-    (("chunk: 25", "protocols: [batches]"), 5, ["protocols[0].name", "'single'", "got 'batches'"]),
+    (("chunk: 25", "protocols: [batches]"), 5, ["protocols[0]", "unknown protocol 'batches'", "Did you mean 'batch'?"]),
     (("chunk: 25", "protocols: [batch]"), 5, ["protocols[0]", "needs sizes", "{name: batch, sizes: [1, 10, 100]}"]),
-    (("chunk: 25", "protocols: [{name: sequential, sizes: [3]}]"), 5, ["protocols[0]", "'sizes' is for", "'batch'"]),
+    (("chunk: 25", "protocols: [{name: sequential, sizes: [3]}]"), 5, ["protocols[0].sizes", "unknown", "lengths"]),
     (("chunk: 25", "protocols: [{name: sequential}]"), 5, ["protocols[0]", "'sequential' needs lengths"]),
     (("chunk: 25", "protocols:\n- single\n- {name: batch, size: [3]}"), 7, ["protocols[1].size", "mean 'sizes'"]),
     (("chunk: 25", "protocols:\n- {name: batch,\n   sizes: [2, 0]}"), 7, ["protocols[0].sizes[1]", "got 0"]),
@@ -95,6 +101,11 @@ def test_paths_may_be_relative_to_the_file(load, tmp_path):
     (("chunk: 25", "workers: {cpus: 0}"), 5, ["workers.cpus", "got 0"]),
     (("chunk: 25", "workers: {gpus: .inf}"), 5, ["workers.gpus", "finite"]),
     (("chunk: 25", "seeds: [99999999999999999999]"), 5, ["seeds", "less than"]),
+    (("chunk: 25", "retries: {max_task_error: 1}"), 5, ["retries.max_task_error", "mean 'max_task_errors'?"]),
+    (("chunk: 25", "retries:\n  max_task_errors: 1\n  max_node_losses: 0"), 7,
+     ["retries.max_node_losses", "greater than 0", "got 0"]),
+    (("chunk: 25", "retries: {no_worker_timeout: .nan}"), 5, ["retries.no_worker_timeout", "got nan"]),
+    (("chunk: 25", "retries: 3"), 5, ["retries", "expected a mapping, got 3"]),
     (("name: study", "name: {{ x }}"), 1, ["a field's name must be a word"]),
     (("chunk: 25", "statistics:\n  token: 5"), 6, ["statistics.token", "Did you mean 'tokens'?"]),
     (("chunk: 25", "chunk: [1"), 6, ["not valid YAML"]),
@@ -117,7 +128,7 @@ def test_all_mistakes_are_told_at_once(load):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "is empty"), ("# only a comment\n", "is empty"), ("- a\n- b\n", "expected a mapping"), ("study", "a mapping"),
-    ("{1: 2}", "Keys should be strings, got 1"), ("a: &x [*x]", "study.yaml"),
+    ("{1: 2}", "unknown field '1'"), ("a: &x [*x]", "study.yaml"),
     ("name: 2024-13-01", "not valid YAML")])
 def test_files_that_are_no_campaign(load, text, message):
     with pytest.raises(InputError, match=message):
@@ -187,9 +198,9 @@ def test_paths_of_data_sets_start_at_data(load, tmp_path):
 
 @pytest.mark.parametrize(("field", "parts"), [
     ("seeds: []", ["seeds", "at least 1"]), ("seeds: [1, 1]", ["seeds", "twice"]), ("orders: [-1]", ["orders[0]"]),
-    ("protocols: [{name: batch, sizes: [2], step: 2}]", ["'step' is for the protocol 'sequential'"]),
+    ("protocols: [{name: batch, sizes: [2], step: 2}]", ["protocols[0].step", "unknown field 'step'"]),
     ("measures: {generation: {token: 3}}", ["measures.generation.token", "Did you mean 'tokens'?"]),
-    ("measures: {fluency: true}", ["measures.fluency", "unknown field"]),
+    ("measures: {fluenc: true}", ["measures.fluenc", "unknown measure", "Did you mean 'fluency'?"]),
     ("measures: {generation: {template: x}}", ["template 'x'", "{prompt}"]),
     ("contradictions: keep", ["contradictions", "'exclude' or 'allow'"]),
 ])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.campaigns import FT, ROME, register
+from support.protocols import batch, sequential
 
 from cluster.driver import run_campaign
 from cluster.store.store import Store
@@ -21,8 +22,6 @@ from editors.core.errors import InputError
 from editors.core.models.loading import model_digest
 from editors.core.patches.patch import Patch
 from editors.ft import FineTuning, FineTuningConfig
-from evaluators.protocols.base import batch
-from evaluators.protocols.sequential import sequential
 from evaluators.scoring.judge import baseline
 
 BATCH = {"name": "batch", "sizes": [1, 3]}
@@ -52,7 +51,7 @@ def found_rows(store, planned):
 
 def test_batches_are_whole_and_the_rest_is_told(make_plan):
     planned = make_plan(protocols=["single", BATCH], editors=EDITORS)
-    batches = [task for task in of_kind(planned, "score", "ft") if task.protocol == "batch"]
+    batches = [task for task in of_kind(planned, "score", "ft") if task.protocol.name == "batch"]
     assert [(task.count, task.chunk.first, task.chunk.last, len(task.baselines)) for task in batches] == [
         (1, 1, 2, 1), (1, 3, 4, 1), (3, 1, 3, 2)]
     assert planned.notes == ("testbed-cloze: batches of 3 leave out the last 1 of 4 cases, which make no whole batch",)
@@ -105,7 +104,7 @@ def test_editors_and_data_sets_keep_to_their_models_and_protocols(make_plan, tin
         models=models, protocols=["single", STREAM],
         datasets=[{"name": "testbed-cloze", "limit": 4, "models": ["a"]}, {"name": "testbed-questions", "limit": 4}],
         editors=["identity", {"name": "ft", "config": FT, "models": ["b"], "protocols": ["single"]}])
-    assert {(task.editor_title, task.model_title, task.chunk.dataset, task.protocol)
+    assert {(task.editor_title, task.model_title, task.chunk.dataset, task.protocol.name)
             for task in of_kind(planned, "score")} == {
         ("identity", "a", "testbed-cloze", "single"), ("identity", "a", "testbed-cloze", "sequential"),
         ("identity", "a", "testbed-questions", "single"), ("identity", "a", "testbed-questions", "sequential"),
@@ -142,11 +141,11 @@ def test_seeds_and_orders_repeat_what_they_change(make_plan):
     planned = make_plan(protocols=["single", {"name": "batch", "sizes": [2]}, STREAM], seeds=[0, 3], orders=[0, 7],
                         editors=EDITORS[1:])
     scores = of_kind(planned, "score")
-    assert {(task.protocol, task.method.seed, task.order) for task in scores} == {
+    assert {(task.protocol.name, task.method.seed, task.order) for task in scores} == {
         ("single", 0, 0), ("single", 3, 0), *((protocol, seed, order) for protocol in ("batch", "sequential")
                                               for seed in (0, 3) for order in (0, 7))}
     cases = planned.datasets[0].cases
-    batches = [task for task in scores if task.protocol == "batch" and task.method.seed == 0]
+    batches = [task for task in scores if task.protocol.name == "batch" and task.method.seed == 0]
     in_file, shuffled = ([case for task in batches if task.order == order for case in task.chunk.cases]
                          for order in (0, 7))
     assert tuple(in_file) == cases and shuffled != in_file
@@ -174,13 +173,13 @@ def test_edits_that_contradict_each_other_are_not_made_together(make_plan, tmp_p
     fields = {"datasets": [{"name": "mine", "path": str(tmp_path / "edits.jsonl")}], "editors": ["identity"],
               "protocols": ["single", {"name": "batch", "sizes": [3]}]}
     planned = make_plan(**fields)
-    edited = {task.protocol: [case.target_new for case in task.chunk.cases] for task in of_kind(planned, "score")
-              if task.protocol == "batch"}
+    edited = {task.protocol.name: [case.target_new for case in task.chunk.cases] for task in of_kind(planned, "score")
+              if task.protocol.name == "batch"}
     assert edited == {"batch": ["Rome", "Rome", "Rome"]}
-    assert sum(len(task.chunk.cases) for task in of_kind(planned, "score") if task.protocol == "single") == 4
+    assert sum(len(task.chunk.cases) for task in of_kind(planned, "score") if task.protocol.name == "single") == 4
     assert any("leave out 1 cases that contradict" in note for note in planned.notes)
     told = make_plan(**fields, contradictions="allow")
-    assert [case.target_new for task in of_kind(told, "score") if task.protocol == "batch"
+    assert [case.target_new for task in of_kind(told, "score") if task.protocol.name == "batch"
             for case in task.chunk.cases] == ["Rome", "Oslo", "Rome"]
     with pytest.raises(InputError, match=r"sizes.*has 3"):
         make_plan(**{**fields, "protocols": [{"name": "batch", "sizes": [4]}]})
@@ -189,7 +188,7 @@ def test_edits_that_contradict_each_other_are_not_made_together(make_plan, tmp_p
 def test_steps_of_several_edits_need_an_editor_that_joins_them(make_plan):
     steps = {**STREAM, "step": 2}
     planned = make_plan(protocols=[steps], editors=EDITORS)
-    assert {task.step for task in of_kind(planned, "stream")} == {2}
+    assert {task.protocol.step for task in of_kind(planned, "stream")} == {2}
     assert not {task.id for task in of_kind(planned, "stream")} & set(make_plan(protocols=[STREAM],
                                                                                 editors=EDITORS).tasks)
     with pytest.raises(InputError, match=r"'rome' makes one edit at a time.*long steps"):
@@ -203,10 +202,10 @@ MEASURES = {"kl": True, "distracting": True, "generation": {"tokens": 4}, "perpl
 
 
 def test_what_writing_lacks_is_told(make_plan, monkeypatch):
-    assert any("no case has generation prompts" in note for note in make_plan(measures={"writing": True}).notes)
-    monkeypatch.setattr("evaluators.scoring.measures.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"measures: .*pip install 'editfleet\[writing\]'"):
-        make_plan(measures={"writing": True})
+    assert any("no case has generation prompts" in note for note in make_plan(measures={"fluency": True}).notes)
+    monkeypatch.setattr("evaluators.scoring.measures.fluency.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"measures.fluency: .*pip install 'editfleet\[writing\]'"):
+        make_plan(measures={"fluency": True})
 
 
 def test_measures_reach_the_rows_and_the_ids(make_plan, store, local_pool):
@@ -302,7 +301,7 @@ def test_an_editor_is_trained_once_for_all_that_need_it(make_plan, store, local_
     assert run_campaign(planned, store, local_pool(store)).failed == 0
     assert drilled.runs == 1
     assert list(Path(store.root, "checkpoints").iterdir()) == []
-    single = next(task for task in of_kind(planned, "score") if task.protocol == "single")
+    single = next(task for task in of_kind(planned, "score") if task.protocol.name == "single")
     assert store.provenance(single.key)["training"] == train.id
     assert run_campaign(make_plan(editors=["drilled"], **TRAINED), store, local_pool(store)).failed == 0
     assert drilled.runs == 1

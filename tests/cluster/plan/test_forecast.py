@@ -7,11 +7,12 @@ from transformers import GPTJConfig
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
-from cluster.plan.costs import Shape
 from cluster.plan.forecast import forecast
 from cluster.plan.memory import GIB, Memory, memory_of
-from cluster.plan.tasks import ModelRef, StatisticsTask
+from cluster.plan.refs import ModelRef
+from cluster.plan.tasks import StatisticsTask
 from cluster.store.store import Store
+from editors.core.models.architectures import Shape
 from jobs.console import plan_campaign
 
 EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 2}}]
@@ -112,11 +113,10 @@ def test_weights_and_moments_are_counted_in_their_types():
     assert half.placement(32) == "one device" and half.placement(16).startswith("gang of 2")
 
 
-def test_the_method_with_the_most_moments_counts(make_plan, monkeypatch):
+def test_the_method_with_the_most_moments_counts(make_plan):
     memit = {"name": "memit", "config": {"layers": [0, 1], "contexts": [[2, 2]]}}
-    for shards in (1, 3):
-        monkeypatch.setattr("cluster.plan.costs.shards", lambda *args, shards=shards: shards)
-        planned = make_plan(editors=[*EDITORS, memit])
+    for shard in (500, 200):
+        planned = make_plan(editors=[*EDITORS, memit], statistics={"tokens": 500, "shard": shard})
         model = planned.models["tiny"]
         assert memory_of(model, planned.tasks.values()).moments == 2 * 8 * model.shape.inner**2
     assert memory_of(model, make_plan(editors=EDITORS).tasks.values()).moments == 0

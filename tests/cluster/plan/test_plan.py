@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -17,7 +18,9 @@ from cluster.plan.tasks import SHIPPED, TrainTask
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
+from evaluators.protocols import get_protocol
 from evaluators.scoring import metrics
+from evaluators.scoring.measures import get_measure
 from jobs.console import find_campaign
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -116,8 +119,15 @@ def test_a_corpus_is_known_by_its_content(make_plan, tmp_path):
 
 def test_versions_matter(make_plan, monkeypatch):
     before = make_plan()
-    monkeypatch.setattr(metrics, "VERSION", metrics.VERSION + 1)
+    changed = replace(metrics.METRICS["locality.token"], version=2)
+    monkeypatch.setitem(metrics.METRICS, "locality.token", changed)
     assert ids(before) - ids(make_plan()) == ids(before, "score")
+    monkeypatch.undo()
+    monkeypatch.setattr(get_protocol("single"), "version", 99)
+    assert ids(before) - ids(make_plan()) == ids(before, "score")
+    measured = make_plan(measures={"perplexity": {"texts": 2}})
+    monkeypatch.setattr(get_measure("perplexity"), "version", 99)
+    assert ids(measured) - ids(make_plan(measures={"perplexity": {"texts": 2}})) == ids(measured, "score")
     monkeypatch.undo()
     monkeypatch.setattr(get_editor("ft"), "version", 99)
     assert ids(before) - ids(make_plan()) == ids(before, "score", "ft")

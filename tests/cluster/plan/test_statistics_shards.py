@@ -7,7 +7,6 @@ import torch
 from support.campaigns import ROME
 
 from cluster.driver import run_campaign
-from cluster.plan import costs
 from cluster.store.store import Store
 from cluster.workers.executor import TaskExecutor
 from editors.core.models.statistics import load_moments, second_moments
@@ -15,8 +14,9 @@ from evaluators.datasets import corpus
 
 
 @pytest.fixture
-def three_shards(monkeypatch):
-    monkeypatch.setattr(costs, "shards", lambda shape, layers, tokens: 3)
+def make_sharded(make_plan):
+    """Plans whose text is taken in three shards."""
+    return lambda **changes: make_plan(**{"statistics": {"tokens": 500, "shard": 170}, **changes})
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def of_kind(planned, kind):
     return [task for task in planned.tasks.values() if task.kind == kind]
 
 
-def test_rome_needs_the_sum_and_the_sum_needs_all_shards(make_plan, three_shards):
-    planned = make_plan()
+def test_rome_needs_the_sum_and_the_sum_needs_all_shards(make_sharded):
+    planned = make_sharded()
     shards, [moments] = of_kind(planned, "statistics"), of_kind(planned, "moments")
     assert [task.title for task in shards] == [f"second moments of tiny: layers 1, shard {n} of 3" for n in (1, 2, 3)]
     assert moments.needs == tuple(task.id for task in shards)
@@ -38,30 +38,24 @@ def test_rome_needs_the_sum_and_the_sum_needs_all_shards(make_plan, three_shards
     assert moments.id in needed and not needed & set(moments.needs)
 
 
-def test_ids_tell_the_shards_apart_from_each_other_and_from_the_whole(make_plan, three_shards, monkeypatch, tmp_path):
-    def ids():
-        planned = make_plan(**changes)
+def test_ids_tell_the_shards_apart_from_each_other_and_from_the_whole(make_plan, monkeypatch, tmp_path):
+    def ids(**changes):
+        planned = make_plan(statistics={"tokens": 500, "shard": 170, **changes})
         return {task.id for kind in ("statistics", "moments") for task in of_kind(planned, kind)}
 
-    changes = {}
     before = ids()
-    assert len(before) == 4 and ids() == before
-    changes = {"statistics": {"tokens": 501}}
-    assert not ids() & before
+    assert len(before) == 4 and ids(shard=200) == ids() == before  # as many shards
+    assert not ids(tokens=501) & before
     (tmp_path / "text.txt").write_text("one line\n")
-    changes = {"statistics": {"corpus": "text.txt", "tokens": 500}}
-    assert not ids() & before
-    changes = {}
-    for count in (1, 4):
-        monkeypatch.setattr(costs, "shards", lambda *args, count=count: count)
-        assert not ids() & before
-    monkeypatch.setattr(costs, "shards", lambda *args: 3)
+    assert not ids(corpus="text.txt") & before
+    for shard, count in ((500, 1), (125, 5)):
+        assert len(found := ids(shard=shard)) == count and not found & before
     monkeypatch.setattr("editors.core.models.statistics.VERSION", 99)
     assert not ids() & before
 
 
-def test_the_sum_is_what_one_pass_over_the_same_texts_yields(make_plan, three_shards, store, local_pool, tiny_gptj):
-    planned = make_plan()
+def test_the_sum_is_what_one_pass_over_the_same_texts_yields(make_sharded, store, local_pool, tiny_gptj):
+    planned = make_sharded()
     assert run_campaign(planned, store, local_pool(store, 2)).failed == 0
     [moments] = of_kind(planned, "moments")
     [found] = load_moments(store.local(moments.key)).values()
@@ -86,8 +80,8 @@ def read_by(task, model):
 
 
 @pytest.fixture
-def rome_alone(make_plan, three_shards):
-    return make_plan(editors=[{"name": "rome", "config": ROME}])
+def rome_alone(make_sharded):
+    return make_sharded(editors=[{"name": "rome", "config": ROME}])
 
 
 def present(store, tasks):
@@ -102,7 +96,7 @@ def test_a_missing_shard_alone_is_done_again(rome_alone, store, local_pool):
     assert set(local_pool.pools[0].ran) == set(rome_alone.tasks) - {first.id, third.id}
 
 
-def test_shards_go_once_their_sum_is_there_and_count_as_done(rome_alone, store, local_pool, make_plan):
+def test_shards_go_once_their_sum_is_there_and_count_as_done(rome_alone, store, local_pool, make_sharded):
     shards, [moments] = of_kind(rome_alone, "statistics"), of_kind(rome_alone, "moments")
     assert run_campaign(rome_alone, store, local_pool(store)).failed == 0
     assert present(store, shards) == [False] * 3 and store.has(moments.key)
@@ -110,7 +104,7 @@ def test_shards_go_once_their_sum_is_there_and_count_as_done(rome_alone, store, 
     assert store.standing(record).done == set(rome_alone.tasks)
     outcome = run_campaign(rome_alone, store, local_pool(store))
     assert (outcome.done, outcome.failed, len(local_pool.pools)) == (len(rome_alone.tasks), 0, 1)
-    other = make_plan(name="other", editors=[{"name": "rome", "config": {**ROME, "steps": 3}}])
+    other = make_sharded(name="other", editors=[{"name": "rome", "config": {**ROME, "steps": 3}}])
     assert moments.id in other.tasks and run_campaign(other, store, local_pool(store)).failed == 0
     assert not {moments.id, *moments.needs} & {*local_pool.pools[1].ran}
 
@@ -125,15 +119,20 @@ def test_shards_that_a_dead_driver_left_behind_go(rome_alone, store, local_pool)
     assert not {moments.id, *moments.needs} & {*local_pool.pools[0].ran}
 
 
-def test_a_damaged_sum_has_its_shards_made_again(rome_alone, store, local_pool, make_plan):
+def test_a_damaged_sum_has_its_shards_made_again(rome_alone, store, local_pool, make_sharded):
     moments, = of_kind(rome_alone, "moments")
     run_campaign(rome_alone, store, local_pool(store))
     path = store.local(moments.key)
     sound = path.read_bytes()
     path.write_bytes(sound[:-1])
-    assert store.standing(store.campaigns()[0]).done == set(rome_alone.tasks) - {moments.id, *moments.needs}
+    assert store.standing(store.campaigns()[0]).done == set(rome_alone.tasks)  # all rows are there
+    [score, *_] = of_kind(rome_alone, "score")
+    store.remove(score.key)
+    missing = {score.id, moments.id, *moments.needs}
+    assert store.standing(store.campaigns()[0]).done == set(rome_alone.tasks) - missing
     assert run_campaign(rome_alone, store, local_pool(store)).failed == 0
-    assert local_pool.pools[1].ran == [*moments.needs, moments.id] and path.read_bytes() == sound
+    assert local_pool.pools[1].ran == [*moments.needs, moments.id, score.id] and path.read_bytes() == sound
+    assert not any(present(store, of_kind(rome_alone, "statistics")))
 
 
 def test_a_sum_found_damaged_by_its_reader_has_its_shards_made_again(rome_alone, store, local_pool):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cluster.scheduler.events import (
     Assign,
+    Discard,
     GiveUp,
     OutOfMemory,
-    Recall,
+    Reopen,
     ResultDamaged,
     Retire,
     Room,
     StartWorker,
-    TaskCancelled,
     TaskDone,
     TaskFailed,
     TaskNode,
@@ -27,12 +22,12 @@ from cluster.scheduler.events import (
     WorkerUp,
 )
 from cluster.scheduler.graph import Status
-from cluster.scheduler.state import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TICK, CampaignState, Limits
+from cluster.scheduler.state import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TICK, CampaignState, RetryPolicy
 
 
-def started(nodes, workers=1, done=(), depth=1, **limits):
+def started(nodes, workers=1, there=(), **retries):
     """A state with all its workers up, and what the last of them was told."""
-    state = CampaignState(nodes, workers=workers, done=done, limits=Limits(depth=depth, **limits))
+    state = CampaignState(nodes, workers=workers, there=there, retries=RetryPolicy(**retries))
     instructions = [i for start in state.start() for i in state.handle(WorkerUp(start.worker))]
     return state, instructions
 
@@ -61,17 +56,17 @@ def test_runs_what_is_needed_first_and_frees_what_waited():
 
 
 def test_what_the_store_has_is_not_done_again():
-    _, told = started([TaskNode("score", needs=("base",)), TaskNode("base")], done={"base"})
+    _, told = started([TaskNode("score", needs=("base",)), TaskNode("base")], there={"base"})
     assert told == [Assign(0, "score")]
 
 
 def test_nothing_to_do_starts_no_worker():
-    state = CampaignState([TaskNode("a")], workers=4, done={"a"})
+    state = CampaignState([TaskNode("a")], workers=4, there={"a"})
     assert state.start() == [] and state.finished
 
 
 def test_starts_no_more_workers_than_there_are_tasks_to_do():
-    state = CampaignState([TaskNode("a"), TaskNode("b"), TaskNode("c")], workers=8, done={"a"})
+    state = CampaignState([TaskNode("a"), TaskNode("b"), TaskNode("c")], workers=8, there={"a"})
     assert state.start() == [StartWorker(0), StartWorker(1)]
 
 
@@ -106,7 +101,7 @@ def test_workers_spread_over_models():
 @pytest.mark.parametrize("other", ["nothing", "another model"])
 def test_of_two_idle_workers_the_one_with_the_model_goes_on(other):
     nodes = [TaskNode("x1", "x", cost=9), TaskNode("y1", "y"), TaskNode("x2", "x", needs=("x1", "y1"))]
-    state = CampaignState(nodes, workers=2, done={"y1"} if other == "nothing" else ())
+    state = CampaignState(nodes, workers=2, there={"y1"} if other == "nothing" else ())
     first, second = state.start()
     assert state.handle(WorkerUp(second.worker)) == [Assign(1, "x1")]
     if state.handle(WorkerUp(first.worker)):
@@ -128,8 +123,8 @@ def test_another_worker_takes_a_lost_task_at_once():
     assert state.handle(WorkerLost(0, "node died")) == [Assign(1, "a")]
 
 
-def test_a_task_that_kills_its_workers_is_set_aside():
-    state, _ = started([TaskNode("a")], losses=2)
+def test_a_task_that_kills_its_workers_is_given_up():
+    state, _ = started([TaskNode("a")], max_worker_losses=2)
     wait = clock(state)
     state.handle(WorkerLost(0, "segmentation fault"))
     assert wait(1) == [StartWorker(1)] and state.handle(WorkerUp(1))
@@ -139,7 +134,7 @@ def test_a_task_that_kills_its_workers_is_set_aside():
 
 
 def test_a_lost_node_is_hardly_held_against_a_task():
-    state, _ = started([TaskNode("a")], losses=2, departures=4)
+    state, _ = started([TaskNode("a")], max_worker_losses=2, max_node_losses=4)
     wait, worker = clock(state), 0
     for with_node in (True, True, True, False, True):
         told = state.handle(WorkerLost(worker, "power failure", with_node=with_node))
@@ -150,25 +145,27 @@ def test_a_lost_node_is_hardly_held_against_a_task():
     assert told == [GiveUp("a", "lost its node 4 times; the last time: power failure")] and worker == 4
 
 
-def test_a_task_that_raises_twice_is_set_aside_with_all_that_needs_it():
+def test_a_task_that_raises_twice_is_given_up_with_all_that_needs_it():
     state, _ = started([TaskNode("a", cost=9), TaskNode("b", needs=("a",)), TaskNode("c", needs=("b",)), TaskNode("d")])
     assert state.handle(TaskFailed(0, "a", "ValueError: first")) == [Assign(0, "a")]
     told = state.handle(TaskFailed(0, "a", "ValueError: second"))
-    assert told == [GiveUp("a", "ValueError: second"), GiveUp("b", "needs task a, which was set aside"),
-                    GiveUp("c", "needs task b, which was set aside"), Assign(0, "d")]
+    assert told == [GiveUp("a", "ValueError: second"), GiveUp("b", "needs task a, which was given up"),
+                    GiveUp("c", "needs task b, which was given up"), Assign(0, "d")]
     state.handle(TaskDone(0, "d"))
     assert state.finished and state.graph.status["d"] is Status.DONE
 
 
 def test_a_finished_task_stays_done_when_what_it_once_needed_fails():
-    state, _ = started([TaskNode("a"), TaskNode("b", needs=("a",))], done={"b"}, attempts=1)
-    assert state.handle(TaskFailed(0, "a", "boom")) == [GiveUp("a", "boom")]
+    nodes = [TaskNode("a"), TaskNode("b", needs=("a",)), TaskNode("c", needs=("a",))]
+    state, _ = started(nodes, there={"b"}, max_task_errors=1)
+    assert state.handle(TaskFailed(0, "a", "boom")) == [GiveUp("a", "boom"),
+                                                        GiveUp("c", "needs task a, which was given up")]
     assert state.graph.status["b"] is Status.DONE
 
 
 def test_long_chains_do_not_exhaust_the_stack():
     nodes = [TaskNode("0"), *(TaskNode(str(k), needs=(str(k - 1),)) for k in range(1, 5000))]
-    state, _ = started(nodes, attempts=1)
+    state, _ = started(nodes, max_task_errors=1)
     assert len(state.handle(TaskFailed(0, "0", "boom"))) == 5000 and state.finished
 
 
@@ -184,18 +181,18 @@ def test_workers_that_never_come_up_end_the_campaign():
 
 
 def test_pauses_grow_until_something_gets_done():
-    state, _ = started([TaskNode(str(k)) for k in range(99)], workers=2, losses=99)
+    state, _ = started([TaskNode(str(k)) for k in range(99)], workers=2, max_worker_losses=99)
     wait, pauses = clock(state), []
     for _ in range(10):
-        worker = max(state.workers.members)
+        worker = max(state.workers.states)
         assert state.handle(WorkerLost(worker, "preempted")) == []
         pauses.append(0)
         while not (told := wait(1)):
             pauses[-1] += 1
         state.handle(WorkerUp(told[0].worker))
     assert pauses == sorted(pauses) and pauses[0] <= FIRST_PAUSE and pauses[-1] == LONGEST_PAUSE - 1
-    state.handle(TaskDone(0, state.workers.members[0].tasks[0]))
-    assert state.handle(WorkerLost(max(state.workers.members), "preempted")) == [] and len(wait(1)) == 1
+    state.handle(TaskDone(0, state.workers.states[0].task))
+    assert state.handle(WorkerLost(max(state.workers.states), "preempted")) == [] and len(wait(1)) == 1
 
 
 def test_workers_lost_together_are_replaced_together():
@@ -231,14 +228,6 @@ def test_a_worker_that_hangs_is_given_up_and_its_task_done_again():
     assert wait(5) == [] and wait(1)[0] == Retire(1, "took longer than 5 s, the time limit of task b")
 
 
-def test_a_task_that_waits_in_a_workers_queue_does_not_hang():
-    state, told = started([TaskNode("a", limit=100), TaskNode("b", limit=5)], depth=2)
-    assert told == [Assign(0, "a"), Assign(0, "b")]
-    wait = clock(state)
-    assert wait(90) == [] and state.handle(TaskDone(0, "a")) == []
-    assert wait(5) == [] and isinstance(wait(1)[0], Retire)
-
-
 @pytest.mark.parametrize("jump", [1e6, -1e6])
 def test_a_clock_that_jumps_makes_no_worker_hang(jump):
     state, _ = started([TaskNode("a", limit=LONGEST_TICK + 5)])
@@ -249,13 +238,13 @@ def test_a_clock_that_jumps_makes_no_worker_hang(jump):
 
 
 def test_a_campaign_without_workers_is_given_up_in_the_end():
-    state = CampaignState([TaskNode("a")], workers=2, limits=Limits(unmanned=60))
+    state = CampaignState([TaskNode("a")], workers=2, retries=RetryPolicy(no_worker_timeout=60))
     [start] = state.start()
     wait = clock(state)
     assert wait(60) == []
-    retire, set_aside = wait(1)
+    retire, given_up = wait(1)
     assert isinstance(retire, Retire) and retire.worker == start.worker
-    assert isinstance(set_aside, GiveUp) and set_aside.reason.startswith("no worker came up within 60 s; run the")
+    assert isinstance(given_up, GiveUp) and given_up.reason.startswith("no worker came up within 60 s; run the")
     assert state.finished
 
 
@@ -281,47 +270,6 @@ def test_workers_with_nothing_left_to_do_are_let_go():
     assert state.handle(TaskDone(0, "a")) == [Assign(0, "c"), Retire(2, "there is nothing left to do for it")]
 
 
-# --- two tasks in flight
-
-
-def test_a_worker_gets_its_next_task_before_it_is_done_with_the_first():
-    state, told = started([TaskNode("a"), TaskNode("b"), TaskNode("c")], depth=2)
-    assert told == [Assign(0, "a"), Assign(0, "b")]
-    assert state.handle(TaskDone(0, "a")) == [Assign(0, "c")]
-
-
-def test_idle_workers_come_first_and_only_the_model_at_hand_is_handed_out_early():
-    nodes = [TaskNode("x1", "x", cost=9), TaskNode("y1", "y", cost=8), TaskNode("x2", "x", cost=7)]
-    state = CampaignState(nodes, workers=2)
-    state.start()
-    assert state.handle(WorkerUp(0)) == [Assign(0, "x1"), Assign(0, "x2")]
-    assert state.handle(WorkerUp(1)) == [Assign(1, "y1")]
-
-
-def test_what_was_handed_out_early_is_recalled_for_an_idle_worker():
-    state = CampaignState([TaskNode("a"), TaskNode("b")], workers=2)
-    state.start()
-    assert state.handle(WorkerUp(0)) == [Assign(0, "a"), Assign(0, "b")]
-    assert state.handle(WorkerUp(1)) == [Recall(0, "b")]
-    assert state.handle(TaskCancelled(0, "b")) == [Assign(1, "b")]
-    assert state.handle(TaskDone(1, "b")) == [Retire(1, "there is nothing left to do for it")]
-
-
-def test_a_task_that_is_recalled_too_late_is_done_where_it_is():
-    state = CampaignState([TaskNode("a"), TaskNode("b")], workers=2)
-    state.start()
-    state.handle(WorkerUp(0))
-    assert state.handle(WorkerUp(1)) == [Recall(0, "b")]
-    assert state.handle(TaskDone(0, "a")) == [Retire(1, "there is nothing left to do for it")]
-    assert state.handle(TaskDone(0, "b")) == [] and state.finished
-
-
-def test_only_the_task_at_hand_is_to_blame_for_a_lost_worker():
-    state, _ = started([TaskNode("a"), TaskNode("b")], depth=2, losses=1)
-    assert [i.task for i in state.handle(WorkerLost(0, "gone")) if isinstance(i, GiveUp)] == ["a"]
-    assert state.graph.status["b"] is Status.WAITING
-
-
 # --- memory
 
 
@@ -334,10 +282,10 @@ def test_a_task_is_done_in_smaller_parts_where_memory_does_not_suffice():
 
 
 def test_a_worker_killed_for_its_memory_is_no_loss_while_there_are_smaller_parts():
-    state, _ = started([TaskNode("a", pieces=4)], losses=1)
+    state, _ = started([TaskNode("a", pieces=4)], max_worker_losses=1)
     wait = clock(state)
     for parts in (2, 4):
-        assert state.handle(WorkerLost(max(state.workers.members), "OOM killer", out_of_memory=True)) == []
+        assert state.handle(WorkerLost(max(state.workers.states), "OOM killer", out_of_memory=True)) == []
         [start] = wait(5)
         assert state.handle(WorkerUp(start.worker)) == [Assign(start.worker, "a", parts)]
     told = state.handle(WorkerLost(start.worker, "OOM killer", out_of_memory=True))
@@ -350,57 +298,111 @@ def test_a_worker_killed_for_its_memory_is_no_loss_while_there_are_smaller_parts
 def test_a_damaged_result_is_made_anew_before_what_needs_it():
     state, told = started(
         [TaskNode("base"), TaskNode("score", needs=("base",)), TaskNode("late", needs=("base",), cost=0.5)],
-        done={"base"})
+        there={"base"})
     assert told == [Assign(0, "score")]
-    assert state.handle(ResultDamaged(0, "score", "base", "bit flip")) == [Assign(0, "base")]
+    assert state.handle(ResultDamaged(0, "score", "base", "bit flip")) == [Reopen("base"), Assign(0, "base")]
     assert state.handle(TaskDone(0, "base")) == [Assign(0, "score")]
     assert state.handle(TaskDone(0, "score")) == [Assign(0, "late")]
 
 
 def test_two_that_find_the_same_damage_have_it_mended_once():
     state, _ = started([TaskNode("base"), TaskNode("a", needs=("base",)), TaskNode("b", needs=("base",))], workers=2,
-                       done={"base"}, losses=2)
-    assert state.handle(ResultDamaged(0, "a", "base", "bit flip")) == [Assign(0, "base")]
+                       there={"base"}, max_damaged_results=2)
+    assert state.handle(ResultDamaged(0, "a", "base", "bit flip")) == [Reopen("base"), Assign(0, "base")]
     assert state.handle(ResultDamaged(1, "b", "base", "bit flip")) == []
     assert state.handle(TaskDone(0, "base")) == [Assign(1, "a"), Assign(0, "b")]
 
 
 def test_a_result_that_is_damaged_over_and_over_is_given_up():
-    state, _ = started([TaskNode("base"), TaskNode("a", needs=("base",))], done={"base"}, losses=2)
+    state, _ = started([TaskNode("base"), TaskNode("a", needs=("base",))], there={"base"}, max_damaged_results=2)
     state.handle(ResultDamaged(0, "a", "base", "bit flip"))
     assert state.handle(TaskDone(0, "base")) == [Assign(0, "a")]
     assert state.handle(ResultDamaged(0, "a", "base", "bit flip")) == [
+        Reopen("base"),
         GiveUp("base", "its result was damaged 2 times; the last time: bit flip"),
-        GiveUp("a", "needs task base, which was set aside")]
+        GiveUp("a", "needs task base, which was given up")]
     assert state.finished
 
 
 def test_a_damaged_result_that_can_no_longer_be_made_takes_along_what_needs_it():
-    nodes = [TaskNode("model", cost=9), TaskNode("base", needs=("model",)), TaskNode("a", needs=("base",))]
-    state, told = started(nodes, done={"base"}, attempts=1, workers=2)
+    nodes = [TaskNode("model", cost=9), TaskNode("base", needs=("model",)), TaskNode("a", needs=("base",)),
+             TaskNode("other", needs=("model",))]
+    state, told = started(nodes, there={"base"}, max_task_errors=1, workers=2)
     assert told == [Assign(0, "model"), Assign(1, "a")]
-    assert state.handle(TaskFailed(0, "model", "boom")) == [GiveUp("model", "boom"),
-                                                            Retire(0, "there is nothing left to do for it")]
+    assert state.handle(TaskFailed(0, "model", "boom")) == [
+        GiveUp("model", "boom"), GiveUp("other", "needs task model, which was given up"),
+        Retire(0, "there is nothing left to do for it")]
     assert state.handle(ResultDamaged(1, "a", "base", "bit flip")) == [
-        GiveUp("base", "needs task model, which was set aside"),
-        GiveUp("a", "needs task base, which was set aside")]
+        Reopen("base"), GiveUp("base", "needs task model, which was given up"),
+        GiveUp("a", "needs task base, which was given up")]
+    assert state.finished
 
 
-def test_a_damaged_sum_has_what_it_absorbed_made_again_at_once():
-    parts = ("p0", "p1", "p2")
-    nodes = [*map(TaskNode, parts), TaskNode("sum", needs=parts, absorbs=parts), TaskNode("a", needs=("sum",))]
-    state, told = started(nodes, workers=3, done={*parts, "sum"}, losses=2)
+def test_what_a_damaged_result_takes_is_given_up_once_where_it_cannot_be_had():
+    """Of the needs that are gone, one needs another, and both what was given up."""
+    nodes = [TaskNode("model", cost=9), TaskNode("n1", needs=("model",)), TaskNode("n2", needs=("n1", "model")),
+             TaskNode("base", needs=("n2", "n1")), TaskNode("a", needs=("base",)), TaskNode("other", needs=("model",))]
+    state, _ = started(nodes, there={"base"}, max_task_errors=1, workers=2)
+    state.handle(TaskFailed(0, "model", "boom"))
+    told = state.handle(ResultDamaged(1, "a", "base", "bit flip"))
+    assert [type(i) for i in told] == [Reopen] * 3 + [GiveUp] * 4
+    assert sorted(i.task for i in told if isinstance(i, GiveUp)) == ["a", "base", "n1", "n2"]
+    assert state.finished and state.graph.open == 0
+
+
+# --- temporary results
+
+
+PARTS = ("p0", "p1", "p2")
+SUMMED = [*(TaskNode(part, temporary=True) for part in PARTS), TaskNode("sum", needs=PARTS),
+          TaskNode("a", needs=("sum",))]
+
+
+def test_temporary_results_go_once_what_needs_them_is_done():
+    state, told = started(SUMMED)
+    for part in PARTS:
+        assert told == [Assign(0, part)]
+        told = state.handle(TaskDone(0, part))
+    assert told == [Assign(0, "sum")]
+    assert state.handle(TaskDone(0, "sum")) == [*map(Discard, PARTS), Assign(0, "a")]
+    assert state.handle(TaskDone(0, "a")) == [] and state.finished
+
+
+def test_a_temporary_result_stays_while_another_task_needs_it():
+    nodes = [TaskNode("part", temporary=True), *(TaskNode(name, needs=("part",)) for name in "abc")]
+    state, _ = started(nodes, there={"part", "b"})
+    assert state.handle(TaskDone(0, "a")) == [Assign(0, "c")]
+    assert state.handle(TaskFailed(0, "c", "boom")) == [Assign(0, "c")]
+    assert state.handle(TaskDone(0, "c")) == [Discard("part")]
+
+
+def test_a_temporary_result_stays_for_the_next_run_where_a_task_that_needs_it_was_given_up():
+    nodes = [TaskNode("part", temporary=True), TaskNode("a", needs=("part",), cost=2), TaskNode("b", needs=("part",))]
+    state, _ = started(nodes, there={"part"}, max_task_errors=1)
+    assert state.handle(TaskFailed(0, "a", "boom")) == [GiveUp("a", "boom"), Assign(0, "b")]
+    assert state.handle(TaskDone(0, "b")) == [] and state.finished
+
+
+def test_a_damaged_sum_has_its_parts_made_again_at_once():
+    state, told = started(SUMMED, workers=3, there={"sum"}, max_damaged_results=2)
     assert told == [Assign(0, "a")]
-    assert state.lost_with("sum") == ("sum", *parts) and state.lost_with("p0") == ("p0",)
     told = state.handle(ResultDamaged(0, "a", "sum", "bit flip"))
-    told += [i for start in told[1:] for i in state.handle(WorkerUp(start.worker))]
-    assert [i.task for i in told if isinstance(i, Assign)] == [*parts]
-    assert [i for worker in (0, 1, 2) for i in state.handle(TaskDone(worker, parts[worker]))
+    assert told[:4] == [Reopen("sum"), *map(Reopen, PARTS)]
+    told += [i for start in told if isinstance(start, StartWorker) for i in state.handle(WorkerUp(start.worker))]
+    assert [i.task for i in told if isinstance(i, Assign)] == [*PARTS]
+    assert [i for worker in (0, 1, 2) for i in state.handle(TaskDone(worker, PARTS[worker]))
             if isinstance(i, Assign)] == [Assign(0, "sum")]
+    assert state.handle(TaskDone(0, "sum"))[:3] == [*map(Discard, PARTS)]
+
+
+def test_a_sum_that_is_damaged_too_often_does_not_have_its_parts_made_again():
+    state, _ = started(SUMMED, there={"sum"}, max_damaged_results=1)
+    assert [type(i) for i in state.handle(ResultDamaged(0, "a", "sum", "bit flip"))] == [Reopen, GiveUp, GiveUp]
+    assert state.finished
 
 
 def test_damage_of_something_else_is_a_failure():
-    state, _ = started([TaskNode("a"), TaskNode("b")], attempts=1)
+    state, _ = started([TaskNode("a"), TaskNode("b")], max_task_errors=1)
     assert state.handle(ResultDamaged(0, "a", "b", "strange"))[0] == GiveUp("a", "strange")
 
 
@@ -422,145 +424,3 @@ def test_unknown_needs_and_cycles_are_refused():
         CampaignState([TaskNode("a", needs=("ghost",))], workers=1)
     with pytest.raises(ValueError):
         CampaignState([TaskNode("a", needs=("b",)), TaskNode("b", needs=("a",))], workers=1)
-
-
-@st.composite
-def campaigns(draw):
-    """Tasks whose needs come before them, some of them done, in any order. Often they absorb what they alone need."""
-    nodes = []
-    for number in range(draw(st.integers(1, 12))):
-        needs = draw(st.sets(st.sampled_from([node.id for node in nodes]), max_size=3)) if nodes else ()
-        nodes.append(TaskNode(f"t{number}", draw(st.sampled_from("xyz")), tuple(sorted(needs)),
-                          draw(st.floats(0, 10, allow_nan=False)), draw(st.sampled_from([3.0, 50.0, 1e9])),
-                          draw(st.integers(1, 5))))
-    needed = Counter(need for node in nodes for need in node.needs)
-    if draw(st.booleans()):
-        nodes = [replace(node, absorbs=tuple(need for need in node.needs if needed[need] == 1)) for node in nodes]
-    done = draw(st.sets(st.sampled_from([node.id for node in nodes])))
-    for node in nodes[::-1]:
-        done.update(node.absorbs if node.id in done else ())
-    return draw(st.permutations(nodes)), done
-
-
-class Cluster:
-    """Carries out instructions and remembers what a correct campaign may never do."""
-
-    def __init__(self, state, done, room, depth):
-        self.state, self.done, self.set_aside, self.room, self.depth = state, set(done), set(), room, depth
-        self.starting, self.up, self.ever, self.recalled, self.now = set(), {}, set(), set(), 0.0
-
-    @property
-    def running(self):
-        return [task for tasks in self.up.values() for task in tasks]
-
-    def tell(self, event):
-        self.carry_out(self.state.handle(event))
-
-    def carry_out(self, instructions):
-        for instruction in instructions:
-            match instruction:
-                case StartWorker(worker):
-                    assert worker not in self.ever
-                    self.ever.add(worker)
-                    self.starting.add(worker)
-                    assert len(self.starting) + len(self.up) <= self.room
-                case Retire(worker, reason):
-                    assert reason and (worker in self.starting or worker in self.up)
-                    self.leave(worker)
-                case Assign(worker, task, parts):
-                    assert len(self.up[worker]) < self.depth
-                    assert task not in self.done | self.set_aside | set(self.running)
-                    assert set(self.state.graph.nodes[task].needs) <= self.done
-                    assert 1 <= parts <= self.state.graph.nodes[task].pieces
-                    self.up[worker].append(task)
-                case Recall(worker, task):
-                    assert task in self.up[worker][1:]
-                    self.recalled.add((worker, task))
-                case GiveUp(task, reason):
-                    assert task not in self.done | self.set_aside | set(self.running) and reason
-                    self.set_aside.add(task)
-
-    def leave(self, worker):
-        self.starting.discard(worker)
-        self.up.pop(worker, None)
-        self.recalled = {(other, task) for other, task in self.recalled if other != worker}
-
-    def happen(self, pick, kind):
-        """One of the things that can happen now; if there is no such thing, time passes."""
-        self.now += 1
-        moving = sorted(self.starting | {worker for worker, tasks in self.up.items() if tasks})
-        alive = sorted({*self.starting, *self.up})
-        if kind == "room":
-            self.room = max(pick % 4, 1)
-            return self.tell(Room(self.room))
-        if kind == "jump":
-            self.now += 1e4 * (pick - 50)
-            return self.tell(Tick(self.now))
-        if kind == "late" and self.ever - set(alive):
-            return self.tell(TaskDone(min(self.ever - set(alive)), f"t{pick % 12}"))
-        if kind in ("lose", "killed", "node") and alive:
-            worker = alive[pick % len(alive)]
-            self.leave(worker)
-            return self.tell(WorkerLost(worker, "gone", kind == "killed", kind == "node"))
-        if kind == "cancel" and self.recalled:
-            worker, task = sorted(self.recalled)[pick % len(self.recalled)]
-            self.recalled.discard((worker, task))
-            if task in self.up[worker][1:]:
-                self.up[worker].remove(task)
-                return self.tell(TaskCancelled(worker, task))
-        if not moving:
-            return self.tell(Tick(self.now))
-        worker = moving[pick % len(moving)]
-        if worker in self.starting:
-            self.starting.remove(worker)
-            self.up[worker] = []
-            return self.tell(WorkerUp(worker))
-        task = self.up[worker].pop(0)
-        needs = self.state.graph.nodes[task].needs
-        if kind == "fail":
-            return self.tell(TaskFailed(worker, task, "boom"))
-        if kind == "memory":
-            return self.tell(OutOfMemory(worker, task, "no memory"))
-        if kind == "damage" and needs:
-            damaged = needs[pick % len(needs)]
-            self.done.difference_update((damaged, *self.state.graph.nodes[damaged].absorbs))
-            return self.tell(ResultDamaged(worker, task, damaged, "bit flip"))
-        self.done.add(task)
-        return self.tell(TaskDone(worker, task))
-
-
-KINDS = ["go", "go", "go", "fail", "lose", "killed", "node", "memory", "damage", "damage", "cancel", "room", "jump",
-         "tick", "late"]
-
-
-@settings(max_examples=400, deadline=None)
-@given(campaigns(), st.integers(1, 4), st.integers(1, 3),
-       st.lists(st.tuples(st.integers(0, 99), st.sampled_from(KINDS)), min_size=15, max_size=120))
-def test_any_history_ends_with_every_task_done_or_set_aside(campaign, workers, depth, history):
-    nodes, done = campaign
-    state = CampaignState(nodes, workers=workers, done=done, limits=Limits(depth=depth))
-    cluster = Cluster(state, done, workers, depth)
-    cluster.carry_out(state.start())
-    events = iter(history)
-    for _ in range(2000):
-        if state.finished:
-            break
-        cluster.happen(*next(events, (0, "go")))
-    assert state.finished
-    assert cluster.done | cluster.set_aside == set(state.graph.nodes) and not cluster.done & cluster.set_aside
-    assert {task for task, status in state.graph.status.items() if status is Status.DONE} == cluster.done
-
-
-@settings(max_examples=50, deadline=None)
-@given(campaigns(), st.integers(1, 4), st.integers(1, 3))
-def test_without_trouble_everything_is_done_once(campaign, workers, depth):
-    nodes, done = campaign
-    state = CampaignState(nodes, workers=workers, done=done, limits=Limits(depth=depth))
-    cluster = Cluster(state, done, workers, depth)
-    cluster.carry_out(state.start())
-    events = 0
-    while not state.finished:
-        cluster.happen(0, "go")
-        events += 1
-    assert cluster.done == set(state.graph.nodes)
-    assert events <= workers + len(nodes) - len(done)

@@ -385,7 +385,7 @@ def gone(ranks):
 
 def test_the_death_of_a_rank_ends_the_gang_within_seconds(led):
     worker, ranks, task = led
-    running = worker.run.remote(1, task, 1)
+    running = worker.run.remote(task, 1)
     os.kill(ranks[1], signal.SIGKILL)
     started = time.monotonic()
     with pytest.raises(ray.exceptions.RayError, match="is lost"):
@@ -393,7 +393,7 @@ def test_the_death_of_a_rank_ends_the_gang_within_seconds(led):
     assert time.monotonic() - started < 10
     eventually(gone(ranks))
     with pytest.raises(ray.exceptions.RayError, match="is lost"):  # what is queued does not run on
-        ray.get(worker.run.remote(1, task, 1))
+        ray.get(worker.run.remote(task, 1))
 
 
 def test_a_rank_that_hangs_ends_the_gang_in_time(make_plan, tmp_path):

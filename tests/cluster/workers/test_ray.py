@@ -12,8 +12,7 @@ import ray
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
-from cluster.scheduler.events import TaskCancelled, TaskDone, WorkerLost, WorkerUp
-from cluster.scheduler.state import Limits
+from cluster.scheduler.events import TaskDone, WorkerLost, WorkerUp
 from cluster.store.store import Store
 from cluster.workers.pool import RayPool, ray_pool
 from editors.core.errors import InputError
@@ -41,7 +40,7 @@ def test_one_worker_and_two_leave_the_same_rows(make_plan, tmp_path):
     assert ray.is_initialized()
 
 
-def test_a_task_that_raises_is_set_aside_with_its_traceback(make_plan, tmp_path):
+def test_a_task_that_raises_is_given_up_with_its_traceback(make_plan, tmp_path):
     (tmp_path / "corpus.txt").write_text("short\n")
     planned = make_plan(statistics={"corpus": str(tmp_path / "corpus.txt"), "tokens": 10})
     (tmp_path / "corpus.txt").unlink()
@@ -93,18 +92,6 @@ def pool(make_plan, tmp_path):
         yield pool
 
 
-def test_a_task_in_the_queue_can_be_recalled_and_one_that_has_begun_cannot(pool):
-    first, second, third = pool.tasks
-    for task in (first, second, third):
-        pool.assign(0, task, 1)
-    assert wait_for(pool, 1) == [TaskDone(0, first.id)]
-    pool.recall(0, first.id)
-    pool.recall(0, third.id)
-    assert wait_for(pool, 2) == [TaskDone(0, second.id), TaskCancelled(0, third.id)]
-    pool.assign(0, third, 1)
-    assert wait_for(pool, 1) == [TaskDone(0, third.id)]
-
-
 def test_nothing_is_heard_of_a_retired_worker(pool):
     pool.assign(0, pool.tasks[0], 1)
     pool.retire(0)
@@ -125,8 +112,8 @@ def test_workers_of_another_version_are_turned_away(make_plan, tmp_path, monkeyp
 
 def test_workers_that_cannot_see_the_store_end_the_campaign(make_plan, tmp_path):
     store, elsewhere = Store.create(tmp_path / "store"), Store(tmp_path / "on another node")
-    outcome = run_campaign(make_plan(editors=["identity"]), store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)),
-                           limits=Limits(fruitless=2))
+    planned = make_plan(editors=["identity"], retries={"max_failed_starts": 2})
+    outcome = run_campaign(planned, store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)))
     assert outcome.failed == 4
     [failure, *_] = store.standing(store.campaigns()[0]).failures
     assert "there is no store" in failure.reason

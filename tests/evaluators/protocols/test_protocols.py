@@ -1,11 +1,11 @@
 import pytest
+from support.protocols import batch, single
 from support.scripted import Joint, Scripted, expected_of, run, too_long, values, with_target
 
 from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
 from editors.core.patches.patch import Patch
 from editors.identity import Identity
-from evaluators.protocols.base import batch, single
 from evaluators.scoring import judge as judging
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.measures import NOTHING_MORE

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from support.protocols import sequential
 from support.scripted import Joint, Scripted, expected_of, run, too_long, values, with_target
 
 from editors.core.editor import EditorConfig
@@ -7,7 +8,7 @@ from editors.core.errors import InputError
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch
 from editors.identity import Identity
-from evaluators.protocols.sequential import Stream, extend, judge_stream, sequential
+from evaluators.protocols.stream import Stream, extend, judge_stream
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.metrics import EditedFacts
 

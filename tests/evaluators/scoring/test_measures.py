@@ -7,24 +7,26 @@ from dataclasses import replace
 import pytest
 import torch
 from pydantic import ValidationError
+from support.protocols import batch, single
 from support.scripted import Scripted, values
 
 from editors.core.errors import CaseError
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch
 from evaluators.cases import ProbeKey, distracting
-from evaluators.protocols.base import batch, single
 from evaluators.scoring.answers import cut, normalise, same_answer
 from evaluators.scoring.decoding import Decoding, generate
-from evaluators.scoring.fluency import Idf, fluency, words, write
-from evaluators.scoring.generation import with_answers
 from evaluators.scoring.judge import baseline
-from evaluators.scoring.measures import GENERATED, NOTHING_MORE, Generation, Measures, Perplexity, Writing
+from evaluators.scoring.measures import NOTHING_MORE, Measures
+from evaluators.scoring.measures.distracting import Distracting
+from evaluators.scoring.measures.divergence import Divergence
+from evaluators.scoring.measures.fluency import Fluency, Idf, fluency, words, write
+from evaluators.scoring.measures.generation import GENERATED, Generation
+from evaluators.scoring.measures.perplexity import Perplexity, perplexity
 from evaluators.scoring.observe import from_table, observe, questions, to_table
-from evaluators.scoring.perplexity import perplexity
 
-ALL = Measures(kl=True, distracting=True, generation=Generation(tokens=6), writing=Writing(tokens=12),
-               perplexity=Perplexity(sample=("The city of Vadolm lies in Fuzoia.", "Art Budrer plays golf.")))
+TEXTS = ("The city of Vadolm lies in Fuzoia.", "Art Budrer plays golf.")
+ALL = Measures((Divergence(), Distracting(), Generation(tokens=6), Fluency(tokens=12), Perplexity(sample=TEXTS)))
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def patch(editor, cases):
 
 
 def judged(editor, cases, measures):
-    before, _ = baseline(editor.model, cases, measures.of_answers)
+    before, _ = baseline(editor.model, cases, measures.of_baseline)
     return values(single(editor, cases, before, measures))
 
 
@@ -50,7 +52,7 @@ def test_what_is_not_asked_for_changes_nothing(editor, cases):
         "portability.generation", "locality.kl", "locality.attributes.kl", "locality.unrelated.kl",
         "locality.distracting.token", "locality.distracting.exact", "locality.distracting.kl",
         "perplexity"} - ({"portability.generation"} if ("full", "portability.token") not in plain else set())
-    assert NOTHING_MORE.identity() == {} and ALL.of_answers.perplexity is None
+    assert NOTHING_MORE.identity() == {} and [m.name for m in ALL.of_baseline] == ["kl", "distracting", "generation"]
 
 
 # --- divergence
@@ -62,7 +64,7 @@ def test_kl_is_that_of_two_forward_passes(kind, cases, request):
     generator = torch.Generator().manual_seed(3)
     term = LowRank(model.down_path(1), torch.randn(32, 1, generator=generator), torch.randn(64, 1, generator=generator))
     patch = Patch((term,))
-    roles = Measures(kl=True).kl_roles
+    roles = Measures((Divergence(),)).compared
     (edited, unedited) = observe(model, [cases[0], cases[0]], [patch], [0, -1], kl_roles=roles)
     for key, encoded in questions(model, cases[0]).items():
         if key.role not in roles or key.which == "rival":
@@ -89,7 +91,7 @@ def test_the_divergence_from_nonsense_is_infinite(tiny_gptj, cases, patch):
 def test_a_distracting_probe_is_a_neighbour_behind_the_edit(tiny_gptj, cases):
     probe, _ = distracting(cases[0])
     assert probe.prompt == "The birthplace of Art Budrer is Vadolm. Bo was born in" and probe.target == "Vadolm"
-    asked = questions(tiny_gptj, cases[0], Measures(distracting=True).roles)
+    asked = questions(tiny_gptj, cases[0], Measures((Distracting(),)).roles)
     assert tiny_gptj.tokenizer.decode(asked[ProbeKey("distracting", 0)].prompt) == probe.prompt
     assert ProbeKey("distracting", 0) not in questions(tiny_gptj, cases[0])
 
@@ -102,7 +104,7 @@ def test_answers_are_what_each_patch_generates(editor, cases):
     patches = [editor.patch(case.request()) for case in cases]
     rows = [0, -1, 2]
     observed = observe(model, cases, patches, rows)
-    answered = with_answers(model, cases, observed, patches, rows, how)
+    answered = how.observe(model, cases, observed, patches, rows)
     probe = cases[0].neighbourhood[1]
     encoded = model.encode(f"Q: {probe.prompt} A:")
     with overlay(model, patches[0]):
@@ -120,7 +122,7 @@ def test_generation_is_scored_and_its_texts_are_kept(tiny_gptj, cases):
     from editors.core.editor import EditorConfig
     from editors.identity import Identity
 
-    measures = Measures(generation=Generation(tokens=5))
+    measures = Measures((Generation(tokens=5),))
     before, _ = baseline(tiny_gptj, cases, measures)
     result = single(Identity(tiny_gptj, EditorConfig()), cases, before, measures)
     found = {(each.case_id, each.metric): each for each in result.scores}
@@ -157,7 +159,8 @@ def test_a_template_holds_the_prompt_once(template):
 
 
 def test_parts_can_be_switched_on_and_off():
-    assert Measures.model_validate({"generation": True, "writing": False}) == Measures(generation=Generation())
+    assert Measures.parse({"generation": True, "fluency": False}) == Measures((Generation(),))
+    assert Measures.parse({"perplexity": {"texts": 3}, "kl": True}) == Measures((Divergence(), Perplexity(texts=3)))
     with pytest.raises(ValidationError, match="stop"):
         Generation(stop=("",))
 
@@ -203,11 +206,11 @@ def test_cases_of_one_batch_share_its_perplexity(editor, cases):
         def edit(self, requests):
             return sum((self.patch(request) for request in requests), Patch())
 
-    joint, measures = Joint(editor.model), Measures(perplexity=ALL.perplexity)
+    joint, measures = Joint(editor.model), Measures((Perplexity(sample=TEXTS),))
     before, _ = baseline(joint.model, cases)
     found = values(batch(joint, cases, before, 2, measures))
     parts = [joint.edit([case.request() for case in part]) for part in (cases[:2], cases[2:])]
-    expected = perplexity(joint.model, ALL.perplexity.sample, parts)
+    expected = perplexity(joint.model, TEXTS, parts)
     assert [found[case.id, "perplexity"] for case in cases] == pytest.approx([expected[0], expected[0], expected[1]])
 
 
@@ -243,18 +246,18 @@ def test_what_is_written_is_compared_with_a_cases_references(editor, cases, patc
     samples = [{"text": text} for text in corpus]
     path.write_text(json.dumps([{"relation_id": "P1", "target_id": "Q1", "samples": samples}]))
     case = cases[0].model_copy(update={"generation_prompts": ("Art paints a city",), "references": tuple(corpus[:2])})
-    how = Writing(tokens=20, snippets=str(path))
-    found = judged(editor, [case], Measures(writing=how))
+    how = Fluency(tokens=20, snippets=str(path))
+    found = judged(editor, [case], Measures((how,)))
     texts = write(editor.model, case, editor.patch(case.request()), how)
     assert found["full", "consistency"] == pytest.approx(Idf(corpus).consistency(texts, case.references)) != 0
 
 
 def test_texts_begin_with_their_prompts_and_are_drawn_by_case(editor, cases, patch):
     case = cases[0].model_copy(update={"generation_prompts": ("Art Budrer lives in", "Art Budrer lives in")})
-    texts = write(editor.model, case, patch, Writing(tokens=20))
+    texts = write(editor.model, case, patch, Fluency(tokens=20))
     assert all(text.startswith("Art Budrer lives in") for text in texts) and texts[0] != texts[1]
-    assert texts == write(editor.model, case, patch, Writing(tokens=20))
-    shorter = write(editor.model, case, patch, Writing(tokens=10))
+    assert texts == write(editor.model, case, patch, Fluency(tokens=20))
+    shorter = write(editor.model, case, patch, Fluency(tokens=10))
     assert all(long.startswith(short) and long != short for long, short in zip(texts, shorter, strict=True))
-    found = judged(editor, [case], Measures(writing=Writing(tokens=20)))
+    found = judged(editor, [case], Measures((Fluency(tokens=20),)))
     assert found["full", "fluency"] == pytest.approx(fluency(texts)) and ("full", "consistency") not in found

@@ -13,17 +13,8 @@ from torch import nn
 from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example, Question
-from editors.core.methods.hypernetwork import (
-    HyperTrainee,
-    PartRuns,
-    Update,
-    first_block,
-    matrices,
-    patches,
-    read_factors,
-    target_nll,
-    updated,
-)
+from editors.core.methods.hyper_editor import HyperTrainee, PartRuns
+from editors.core.methods.hypernetwork import Update, first_block, matrices, patches, read_factors, updated
 from editors.core.models.batches import BlockRef
 from editors.core.patches.overlay import overlay
 from editors.core.requests import EditRequest
@@ -85,7 +76,7 @@ def test_the_last_block_has_factors_at_target_positions_alone(tiny_gptj):
 def test_the_loss_is_the_one_that_transformers_takes(model):
     row = rows_of(model)[0]
     batch = model.collate([row])
-    ours = target_nll(model, model.states(batch), batch).mean()
+    ours = model.target_nll(model.states(batch), batch).mean()
     if model.has_encoder:
         assert row.target[-1] == model.module.config.eos_token_id
         theirs = model.module(input_ids=torch.tensor([row.prompt]), labels=torch.tensor([row.target])).loss
@@ -187,7 +178,7 @@ def test_examples_may_lack_paraphrases_and_questions(tiny_gptj):
     with torch.no_grad():
         trainee.module.alpha.zero_()
     assert float(trainee.loss(bare, random.Random(0))) == pytest.approx(0.1 * sum(
-        float(target_nll(tiny_gptj, tiny_gptj.states(batch), batch).mean()) for batch in
+        float(tiny_gptj.target_nll(tiny_gptj.states(batch), batch).mean()) for batch in
         (tiny_gptj.collate([row]) for row in rows_of(tiny_gptj))) / 3, rel=1e-4)
     mixed = [bare[0], EXAMPLES[1]]
     assert trainee.loss(mixed, random.Random(0)).isfinite()

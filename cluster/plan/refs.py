@@ -1,0 +1,76 @@
+"""What tasks are about, by content: models, editors, cases and files, each with what identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from editors.core.models.architectures import UNKNOWN, Shape
+from evaluators.cases import Case
+
+
+def digest(value: object) -> str:
+    """24 hexadecimal digits that identify a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model is, which it is, and how large. `key` alone counts: two paths to the same weights are one model."""
+
+    path: str
+    digest: str
+    dtype: str
+    shape: Shape = UNKNOWN
+
+    @property
+    def key(self) -> str:
+        return f"{self.digest}-{self.dtype}"
+
+
+@dataclass(frozen=True)
+class EditorRef:
+    """A method and its whole configuration, as JSON."""
+
+    name: str
+    version: int
+    config: Mapping[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "version": self.version, "config": self.config}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive cases of a data set, the first of which is case number `first`, counted from 1. `source` says how the
+    data set was read, and is no part of the identity."""
+
+    dataset: str
+    first: int
+    cases: tuple[Case, ...]
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the cases' content; fields that are not used do not count, so that new ones change no id."""
+        return digest([case.model_dump(mode="json", exclude_defaults=True) for case in self.cases])
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.cases) - 1
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, cases {self.first}-{self.last}"
+
+
+@dataclass(frozen=True)
+class ArtefactRef:
+    """A file with what a trained method learned, and the digest of its content."""
+
+    path: str
+    digest: str

@@ -1,0 +1,37 @@
+"""Every case on a model that has only its own edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from evaluators.cases import Case
+from evaluators.protocols.base import Piece, Protocol, ProtocolResult, cut
+from evaluators.scoring.measures import NOTHING_MORE, Measures
+
+if TYPE_CHECKING:
+    from editors.core.editor import Editor
+    from evaluators.scoring.observe import Observation
+
+
+class SingleProtocol(Protocol):
+    """Edits every case on its own and scores it, many at a time in one forward pass."""
+
+    name = "single"
+    version = 1
+    together = False
+
+    def how(self, count: int) -> str:
+        return ""
+
+    def pieces(self, cases: int, chunk: int) -> Iterator[Piece]:
+        return cut(0, cases, chunk, 1)
+
+    def run(self, editor: Editor, cases: Sequence[Case], baseline: Sequence[Observation], count: int = 1,
+            measures: Measures = NOTHING_MORE) -> ProtocolResult:
+        """A case that cannot be edited is in `failed`, and the others go on. An edit that is not finite is scored like
+        any other, with `edit.diverged` = 1. Raises what the editor raised where it fails on every case by its own
+        fault."""
+        from evaluators.protocols.editing import edit_alone, edit_and_judge
+
+        return edit_and_judge(editor, cases, baseline, measures, lambda usable: edit_alone(editor, usable))

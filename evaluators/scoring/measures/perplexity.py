@@ -1,0 +1,97 @@
+"""Perplexity on running text: the probe for a model that edits have broken (Yang et al. 2024, "The Butterfly Effect of
+Model Editing")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Self
+
+from pydantic import PositiveInt
+
+from editors.core.errors import CaseError, InputError, quoted
+from evaluators.datasets import TESTBED_CORPUS, corpus
+from evaluators.scoring.measures.base import Measure
+from evaluators.scoring.metrics import Metric, Score
+
+if TYPE_CHECKING:
+    from editors.core.models.batches import Encoded
+    from editors.core.models.model import LanguageModel
+    from editors.core.patches.patch import Patch
+    from evaluators.scoring.judge import Edited
+
+TOKENS = 100  # of a text, about
+
+
+class Perplexity(Measure):
+    """Perplexity of each edited model on some texts, a sign of collapse; every case of one edit has its value."""
+
+    name = "perplexity"
+    version = 1
+    metrics = (Metric("perplexity", "perplexity of the edited model on running text", "perplexity", "lower"),)
+
+    corpus: str = TESTBED_CORPUS
+    """Where the texts are from: `testbed`, the built-in world's, or a text file with one text a line."""
+    texts: PositiveInt = 20
+    """How many of its texts, from the first. Ours."""
+    sample: tuple[str, ...] = ()
+    """The texts themselves; read from the corpus where there are none."""
+
+    def located(self, locate: Callable[[str], str]) -> Self:
+        return self.model_copy(update={"corpus": locate(self.corpus)})
+
+    def prepared(self) -> Self:
+        """The texts alone: where they are from is no part of what is measured."""
+        if self.sample:
+            return self
+        sample = tuple(islice(corpus(self.corpus), self.texts))
+        if not sample:
+            raise InputError(f"corpus '{self.corpus}' has no text to take the perplexity on")
+        return type(self)(sample=sample)
+
+    @property
+    def tokens_per_patch(self) -> float:
+        return TOKENS * (len(self.sample) or self.texts)
+
+    def score(self, model: LanguageModel, edited: Sequence[Edited]) -> Iterable[Score]:
+        distinct = {id(each.patch): each.patch for each in edited}
+        found = dict(zip(distinct, perplexity(model, self.sample, list(distinct.values())), strict=True))
+        return [Score(each.case.id, each.case.subject, self.name, found[id(each.patch)]) for each in edited]
+
+
+def perplexity(model: LanguageModel, texts: Sequence[str], patches: Sequence[Patch]) -> list[float]:
+    """exp of the mean negative log-probability of a token of all texts, under each patch; infinite where not finite.
+
+    A decoder predicts each token of a text from those before it, an encoder-decoder the second half of its words from
+    the first. Texts are cut where the model's positions end. Raises `CaseError` for a text of one token.
+    """
+    from editors.core.patches.overlay import UNPATCHED
+    from evaluators.scoring.observe import Row, answer
+
+    encoded = [_encode(model, text) for text in texts]
+    rows = [[Row(number if patch else UNPATCHED, each) for each in encoded] for number, patch in enumerate(patches)]
+    outputs = answer(model, {row for own in rows for row in own}, patches)
+    tokens = sum(len(each.target) for each in encoded)
+    return [_exp(-sum(outputs[row].logprob for row in own) / tokens) for own in rows]
+
+
+def _encode(model: LanguageModel, text: str) -> Encoded:
+    from editors.core.models.batches import Encoded
+
+    if model.has_encoder:
+        words = text.split()
+        encoded = model.encode(" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2:]))
+    else:
+        ids = model.tokenise(text)[: model.max_length]
+        encoded = Encoded(ids[:1], ids[1:])
+    if not encoded.target:
+        raise CaseError(f"text {quoted(text)} is too short to have a perplexity")
+    return encoded
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
