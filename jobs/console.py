@@ -36,7 +36,8 @@ def console() -> Console:
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Wrong input ends the command with its message and code 2, a store that fails with 1, an interruption with 130."""
-    from editors.core.errors import InputError, StoreError
+    from cluster.store.errors import StoreError
+    from editors.core.errors import InputError
 
     try:
         yield
@@ -110,7 +111,7 @@ def list_failed(record: CampaignRecord, standing: Standing, store: Store) -> Ite
         yield from shorten(f"  {case.case_id}: {case.reason} ({count(tasks, 'task')})" for case, tasks in cases.items())
     if standing.failures:
         yield f"{count(len(standing.failures), 'task')} failed; running the campaign again tries again:"
-        yield from shorten(f"  {failure.title}: {failure.summary} ({store.failure_place(failure.task)})"
+        yield from shorten(f"  {failure.title}: {failure.summary} ({store.failure_path(failure.task)})"
                            for failure in standing.failures)
 
 
