@@ -211,7 +211,7 @@ class RayPool:
     def _event(self, ref: Any) -> WorkerEvent | None:
         import ray
 
-        from cluster.workers.worker import went_with_node
+        from cluster.workers.gang import went_with_node
 
         if ref not in self._calls:
             return None  # of a worker that was lost a moment ago
