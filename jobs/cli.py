@@ -60,9 +60,13 @@ app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, pre
 
 
 @app.callback()
-def main() -> None:
+def editfleet() -> None:
     """Edit facts in language models, many ways at once, and measure what becomes of the models."""
 
 
-if __name__ == "__main__":
+def main() -> None:
     app()
+
+
+if __name__ == "__main__":
+    main()
