@@ -42,13 +42,15 @@ RENEWAL = 5.0  # seconds between reports
 
 
 class Pool(Protocol):
-    """Workers, wherever they run. `room` is how many there is room for at the moment."""
+    """Workers, wherever they run; each has a number."""
 
     @property
-    def room(self) -> int: ...
+    def room(self) -> int:
+        """How many workers there is room for at the moment."""
 
     @property
-    def on_gpu(self) -> bool: ...
+    def on_gpu(self) -> bool:
+        """Whether a worker has a GPU."""
 
     def start(self, worker: int) -> None:
         """Begins to start a worker; `wait` says when it is up."""
@@ -116,6 +118,8 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
 
 @dataclass
 class _Run:
+    """The loop between the pool and the state of one campaign, with what both touch: the store, the log, the lease."""
+
     plan: Plan
     store: Store
     lease: Lease
@@ -124,10 +128,13 @@ class _Run:
     progress: Progress
     watch: Callable[[Progress], None]
     clock: Callable[[], float]
+    #: Tasks whose failure in an earlier run the store still has, of this campaign or others.
     failed_before: Collection[str]
-    _pulse: float = field(default=float("-inf"))
-    _renewed: float = field(default=float("-inf"))
-    _in_doubt: bool = False
+    #: When it last looked at the clock and the cluster, and when it last reported.
+    last_pulse: float = float("-inf")
+    last_report: float = float("-inf")
+    #: Whether something went wrong since the store was last tried.
+    store_in_doubt: bool = False
 
     def go(self) -> Progress:
         self._carry_out(self.state.start())
@@ -139,17 +146,16 @@ class _Run:
         return self.progress
 
     def _time(self) -> Iterator[Event]:
-        """Every second: how late it is, and how much room there is. After trouble, the store is tried: when it fails,
-        no worker is to blame, and no task."""
+        """Every second: how late it is, and how much room there is."""
         now = self.clock()
-        if 0 <= now - self._pulse < PULSE:
+        if 0 <= now - self.last_pulse < PULSE:
             return
-        self._pulse = now
-        if self._in_doubt:
-            self.store.probe()
-            self._in_doubt = False
-        if not 0 <= now - self._renewed < RENEWAL:
-            self._renewed = now
+        self.last_pulse = now
+        if self.store_in_doubt:
+            self.store.probe()  # when it fails, neither a worker nor a task is to blame: the campaign ends here
+            self.store_in_doubt = False
+        if not 0 <= now - self.last_report < RENEWAL:
+            self.last_report = now
             self.lease.renew(self._report())
         yield Tick(now)
         yield Room(self.pool.room)
@@ -179,9 +185,9 @@ class _Run:
         self._carry_out(self.state.handle(event))
 
     def _trouble(self, event: str, worker: int, task: str | None, reason: str, damaged: str | None = None) -> None:
-        self._in_doubt = True
+        self.store_in_doubt = True
         log_event(event, level=logging.WARNING, task=task, worker=worker, damaged=damaged, reason=last_line(reason),
-             title=task and self._title(task))
+                  title=task and self._title(task))
 
     def _carry_out(self, instructions: Iterable[Instruction]) -> None:
         for instruction in instructions:
@@ -194,7 +200,7 @@ class _Run:
                     self.pool.retire(worker)
                 case Assign(worker, task, parts):
                     log_event("task-start", task=task, worker=worker, parts=parts if parts > 1 else None,
-                         title=self._title(task))
+                              title=self._title(task))
                     self.pool.assign(worker, self.plan.tasks[task], parts)
                 case Discard(task):
                     self.store.remove(self.plan.tasks[task].key)

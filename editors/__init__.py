@@ -1,15 +1,18 @@
 """Editing methods: functions from a frozen model and edit requests to patches.
 
-    editor = get_editor("rome")(model, resolve_config("rome", model.module.config))
-    patches = editor.edit_each(requests)
-    with overlay(model, patches, rows):
-        ...
+    model = load_model("evaluators/testbed/models/gptj")
+    request = EditRequest("Pofun Debinov was born in", "Pofun Debinov", "Zesmilport")
+    [patch] = edit_each(model, "ft", [request])
+    with overlay(model, patch):
+        ...  # the model as if it were edited
+
+What is exported is loaded when it is first asked for: naming an editor, or a mistyped name, imports no torch.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +21,43 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from editors.core.errors import InputError, unknown
+from editors.core.errors import CaseError, InputError
+from editors.core.registry import look_up
+from editors.core.requests import EditRequest
 
 if TYPE_CHECKING:
-    from editors.core.editor import Editor, EditorConfig
+    from editors.core.artefacts import Artefact
+    from editors.core.editor import Editor, EditorConfig, Resources
+    from editors.core.models.loading import load_model
+    from editors.core.models.model import LanguageModel
+    from editors.core.patches.overlay import overlay
+    from editors.core.patches.patch import Patch
+
+__all__ = ["EDITORS", "Artefact", "CaseError", "EditRequest", "Editor", "EditorConfig", "InputError", "LanguageModel",
+           "Patch", "Resources", "edit", "edit_each", "get_editor", "load_model", "overlay", "preset", "resolve_config"]
+
+_LAZY = {
+    "Artefact": "editors.core.artefacts",
+    "Editor": "editors.core.editor",
+    "EditorConfig": "editors.core.editor",
+    "LanguageModel": "editors.core.models.model",
+    "Patch": "editors.core.patches.patch",
+    "Resources": "editors.core.editor",
+    "load_model": "editors.core.models.loading",
+    "overlay": "editors.core.patches.overlay",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Exported names of modules that need torch (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'editors' has no attribute '{name}'")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
 
 EDITORS = {
     "calinet": "editors.calinet:CaliNET",
@@ -39,11 +75,30 @@ EDITORS = {
 
 def get_editor(name: str) -> type[Editor[Any]]:
     """The editor class registered under `name`. Raises `InputError` with the nearest name for an unknown one."""
-    if name not in EDITORS:
-        raise unknown("editor", name, EDITORS)
-    module, attribute = EDITORS[name].split(":")
-    editor: type[Editor[Any]] = getattr(importlib.import_module(module), attribute)
+    editor: type[Editor[Any]] = look_up("editor", name, EDITORS)
     return editor
+
+
+def edit_each(model: LanguageModel, editor: str, requests: Sequence[EditRequest], *, resources: Resources | None = None,
+              seed: int = 0, **settings: Any) -> list[Patch]:
+    """One patch per request, each as if it were the only one, by the editor of that name with the settings of the
+    model's preset, and those given here instead.
+
+    `resources` are what some methods need beside the model: second moments, or what they learned. Raises `InputError`
+    for names and settings that do not exist.
+    """
+    return _make(model, editor, resources, seed, settings).edit_each(requests)
+
+
+def edit(model: LanguageModel, editor: str, requests: Sequence[EditRequest], *, resources: Resources | None = None,
+         seed: int = 0, **settings: Any) -> Patch:
+    """One patch that makes all edits at once; else like `edit_each`. Raises `InputError` for methods that cannot."""
+    return _make(model, editor, resources, seed, settings).edit(requests)
+
+
+def _make(model: LanguageModel, editor: str, resources: Resources | None, seed: int,
+          settings: Mapping[str, Any]) -> Editor[Any]:
+    return get_editor(editor)(model, resolve_config(editor, model.module.config, settings), resources, seed)
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from editors.core.editor import Editor, EditorConfig
 from editors.core.models.architectures import Shape
-from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
+from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
 from editors.core.patches.patch import LowRank, Patch, activation_function
@@ -164,24 +164,18 @@ class _Scenes:
     def repeat(self, times: int, layer: int) -> tuple[Batch, KeysValues | None]:
         """Every scene `times` over, in a row. Of the past, blocks up to `layer` are not run and keep their length
         alone."""
-        past = self.past and [(k[:1], v[:1]) if number <= layer else
-                              (k.repeat_interleave(times, 0), v.repeat_interleave(times, 0))
+        def wide(rows: Tensor) -> Tensor:
+            return rows.repeat_interleave(times, 0)
+
+        batch, source = self.batch, self.batch.source
+        if source is not None:
+            assert source.states is not None
+            source = EncoderInput(wide(source.input_ids), wide(source.attention_mask), wide(source.states))
+        row = (batch.row[:, None] * times + torch.arange(times, device=batch.row.device)).flatten()
+        past = self.past and [(k[:1], v[:1]) if number <= layer else (wide(k), wide(v))
                               for number, (k, v) in enumerate(self.past)]
-        return _repeat(self.batch, times), past
-
-
-def _repeat(batch: Batch, times: int) -> Batch:
-    def wide(rows: Tensor) -> Tensor:
-        return rows.repeat_interleave(times, 0)
-
-    source = batch.source
-    if source is not None:
-        assert source.states is not None
-        source = replace(source, input_ids=wide(source.input_ids), attention_mask=wide(source.attention_mask),
-                         states=wide(source.states))
-    row = (batch.row[:, None] * times + torch.arange(times, device=batch.row.device)).flatten()
-    return Batch(wide(batch.input_ids), wide(batch.attention_mask), wide(batch.position_ids), row,
-                 wide(batch.position), wide(batch.target), source)
+        return Batch(wide(batch.input_ids), wide(batch.attention_mask), wide(batch.position_ids), row,
+                     wide(batch.position), wide(batch.target), source), past
 
 
 @torch.no_grad()

@@ -1,12 +1,10 @@
-"""SERAC: keep edits in a memory and let a small model answer what lies in their scope (Mitchell et al. 2022; METHODS
-section 2). The classifier that decides, and the small model, are trained; an edit is then a line of text."""
+"""SERAC: keep edits in a memory and let a small model answer what lies in their scope (Mitchell et al. 2022b, section
+3). The classifier that decides, and the small model, are trained; an edit is then a line of text."""
 
 from __future__ import annotations
 
-import copy
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,48 +17,54 @@ from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.methods.checkpoints import Checkpoint
+from editors.core.methods.sides import SideConfig, build, check_sides
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Encoded
-from editors.core.models.loading import load_config, load_model, not_loaded
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Patch, Route
-from editors.core.patches.route import Classifier, SideModel, Tokens
+from editors.core.patches.route import SideModel
 from editors.core.requests import EditRequest
 
 SIDE = 200_000_000  # parameters of the model that is trained, at most
-HEAD = "lm_head.weight"
-HEAD_WIDTH = 32  # of the small classifier's attention
-LONGEST = 512  # tokens a classifier reads of a prompt
 NEAREST = 1e-6  # squared distance below which the loss of a negative grows no further
 
 
-class SeracConfig(TrainingConfig):
-    """`classifier` and `side_model` are hub names or folders: an encoder such as DistilBERT, and a model that shares
-    the edited one's token ids.
-
-    Without `classifier`, a DistilBERT of `classifier_layers` and `classifier_width` that reads the edited model's
-    tokens starts from nothing but its token embeddings, where they are as wide. Without `side_model`, the edited
-    model's first `side_layers` blocks (of each stack), its embeddings and its head are copied and trained. Out of
-    scope are `unchanged` questions of each example, and the others of its batch. The defaults of training are the
-    authors'.
-    """
+class SeracConfig(SideConfig, TrainingConfig):
+    """The two models, and how they are trained."""
 
     steps: PositiveInt = 100_000
+    """Steps of the optimiser, at most. Mitchell et al. 2022b, published configuration."""
+
     batch_size: PositiveInt = 10
+    """Examples in a batch. Mitchell et al. 2022b, published configuration."""
+
     learning_rate: PositiveFloat = 1e-5
+    """Adam's learning rate. Mitchell et al. 2022b, published configuration."""
+
     accumulate: PositiveInt = 10
+    """Batches whose gradients make one step. Mitchell et al. 2022b, published configuration."""
+
     validate_every: PositiveInt = 500
+    """Steps between looks at the loss on held-out examples. Mitchell et al. 2022b, published configuration."""
+
     validation_examples: PositiveInt = 500
+    """Examples that are held out, with whole subjects. Mitchell et al. 2022b, published configuration."""
+
     patience: int = Field(4000, ge=1)
-    classifier: str | None = None
-    side_model: str | None = None
-    classifier_layers: PositiveInt = 2
-    classifier_width: PositiveInt = Field(256, multiple_of=HEAD_WIDTH)
-    side_layers: PositiveInt = 2
+    """Steps after which training ends when the loss on held-out examples has not fallen. Mitchell et al. 2022b,
+    published configuration."""
+
     edit_weight: PositiveFloat = 0.1
+    """Weight of the side model's negative log-likelihood of the new answer. Mitchell et al. 2022b, published
+    configuration."""
+
     scope_weight: PositiveFloat = 1.0
+    """Weight of the classifier's negative log-likelihood of what is in scope. Mitchell et al. 2022b, published
+    configuration."""
+
     unchanged: PositiveInt = 1
+    """Questions of each example, at most, that are out of its scope. Mitchell et al. 2022b, published configuration."""
 
 
 class SERAC(Editor[SeracConfig]):
@@ -88,16 +92,7 @@ class SERAC(Editor[SeracConfig]):
 
     @classmethod
     def check(cls, config: SeracConfig, model_config: Any) -> None:
-        if config.side_model is not None:
-            _side_config(config.side_model, model_config.model_type)
-        elif config.side_layers > model_config.num_hidden_layers:
-            raise InputError(f"configuration of editor 'serac': side_layers {config.side_layers} is more than the "
-                             f"{model_config.num_hidden_layers} layers of the model")
-        if config.classifier is not None:
-            from transformers import AutoConfig
-
-            with _named_classifier(config.classifier):
-                AutoConfig.from_pretrained(config.classifier)
+        check_sides(config, model_config)
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         return [self.edit([request]) for request in requests]
@@ -146,123 +141,6 @@ def _modules(side: SideModel) -> nn.ModuleDict:
     return nn.ModuleDict({"classifier": side.classifier.module, "model": side.model.module})
 
 
-# --- the two models
-
-
-def build(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None = None) -> SideModel:
-    """A side for a model, ready to be trained, in fp32. To be filled with `learned`, it leaves the weights that
-    training changes as they come: of models by name nothing but configurations and tokenizers is read."""
-    c = _shortened(model, config.side_layers) if config.side_model is None else _named(model, config, learned)
-    g = _small_classifier(model, config) if config.classifier is None else _encoder(model, config, learned)
-    g.module.eval().requires_grad_().to(model.device)
-    return SideModel(c, g)
-
-
-def _blank(model: LanguageModel, config: Any, *, tied: bool) -> Any:
-    """A module of a model's class; T5's always has its head tied to its embeddings, which many a checkpoint's is
-    not."""
-    module = type(model.module)(config)
-    head = module.get_output_embeddings()
-    if not tied:
-        head.weight = nn.Parameter(head.weight.detach().clone())
-    return module
-
-
-def _wrap(model: LanguageModel, module: Any, name: str) -> LanguageModel:
-    """Another module in the place of a model's."""
-    wrapped = type(model)(module.float().to(model.device), model.tokenizer, name)
-    wrapped.module.requires_grad_()
-    return wrapped
-
-
-def _shortened(model: LanguageModel, layers: int) -> LanguageModel:
-    """The first blocks of a model, between copies of its embeddings and head."""
-    config = copy.deepcopy(model.module.config)
-    for field in ("num_layers", "num_decoder_layers") if model.has_encoder else ("n_layer",):
-        setattr(config, field, layers)
-    module = _blank(model, config, tied=model.output_table is model.input_table)
-    weights = dict(model.module.named_parameters(remove_duplicate=False))
-    for name, copied in module.named_parameters(remove_duplicate=False):
-        with model.weights.whole(weights[name]):
-            copied.data.copy_(weights[name])
-    return _wrap(model, module, f"{layers} layers of {model.name}")
-
-
-def _named(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None) -> LanguageModel:
-    """A side model by name. Raises `InputError` unless it is of the model's kind and reads its tokens."""
-    name = config.side_model
-    assert name is not None
-    found = _side_config(name, model.module.config.model_type)
-    if learned is not None:
-        return _wrap(model, _blank(model, found, tied=f"model.{HEAD}" not in learned), name)
-    side = load_model(name)
-    ids, added = side.tokenizer.get_vocab(), model.tokenizer.get_added_vocab()
-    if strange := next((token for token, number in model.tokenizer.get_vocab().items()
-                        if ids.get(token, added.get(token)) != number), None):
-        raise InputError(f"side model '{name}' has other token ids than '{model.name}', first for '{strange}'; "
-                         "take one that was trained with the same tokenizer")
-    return _wrap(model, side.module, name)
-
-
-def _side_config(name: str, wanted: str) -> Any:
-    found = load_config(name)
-    if found.model_type != wanted:
-        raise InputError(f"side model '{name}' is of type '{found.model_type}', and the edited model of type "
-                         f"'{wanted}'; both have to read the same tokens")
-    return found
-
-
-def _small_classifier(model: LanguageModel, config: SeracConfig) -> Classifier:
-    """An encoder of the model's tokens behind one more of its own, whose state is the CLS vector."""
-    from transformers import DistilBertConfig, DistilBertModel
-
-    table = model.input_table
-    first, width = model.weights.shape(table)
-    module = DistilBertModel(DistilBertConfig(
-        vocab_size=first + 1, max_position_embeddings=LONGEST, dim=config.classifier_width,
-        n_layers=config.classifier_layers, n_heads=config.classifier_width // HEAD_WIDTH,
-        hidden_dim=2 * config.classifier_width, dropout=0.0, attention_dropout=0.0))
-    if width == config.classifier_width:
-        with model.weights.whole(table):
-            module.embeddings.word_embeddings.weight.data[:first] = table.float()
-
-    def read(prompt: Tokens) -> Tokens:
-        return (first, *prompt[: LONGEST - 1])
-
-    return Classifier(module, read)
-
-
-def _encoder(model: LanguageModel, config: SeracConfig, learned: Mapping[str, Tensor] | None) -> Classifier:
-    """An encoder by name; it reads a prompt's text."""
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-    name = config.classifier
-    assert name is not None
-    with _named_classifier(name):
-        module = (AutoModel.from_pretrained(name) if learned is None
-                  else AutoModel.from_config(AutoConfig.from_pretrained(name)))
-        tokenizer = AutoTokenizer.from_pretrained(name)
-
-    def read(prompt: Tokens) -> Sequence[int]:
-        text = model.tokenizer.decode(list(prompt[:-1] if model.has_encoder else prompt))
-        ids: list[int] = tokenizer(text, truncation=True, max_length=LONGEST)["input_ids"]
-        return ids
-
-    return Classifier(module.float(), read)
-
-
-@contextmanager
-def _named_classifier(name: str) -> Iterator[None]:
-    """Inside, what keeps a classifier from being loaded is an `InputError` with the cure."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise not_loaded(name, error, "classifier") from error
-
-
-# --- training
-
-
 class _Trainee(Trainee):
     """Classifier and side model, each by its own loss: neither sees the other, nor the edited model."""
 
@@ -277,7 +155,8 @@ class _Trainee(Trainee):
         return [{"params": [weight for _, weight in _learned(self.side)]}]
 
     def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
-        """`edit_weight * NLL(c | the right entry) + scope_weight * (negative log-likelihood of the scope scores)`."""
+        """edit_weight · NLL_c(o | "p o x") + scope_weight · (-log scope of what is in, and -log(1 - scope) of what is
+        out)."""
         questions = [rng.choice((example.request.prompt, *example.paraphrases)) for example in examples]
         outside = [[question.prompt for question in example.sample_unchanged(self.config.unchanged, rng)]
                    for example in examples]
@@ -285,6 +164,7 @@ class _Trainee(Trainee):
                 + self.config.scope_weight * self._scope(examples, questions, outside))
 
     def _nll(self, examples: Sequence[Example], questions: Sequence[str]) -> Tensor:
+        """Of the answers, by the side model that reads each question behind its own entry; the mean over tokens."""
         model = self.side.model
         rows: list[Encoded] = []
         for example, question in zip(examples, questions, strict=True):
@@ -292,10 +172,13 @@ class _Trainee(Trainee):
             asked = model.encode(question, request.target, end=True)
             rows.append(self.side.in_context((request.prompt, request.target), asked))
         batch = model.collate(rows)
-        return nn.functional.cross_entropy(model.target_logits(batch), batch.target)
+        return model.target_nll(model.states(batch), batch).mean()
 
     def _scope(self, examples: Sequence[Example], questions: Sequence[str], outside: Sequence[list[str]]) -> Tensor:
-        """Out of an entry's scope are the texts of `outside`, and what the batch asks about other subjects."""
+        """mean_in ‖g(z) - g(x)‖² - mean_out log(1 - exp(-‖g(z) - g(x)‖²)) for entries z and texts x.
+
+        Out of an entry's scope are the texts of `outside`, and what the batch asks about other subjects.
+        """
         entries = [example.request.prompt for example in examples]
         texts = list(dict.fromkeys([*entries, *questions, *(text for some in outside for text in some)]))
         place = {text: number for number, text in enumerate(texts)}
@@ -306,11 +189,14 @@ class _Trainee(Trainee):
         vectors = self.side.classifier([self.side.encode(text).prompt for text in texts])
 
         def distance(pairs: Sequence[tuple[str, str]]) -> Tensor:
+            """‖g(z) - g(x)‖² [pairs]."""
             left, right = ([place[pair[end]] for pair in pairs] for end in (0, 1))
             return (vectors[left] - vectors[right]).square().sum(1)
 
+        # -log scope, for scope = exp(-distance)
         inside = distance(list(zip(entries, questions, strict=True))).mean()
         apart = [pair for pair in pairs if pair[0] != pair[1]]
         if not apart:
             return inside
+        # -log(1 - scope), which has no bound where two texts are the same to the classifier
         return inside - (-torch.expm1(-distance(apart).clamp(min=NEAREST))).log().mean()

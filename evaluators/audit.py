@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from evaluators.cases import Case, Skipped
+from evaluators.texts import folded
 
 Flag = Literal["no-op", "subject-missing", "target-leak", "contradiction", "duplicate", "train-overlap"]
 FLAGS: tuple[Flag, ...] = get_args(Flag)
@@ -53,14 +54,9 @@ class Audit:
             for flag, found in self.by_flag().items()}}
 
 
-def normalise(text: str) -> str:
-    """Text as it is compared: case folded, white space collapsed."""
-    return " ".join(text.casefold().split())
-
-
 def subjects(items: Iterable[Case | Skipped]) -> frozenset[str]:
-    """The subjects of cases, normalised."""
-    return frozenset(normalise(item.subject) for item in items if isinstance(item, Case))
+    """The subjects of cases, as they are compared."""
+    return frozenset(folded(item.subject) for item in items if isinstance(item, Case))
 
 
 def audit(cases: Iterable[Case], train_subjects: Collection[str] = ()) -> Audit:
@@ -94,7 +90,7 @@ class Auditor:
 
     def remember(self, case: Case) -> None:
         for key in _keys(case):
-            self._facts[key].setdefault(normalise(case.target_new), case.id)
+            self._facts[key].setdefault(folded(case.target_new), case.id)
 
     def look(self, case: Case) -> list[Finding]:
         """A case's findings. Earlier cases are those remembered."""
@@ -106,7 +102,7 @@ class Auditor:
 
     def contradiction(self, case: Case) -> str | None:
         """Which remembered case gives the same fact another target, if one does."""
-        target = normalise(case.target_new)
+        target = folded(case.target_new)
         for what, key in zip(("prompt", "subject and relation"), _keys(case), strict=False):
             for other, case_id in self._facts.get(key, {}).items():
                 if other != target:
@@ -115,39 +111,39 @@ class Auditor:
 
     def _duplicate(self, case: Case) -> str | None:
         prompt = next(_keys(case))
-        earlier = self._facts.get(prompt, {}).get(normalise(case.target_new))
+        earlier = self._facts.get(prompt, {}).get(folded(case.target_new))
         return None if earlier is None else f"case {earlier} has the same prompt and the same target"
 
     def _train_overlap(self, case: Case) -> str | None:
-        known = normalise(case.subject) in self._train_subjects
+        known = folded(case.subject) in self._train_subjects
         return f"'{case.subject}' is a subject of the training cases" if known else None
 
 
 def _keys(case: Case) -> Iterator[tuple[str, ...]]:
     """What is asked: the prompt and, where the relation is known, the subject's relation."""
-    yield (normalise(case.prompt),)
+    yield (folded(case.prompt),)
     if case.relation is not None:
-        yield normalise(case.subject), case.relation
+        yield folded(case.subject), case.relation
 
 
 def _no_op(case: Case) -> str | None:
-    if normalise(case.target_new) in map(normalise, (case.target_true or "", *case.also_true)):
+    if folded(case.target_new) in map(folded, (case.target_true or "", *case.also_true)):
         return f"the new target '{case.target_new}' is the true answer"
     return None
 
 
 def _subject_missing(case: Case) -> str | None:
-    subject = normalise(case.subject)
+    subject = folded(case.subject)
     for text in (case.prompt, *case.paraphrases):
-        if subject not in normalise(text):
+        if subject not in folded(text):
             return f"'{case.subject}' is not in '{text}'"
     return None
 
 
 def _target_leak(case: Case) -> str | None:
     """An inverse question asks about the new target, so it has to name it."""
-    target = normalise(case.target_new)
+    target = folded(case.target_new)
     for chain in case.portability:
-        if chain.kind != "inverse" and target in normalise(chain.prompt):
+        if chain.kind != "inverse" and target in folded(chain.prompt):
             return f"'{case.target_new}' is in the question '{chain.prompt}'"
     return None

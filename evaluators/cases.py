@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -113,3 +117,35 @@ def distracting(case: Case) -> list[Probe]:
     """The neighbourhood probes, each with the edit as a sentence before it."""
     return [probe.model_copy(update={"prompt": f"{case.prompt} {case.target_new}. {probe.prompt}"})
             for probe in case.neighbourhood]
+
+
+@dataclass(frozen=True)
+class EditedFacts:
+    """What the edits on a model are about, so that locality leaves out what was itself edited."""
+
+    facts: frozenset[tuple[str, str]]
+    prompts: frozenset[str]
+
+    @staticmethod
+    def of(cases: Sequence[Case]) -> EditedFacts:
+        return EditedFacts(frozenset((case.subject, case.relation) for case in cases if case.relation is not None),
+                           frozenset(case.prompt for case in cases))
+
+    @cached_property
+    def _subjects(self) -> dict[str, re.Pattern[str]]:
+        """By relation, a pattern that finds any edited subject as a word."""
+        subjects = defaultdict(list)
+        for subject, relation in sorted(self.facts):
+            subjects[relation].append(re.escape(subject))
+        return {relation: re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?!\w)") for relation, names in subjects.items()}
+
+    def cover(self, probe: Probe) -> bool:
+        """Whether a probe asks for an edited fact. One without a subject does when its prompt names an edited one."""
+        if probe.prompt in self.prompts:
+            return True
+        if probe.relation is None:
+            return False
+        if probe.subject is not None:
+            return (probe.subject, probe.relation) in self.facts
+        pattern = self._subjects.get(probe.relation)
+        return pattern is not None and pattern.search(probe.prompt) is not None

@@ -18,7 +18,7 @@ from evaluators.audit import audit as look_at
 from evaluators.cases import Skipped
 from evaluators.datasets import DatasetSpec, load_dataset, stream_cases
 from evaluators.datasets.spec import Format, Target
-from evaluators.portability.files import write_json
+from evaluators.files import write_json
 from jobs.console import SHOWN, console, count, exit_codes
 
 

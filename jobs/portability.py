@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from editors.core.errors import InputError
+from evaluators.files import make_folder
 from evaluators.portability.asking import ask_all, unasked
 from evaluators.portability.building import (
     Candidate,
@@ -29,7 +30,6 @@ from evaluators.portability.building import (
     write_build,
 )
 from evaluators.portability.endpoint import Asking, ChatClient
-from evaluators.portability.files import make_folder
 from evaluators.portability.journal import Journal
 from evaluators.portability.records import EditSource, read_source
 from evaluators.portability.review import FINAL, SHEET, read_verdicts, write_final, write_sheet

@@ -61,8 +61,8 @@ def _pretrain(architecture: Architecture, settings: dict[str, Any], out: Path, t
 
 
 def _examine(run: GPTJPretraining | T5Pretraining, screen: Console) -> None:
-    from evaluators.testbed.corpus import SentenceMaker
     from evaluators.testbed.pretraining.card import write_gptj_card, write_t5_card
+    from evaluators.testbed.pretraining.corpus import SentenceMaker
     from evaluators.testbed.pretraining.examination import causal_patching, examine
     from evaluators.testbed.pretraining.t5 import T5Pretraining
 

@@ -7,7 +7,7 @@ import torch
 from transformers import GPTJConfig, GPTJForCausalLM, T5Config, T5ForConditionalGeneration
 
 from editors.core.models.model import EncoderDecoder, LanguageModel
-from evaluators.testbed.corpus import END, train_tokenizer
+from evaluators.testbed.pretraining.corpus import END, train_tokenizer
 from evaluators.testbed.world import build_world
 
 

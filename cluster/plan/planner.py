@@ -27,7 +27,7 @@ from cluster.store.store import CampaignRecord, DatasetRecord
 from editors import get_editor, resolve_config
 from editors.core.errors import InputError
 from editors.core.models.shards import Shard
-from evaluators.datasets import TESTBED_CORPUS, Dataset, corpus, load_dataset, training_spec
+from evaluators.datasets import TESTBED_CORPUS, Dataset, load_dataset, read_corpus, training_spec
 from evaluators.scoring.measures import Measures
 from evaluators.scoring.measures.base import Measure
 
@@ -193,7 +193,7 @@ class Planner:
         name = self.campaign.statistics.corpus
         running = hashlib.sha256()
         with self.campaign.at("statistics", "corpus"):
-            for text in islice(corpus(name), CORPUS_SAMPLE if name == TESTBED_CORPUS else None):
+            for text in islice(read_corpus(name), CORPUS_SAMPLE if name == TESTBED_CORPUS else None):
                 running.update(text.encode() + b"\n")
         return running.hexdigest()[:24]
 

@@ -139,7 +139,7 @@ class TaskGraph:
         self.open -= 1
         self._tell_dependents(task, missing=-1)
         gone = [need for need in dict.fromkeys(self.nodes[task].needs)
-                if self.nodes[need].temporary and self.status[need] is Status.DONE
+                if self.nodes[need].temporary
                 and all(self.status[after] in (Status.DONE, Status.NOT_NEEDED) for after in self._dependents[need])]
         for need in gone:
             self.status[need] = Status.NOT_NEEDED

@@ -36,7 +36,7 @@ from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import load_moments, save_moments, second_moments, sum_moments
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
-from evaluators.datasets import corpus, training_example
+from evaluators.datasets import read_corpus, training_example
 from evaluators.protocols.base import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline, unusable
@@ -124,7 +124,7 @@ class TaskExecutor:
 
     def _statistics(self, task: StatisticsTask) -> None:
         model = self._hold_model(task.model)
-        moments = second_moments(model, task.layers, corpus(task.corpus), task.tokens, task.shard)
+        moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
         with self.store.new_artefact(task.key) as path:
             save_moments(moments, path)
 

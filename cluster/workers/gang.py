@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
@@ -28,9 +28,9 @@ from safetensors import safe_open
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
 from cluster.store.store import ResultKey, Store
+from cluster.workers.runner import TaskResult, TaskRunner
 from cluster.workers.scratch import Scratch
 from cluster.workers.version import code_version
-from cluster.workers.worker import GangLost, TaskResult, TaskRunner, place_of, went_with_node
 from editors.core.errors import InputError
 from editors.core.models.model import LanguageModel
 
@@ -38,13 +38,22 @@ from editors.core.models.model import LanguageModel
 # all are to walk sets in the same order.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1",
                "PYTHONHASHSEED": "0"}
-
-
 START_UP = 300.0  # seconds; ranks may come up one after another
 
 
-class Berth(NamedTuple):
-    """Where a rank has come up and could be met by the others, and the code that it runs."""
+class GangLost(Exception):
+    """A gang that has come apart: its ranks are gone, and the task has to be run by another. See `WorkerLost`."""
+
+    def __init__(self, reason: str, with_node: bool = False) -> None:
+        super().__init__(reason, with_node)
+        self.with_node = with_node
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RankAddress(NamedTuple):
+    """Where a rank has come up, a port at which the others could meet it, and the code that it runs."""
 
     host: str
     port: int
@@ -53,31 +62,34 @@ class Berth(NamedTuple):
 
 
 class Gang:
-    """Leads the ranks; a `Runner` like any other, until one of them dies, hangs or falls out of step."""
+    """Leads the ranks; a `Runner` like any other, until one of them dies, hangs or falls out of step. Then it is lost,
+    with all its ranks, and raises `GangLost` from there on."""
 
     def __init__(self, store: str, spec: WorkerSpec) -> None:
         self._root, self._spec = store, spec
         self._store = Store.open(store)
         self._group: PlacementGroup | None = None
         self._ranks: list[Any] = []
-        self._berths: list[Berth] = []
+        #: Of the ranks, in their order, once all have come up.
+        self._addresses: list[RankAddress] = []
+        #: Why there are no ranks any more.
         self._lost: GangLost | None = None
 
     def prepare(self) -> None:
-        """Finds a place for all ranks, and starts them. Raises `InputError` where there is none in time, or none where
+        """Reserves room for all ranks, and starts them. Raises `InputError` where there is none in time, or none where
         the weights can be kept as the campaign wants."""
-        self._group = place(self._spec)
+        self._group = reserve(self._spec)
         options = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus or 0,
                    "runtime_env": {"env_vars": ENVIRONMENT}}
         make = ray.remote(max_restarts=0, max_task_retries=0)(Rank)
         self._ranks = [make.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(
             self._group, number)).remote(self._root, self._spec, number) for number in range(self._spec.devices)]
-        self._berths = self._all("arrive", patience=START_UP)
-        for number, berth in enumerate(self._berths):
-            if berth.code != code_version():
-                self._disband(f"rank {number}, on {berth.host}, has another version: {berth.code}; rank 0's leader has "
-                              f"{code_version()}. Install the same there")
-        self._all("join", self._berths[0].host, self._berths[0].port, patience=START_UP)
+        self._addresses = self._all("arrive", patience=START_UP)
+        for number, (host, _, _, code) in enumerate(self._addresses):
+            if code != code_version():
+                raise self._end(f"rank {number}, on {host}, has another version: {code}; rank 0's leader has "
+                                f"{code_version()}. Install the same there")
+        self._all("join", self._addresses[0].host, self._addresses[0].port, patience=START_UP)
 
     def run(self, task: Task, *arguments: Any) -> TaskResult:
         """Rank 0's result. Raises `GangLost`, once the ranks are gone, where they did not all fare alike."""
@@ -95,10 +107,10 @@ class Gang:
         short = next((result for result in results if result.outcome == "out of memory"), None)
         reason = "the ranks of a gang fell out of step:\n" + "\n".join(
             f"rank {number}: {result.outcome} {result.detail}" for number, result in enumerate(results))
+        lost = self._end(reason)
         if short is None:
-            self._disband(reason)
-        self._end(reason)  # but what to do about the task is known
-        return short
+            raise lost
+        return short  # what to do about the task is known
 
     def _all(self, method: str, *arguments: Any, patience: float | None = None) -> list[Any]:
         """What every rank returns. Once one has, the others must within `patience`, or the time of a collective."""
@@ -110,7 +122,7 @@ class Gang:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=left)
             if not done:
                 numbers = ", ".join(str(calls.index(call)) for call in waiting)
-                self._disband(f"of {len(calls)} ranks, {numbers} did not answer within {patience:g} s of the others")
+                raise self._end(f"of {len(calls)} ranks, {numbers} did not answer within {patience:g} s of the others")
             try:
                 ray.get(done)
             except ray.exceptions.RayError as error:
@@ -118,13 +130,11 @@ class Gang:
                     self._end(str(cause))
                     raise cause from error
                 number = calls.index(done[0])
-                node = self._berths[number].node if self._berths else None
-                self._disband(f"rank {number} of {len(calls)} is lost: {error}", went_with_node(error, node))
+                node = self._addresses[number].node if self._addresses else None
+                reason = f"rank {number} of {len(calls)} is lost: {error}"
+                raise self._end(reason, went_with_node(error, node)) from error
             deadline = deadline or time.monotonic() + patience
         return ray.get(calls)
-
-    def _disband(self, reason: str, with_node: bool = False) -> NoReturn:
-        raise self._end(reason, with_node)
 
     def _end(self, reason: str, with_node: bool = False) -> GangLost:
         """Ends all ranks, whatever they are doing. They would end with this process, too."""
@@ -137,14 +147,19 @@ class Gang:
         return self._lost
 
 
-def place(spec: WorkerSpec) -> PlacementGroup:
+def group_of(actor_id: str | None) -> str:
+    """The name of the placement group of the gang that an actor leads; none where no actor does."""
+    return f"gang-{actor_id}" if actor_id else ""
+
+
+def reserve(spec: WorkerSpec) -> PlacementGroup:
     """Room for every rank, on one node where one is large enough. Raises `InputError` where there is none in time."""
     share = {"CPU": float(spec.cpus), "GPU": float(spec.gpus or 0)}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     one = any(all(node.get(name, 0) >= spec.devices * amount for name, amount in share.items()) for node in nodes)
     bundle = {name: amount for name, amount in share.items() if amount}
     group: PlacementGroup = placement_group([bundle] * spec.devices, "STRICT_PACK" if one else "PACK",
-                                            name=place_of(ray.get_runtime_context().get_actor_id()))
+                                            name=group_of(ray.get_runtime_context().get_actor_id()))
     if group.wait(spec.placement_timeout):
         return group
     remove_placement_group(group)
@@ -155,6 +170,14 @@ def place(spec: WorkerSpec) -> PlacementGroup:
                      "`workers` in the campaign: fewer 'devices', 'cpus' or 'gpus', or a longer 'placement_timeout'")
 
 
+def went_with_node(error: ray.exceptions.RayError, node: str | None) -> bool:
+    """Whether an actor on this node was lost because the node was, or the way there, or those of a rank that it led."""
+    if isinstance(cause := getattr(error, "cause", None), GangLost):
+        return cause.with_node
+    return isinstance(error, ray.exceptions.ActorUnavailableError) or (
+        node is not None and not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node))
+
+
 class Rank:
     """One process of a gang."""
 
@@ -163,7 +186,7 @@ class Rank:
         self._module: Any = lambda: None
         self._files: Path | None = None
 
-    def arrive(self) -> Berth:
+    def arrive(self) -> RankAddress:
         """Returns once this rank has come up. Raises `InputError` where weights cannot be kept in files."""
         device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
         # Ray shows each rank its own device alone, as number 0.
@@ -179,7 +202,7 @@ class Rank:
             self._files = weight_files(self._spec.nvme)
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return Berth(ray.util.get_node_ip_address(), probe.getsockname()[1],
+            return RankAddress(ray.util.get_node_ip_address(), probe.getsockname()[1],
                          ray.get_runtime_context().get_node_id(), code_version())
 
     def join(self, host: str, port: int) -> None:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.log import log_event
@@ -112,13 +112,6 @@ def _total(resource: str) -> float:
     return float(ray.cluster_resources().get(resource, 0))
 
 
-class _Call(NamedTuple):
-    """What a worker was asked: to come up, or to do a task."""
-
-    worker: int
-    task: str | None = None
-
-
 class RayPool:
     """A pool of `Worker` actors. It alone knows Ray handles; outside, a worker is a number.
 
@@ -128,13 +121,20 @@ class RayPool:
     def __init__(self, store: Store, spec: WorkerSpec) -> None:
         self._store, self._spec = store, spec
         self.interrupted = threading.Event()
+        #: The actor of every worker that was started and is not known to be lost.
         self._actors: dict[int, Any] = {}
-        self._places: dict[int, str] = {}  # worker -> the node it was started on
+        #: The node of each of these, as far as it is known.
+        self._node_of: dict[int, str] = {}
+        #: Nodes that run other code.
         self._refused: set[str] = set()
-        self._calls: dict[Any, _Call] = {}  # by object ref
+        #: Ray's references to answers that are not there yet: from which worker, and about which task, or about coming
+        #: up. At most one per worker.
+        self._calls: dict[Any, tuple[int, str | None]] = {}
+        #: The nodes that are alive, as they were when the cluster was last asked.
         self._nodes: list[dict[str, Any]] = []
-        self._looked = -GLANCE
-        self._proven = False  # whether a worker has come up: then what keeps one from it need not last
+        self._asked = -GLANCE
+        #: Whether a worker has come up: what keeps another from it then may pass, and does not end the campaign.
+        self._proven = False
 
     @property
     def room(self) -> int:
@@ -154,8 +154,8 @@ class RayPool:
         """How many workers, or ranks, each node could hold."""
         import ray
 
-        if time.monotonic() - self._looked >= GLANCE:
-            self._nodes, self._looked = [node for node in ray.nodes() if node["Alive"]], time.monotonic()
+        if time.monotonic() - self._asked >= GLANCE:
+            self._nodes, self._asked = [node for node in ray.nodes() if node["Alive"]], time.monotonic()
         return {node["NodeID"]: self._fit(node["Resources"]) for node in self._nodes
                 if node["NodeID"] not in self._refused}
 
@@ -165,32 +165,32 @@ class RayPool:
 
     def start(self, worker: int) -> None:
         """Begins to start a worker, on the emptiest node; `wait` says when it is up. Where none has room, Ray is left
-        to find a place, which asks an autoscaler for it. A gang finds its own."""
+        to find one, which asks an autoscaler for it. A gang reserves its own."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from cluster.workers.worker import worker_class
 
-        taken = Counter(self._places.values())
+        taken = Counter(self._node_of.values())
         free = {node: fit - taken[node] for node, fit in self._fits().items()}
         node = max(free, key=lambda node: free[node], default=None)
         actor, options = worker_class(self._spec)
         if node is not None and free[node] > 0 and not self._spec.is_gang:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
-            self._places[worker] = node
+            self._node_of[worker] = node
         self._actors[worker] = actor.options(**options).remote(self._store.root, self._spec)
-        self._calls[self._actors[worker].ready.remote()] = _Call(worker)
+        self._calls[self._actors[worker].ready.remote()] = worker, None
 
     def retire(self, worker: int) -> None:
         """Ends a worker, whatever it is doing."""
         from cluster.workers.worker import end_worker
 
-        self._places.pop(worker, None)
-        self._calls = {ref: call for ref, call in self._calls.items() if call.worker != worker}
+        self._node_of.pop(worker, None)
+        self._calls = {ref: call for ref, call in self._calls.items() if call[0] != worker}
         end_worker(self._actors.pop(worker), self._spec)
 
     def assign(self, worker: int, task: Task, parts: int) -> None:
         """Begins a task on a worker that is up and at none."""
-        self._calls[self._actors[worker].run.remote(task, parts)] = _Call(worker, task.id)
+        self._calls[self._actors[worker].run.remote(task, parts)] = worker, task.id
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
         """What has happened; blocks until something has, but not for longer than this. Raises `KeyboardInterrupt` once
@@ -211,7 +211,7 @@ class RayPool:
     def _event(self, ref: Any) -> WorkerEvent | None:
         import ray
 
-        from cluster.workers.worker import went_with_node
+        from cluster.workers.gang import went_with_node
 
         if ref not in self._calls:
             return None  # of a worker that was lost a moment ago
@@ -219,7 +219,7 @@ class RayPool:
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as lost:
-            departed = went_with_node(lost, self._places.get(worker))
+            departed = went_with_node(lost, self._node_of.get(worker))
             self.retire(worker)  # it may only be cut off: then it must not go on writing
             if not self._proven and isinstance(cause := getattr(lost, "cause", None), InputError):
                 raise cause from lost
@@ -238,7 +238,7 @@ class RayPool:
     def _welcome(self, worker: int, arrival: Any) -> WorkerEvent:
         if arrival.code == code_version():
             log_event("worker-up", worker=worker, host=arrival.host, pid=arrival.pid, node=arrival.node)
-            self._places[worker] = arrival.node
+            self._node_of[worker] = arrival.node
             self._proven = True
             return WorkerUp(worker)
         self._refused.add(arrival.node)

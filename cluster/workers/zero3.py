@@ -1,4 +1,5 @@
-"""A model too large for one device: each rank of a process group holds a part of every weight (DeepSpeed's ZeRO-3).
+"""A model too large for one device: each rank of a process group holds a part of every weight (ZeRO stage 3 of
+Rajbhandari et al. 2020, by DeepSpeed).
 
 A weight is whole only while its module runs, or inside `Weights.whole`. All ranks must run the same modules in the same
 order, so all do the same work on the same batches.
@@ -43,7 +44,9 @@ def load_sharded(path: str | Path, *, device: str = "cpu", dtype: str = "float32
     `files` (`offload="nvme"`; see `weight_files`). No rank ever holds more than its part and one weight. Raises
     `InputError` like `load_model`, and for a checkpoint that is not in safetensors.
     """
-    _let_go()
+    # DeepSpeed keeps every model it was ever given; the one before has to make room.
+    parameter_offload.FWD_MODULE_STACK.clear()
+    gc.collect()
 
     def build(config: PretrainedConfig) -> Any:
         checkpoint = _Checkpoint(_folder(path))
@@ -199,9 +202,3 @@ def _fill(module: nn.Module, checkpoint: _Checkpoint) -> None:
         with torch.no_grad(), deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
             if torch.distributed.get_rank() == 0:
                 weight.copy_(checkpoint.read(name))
-
-
-def _let_go() -> None:
-    """DeepSpeed keeps every model it was ever given; the one before has to make room."""
-    parameter_offload.FWD_MODULE_STACK.clear()
-    gc.collect()

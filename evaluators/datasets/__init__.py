@@ -1,10 +1,11 @@
-"""Where cases come from: the built-in world, files in four forms, data sets on the hub. Also texts to learn from."""
+"""Where cases come from: the built-in world, files in four formats, data sets on the hub. Also texts to learn from."""
 
-from evaluators.datasets.corpus import TESTBED_CORPUS, corpus, training_example
+from evaluators.datasets.corpus import TESTBED_CORPUS, read_corpus
 from evaluators.datasets.formats import recalled_link
 from evaluators.datasets.loading import Dataset, load_dataset, stream_cases
 from evaluators.datasets.lookup import snippet_texts
-from evaluators.datasets.spec import BUILT_IN, DatasetSpec, training_spec
+from evaluators.datasets.spec import BUILT_IN, DatasetSpec
+from evaluators.datasets.training import training_example, training_spec
 
-__all__ = ["BUILT_IN", "TESTBED_CORPUS", "Dataset", "DatasetSpec", "corpus", "load_dataset", "recalled_link",
+__all__ = ["BUILT_IN", "TESTBED_CORPUS", "Dataset", "DatasetSpec", "load_dataset", "read_corpus", "recalled_link",
            "snippet_texts", "stream_cases", "training_example", "training_spec"]

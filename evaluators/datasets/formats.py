@@ -65,7 +65,7 @@ def read_case(record: Record, format: Format, reading: Reading) -> Case:
             return _edit(record.content, record.number)
         return _FORMS[format].model_validate(record.content).case(record.number, reading)
     except ValidationError as error:
-        raise Malformed(_first_problem(error)) from error
+        raise Malformed(first_problem(error)) from error
 
 
 def name_of(record: Record, format: Format) -> str:
@@ -100,7 +100,8 @@ def _zsre_id(number: int) -> str:
     return f"zsre-{number}"
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Where a record is not of its form, and how."""
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(_shown, problem["loc"]))
     message = problem["msg"].removeprefix("Value error, ")
@@ -157,6 +158,25 @@ class _Rewrite(_Part):
     relation_id: Text | None = None
 
 
+class CounterfactEdit(_Part):
+    """The edit alone of a COUNTERFACT record."""
+
+    case_id: Name
+    requested_rewrite: _Rewrite
+
+    def prompt(self, subject: str) -> str:
+        """The prompt about a subject, which takes the place of its first {}."""
+        return self.requested_rewrite.prompt.replace("{}", subject, 1)
+
+
+class ZsreEdit(_Part):
+    """The edit alone of a ZsRE record. It has no id."""
+
+    subject: Text
+    src: Text
+    alt: Text
+
+
 class _Portability(_Part):
     question: Text = Field(alias="New Question")
     answer: Text = Field(alias="New Answer")
@@ -169,12 +189,10 @@ class _Portability(_Part):
         return Chain(prompt=self.question, target=self.answer, subject=subject, link=recalled_link(recalled, about))
 
 
-class _Counterfact(_Part):
+class _Counterfact(CounterfactEdit):
     """`attribute_prompts` are left out: they ask for other subjects' facts, of which MEMIT's evaluation makes no use
     either."""
 
-    case_id: Name
-    requested_rewrite: _Rewrite
     paraphrase_prompts: list[Text]
     neighborhood_prompts: list[Text]
     generation_prompts: list[Text] = []
@@ -185,16 +203,13 @@ class _Counterfact(_Part):
         edit = self.requested_rewrite
         start = edit.prompt.find("{}")
         return Case(
-            id=str(self.case_id), subject=edit.subject, prompt=self._prompt(edit.subject),
+            id=str(self.case_id), subject=edit.subject, prompt=self.prompt(edit.subject),
             target_new=edit.target_new.text, target_true=edit.target_true.text, relation=edit.relation_id,
             subject_start=start if start >= 0 else None, paraphrases=self._paraphrases(reading.generality),
             neighbourhood=tuple(Probe(prompt=prompt, target=edit.target_true.text, relation=edit.relation_id)
                                 for prompt in self.neighborhood_prompts),
             portability=tuple(self._chains()), generation_prompts=tuple(self.generation_prompts),
             references=tuple((reading.snippets or {}).get((edit.relation_id or "", edit.target_new.id or ""), ())))
-
-    def _prompt(self, subject: str) -> str:
-        return self.requested_rewrite.prompt.replace("{}", subject, 1)
 
     def _paraphrases(self, generality: Generality) -> tuple[str, ...]:
         if generality != "generation_prompts":
@@ -210,7 +225,7 @@ class _Counterfact(_Part):
         if other is not None:
             if "{}" not in edit.prompt:
                 raise Malformed("requested_rewrite.prompt: it has no {} for 'alternative_subject'")
-            yield Chain(kind="subject", prompt=self._prompt(other), target=edit.target_new.text, subject=other,
+            yield Chain(kind="subject", prompt=self.prompt(other), target=edit.target_new.text, subject=other,
                         relation=edit.relation_id)
 
 
@@ -243,13 +258,11 @@ class _Flat(_Part):
         return found.texts
 
 
-class _ZsRE(_Part):
+class _Zsre(ZsreEdit):
     """`loc` keeps its "nq question: ", as in the evaluations of MEND, ROME and EasyEdit."""
 
-    subject: Text
-    src: Text
-    rephrase: Text
     alt: Optional = ""  # where it is empty there is no edit
+    rephrase: Text
     answers: list[Text] = Field(min_length=1)
     loc: Text | None = None
     loc_ans: Text | None = None
@@ -282,8 +295,8 @@ class _ZsRE(_Part):
                         subject=self.alternative_subject)
 
 
-_FORMS: dict[Format, type[_Counterfact] | type[_Flat] | type[_ZsRE]] = {
-    "counterfact": _Counterfact, "counterfact-flat": _Flat, "zsre": _ZsRE}
+_FORMS: dict[Format, type[_Counterfact] | type[_Flat] | type[_Zsre]] = {
+    "counterfact": _Counterfact, "counterfact-flat": _Flat, "zsre": _Zsre}
 
 
 def _edit(content: dict[str, Any], number: int) -> Case:

@@ -2,6 +2,12 @@
 
 A file is one JSON list, or JSON Lines: one object a line. Memory holds one record and at most `PIECE` characters more,
 except where a single record is longer than that.
+
+The list reader feeds the standard library's decoder piece by piece. ijson 3.6 takes a third less time (100,000 records
+of COUNTERFACT: 0.5 s of 0.7 s, where making cases of them takes 4 s more), but its C back end cannot be trusted with
+files from anywhere: it turns half a surrogate pair into "?", which no later check can see, ends the process by a
+segmentation fault at an integer of more than 4,300 digits, fills the memory at 100 kB of opening brackets, and does
+not say at which line a file is broken. Its Python back end is 14 times slower.
 """
 
 from __future__ import annotations

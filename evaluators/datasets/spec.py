@@ -23,35 +23,39 @@ SWITCHES: dict[str, tuple[Format, ...]] = {  # which formats each is for
 
 
 class DatasetSpec(Settings):
-    """A data set as a campaign names it: a built-in name alone, or a mapping.
-
-    With `path` (a file or a URL) or `hub` (a data set on the hub, with its `hub_config`), `name` is a free label;
-    without, it is one of `BUILT_IN`. `format` says what the records look like; without, their first tells. `split` is
-    the half of a built-in data set (halves share no subject) or `all`, or a split of the hub's. `offset` and `limit`
-    count records, before any is skipped. `train` is where trained methods learn: a file of any format, or another split
-    of the hub's.
-
-    What is read from a record (each is for some formats only):
-    `target`: ZsRE's counterfactual `alt` (the default), or `answers0`, its first true answer, as in the evaluation of
-    ROME and MEMIT. `generality`: which prompts count as paraphrases; `paraphrases`: the full counterfact.json, to look
-    up the paraphrases that the flat form lacks; `snippets`: attribute_snippets.json, to fill the cases' `references`.
-    `exclude` leaves out the cases that have one of these flags of the audit.
-    """
+    """A data set as a campaign names it: a built-in name alone, or a mapping."""
 
     name: str
+    """Of a built-in data set (`testbed-cloze`, `testbed-questions`); a free label with `path` or `hub`."""
     path: str | None = None
+    """A file or URL: a JSON list of records or JSON Lines, also compressed (.gz, .bz2, .xz, .zip)."""
     format: Format | None = None
+    """What the records look like; left out, the first of them tells. Not for built-in data sets."""
     split: str = "eval"
+    """Of a built-in data set: `eval` or `train`, halves that share no subject, or `all`. With `hub`: a split of it."""
     limit: int | None = Field(default=None, ge=1)
+    """Records read, at most, those that are then skipped among them; left out, all."""
     offset: int = Field(default=0, ge=0)
+    """Records passed over before the first that is read."""
     train: str | None = None
+    """Where trained methods learn: a file or URL of any format, or with `hub` another split of it. A built-in data set
+    has its other half."""
     hub: str | None = None
+    """A data set on the Hugging Face hub, or a folder; needs `split`."""
     hub_config: str | None = None
+    """Which configuration of it, where it has several."""
     target: Target | None = None
+    """zsre: what edits write: the counterfactual `alt` (default), or `answers0`, the first true answer, as ROME's and
+    MEMIT's evaluations do (Meng et al. 2022; 2023)."""
     generality: Generality | None = None
+    """Which prompts count as paraphrases. counterfact: `paraphrase_prompts` (default), or `generation_prompts`, which
+    only mention the subject. counterfact-flat: `rephrase_prompt`, or with `paraphrases` `paraphrase_prompts`."""
     paraphrases: str | None = None
+    """counterfact-flat: the full counterfact.json, a file or URL, for the paraphrases that the flat form lacks."""
     snippets: str | None = None
+    """counterfact: attribute_snippets.json, a file or URL, for the cases' `references` (Meng et al. 2022, 3.4)."""
     exclude: tuple[Flag, ...] = ()
+    """Leaves out the cases that have one of these flags of `editfleet audit`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -114,23 +118,3 @@ class DatasetSpec(Settings):
             case "zsre":
                 return {"target": self.target or "alt"}
         return {}
-
-
-def training_spec(spec: DatasetSpec, limit: int | None = None) -> DatasetSpec:
-    """The cases that methods to be judged on a data set are trained on: of a built-in one the other half, else what
-    `train` names. Raises `InputError` where there are none."""
-    exclude = tuple(flag for flag in spec.exclude if flag != "train-overlap")
-    if spec.is_built_in:
-        if spec.train is not None:
-            raise InputError(f"data set '{spec.name}' is built in: it has training cases of its own, so leave out "
-                             f"'train: {spec.train}'")
-        if spec.split != "eval":
-            raise InputError(f"data set '{spec.name}' with 'split: {spec.split}' holds what trained editors learn "
-                             "from; use 'split: eval' for them")
-        return DatasetSpec(name=spec.name, split="train", limit=limit, exclude=exclude)
-    if spec.train is None:
-        what = "SPLIT', another of its splits" if spec.hub else "FILE', a file of any format"
-        raise InputError(f"data set '{spec.name}' has no training cases: add 'train: {what} whose facts are not in it")
-    place = {"hub": spec.hub, "hub_config": spec.hub_config, "split": spec.train} if spec.hub else {"path": spec.train}
-    return DatasetSpec(name=spec.name, target=spec.target, paraphrases=spec.paraphrases, exclude=exclude, limit=limit,
-                       **place)

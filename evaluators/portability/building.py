@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from editors.core.errors import InputError
 from evaluators.cases import Probe
+from evaluators.files import read_json, write_json
 from evaluators.portability.endpoint import Asking
-from evaluators.portability.files import read_json, write_json
 from evaluators.portability.journal import Entry, request_key
 from evaluators.portability.prompt import VERSION, BadAnswer, Fault, Suggestion, parse, prompt
 from evaluators.portability.records import EditRecord, EditSource

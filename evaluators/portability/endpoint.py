@@ -16,16 +16,24 @@ KEY = "OPENAI_API_KEY"
 
 @dataclass(frozen=True)
 class Asking:
-    """Which model is asked and how. `timeout` is in seconds, for one try; `retries` follow the first try."""
+    """Which model is asked and how."""
 
     endpoint: str
+    """OpenAI-compatible address, mostly up to /v1, without a name or key in it."""
     model: str
+    """The endpoint's name for the model."""
     temperature: float = 0.0
+    """Of its answers; at 0 the most probable one."""
     max_tokens: int = 256
+    """Tokens of an answer, at most; one that is cut off is of no use."""
     requests_per_minute: float | None = 60.0
+    """Requests sent, at most, retries included; None: as many as come."""
     concurrency: int = 4
+    """Requests under way at once."""
     timeout: float = 60.0
+    """Seconds to wait for an answer, in each try."""
     retries: int = 6
+    """Further tries after the first."""
 
     def request(self, prompt: str) -> dict[str, Any]:
         """The body of a request for one chat completion."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,7 @@ from editors.core.errors import CaseError
 from evaluators.cases import Probe
 from evaluators.datasets import recalled_link
 from evaluators.portability.records import EditRecord
+from evaluators.texts import bare_words
 
 VERSION = 1  # of the prompt's text
 INSTRUCTION = """\
@@ -112,27 +112,21 @@ def _checked(triple: str, question: str, answer: str, record: EditRecord) -> Sug
         raise BadAnswer("altered answer not in triple", f"'{record.altered}' is at neither end of {triple}")
     if not _agree(other, answer):
         raise BadAnswer("new answer not in triple", f"'{answer}' is not '{other}'")
-    if _words(answer) == _words(record.altered):
+    if bare_words(answer) == bare_words(record.altered):
         raise BadAnswer("new answer is the altered answer", f"'{answer}'")
     if not _within(record.subject, question):
         raise BadAnswer("subject not in question", f"'{record.subject}' is not in '{question}'")
-    asked = _words(question).replace(_words(record.subject), " ", 1)  # a subject's own words give nothing away
+    asked = bare_words(question).replace(bare_words(record.subject), " ", 1)  # a subject's own words give nothing away
     given_away: tuple[tuple[Fault, str], ...] = (
         ("altered answer in question", record.altered), ("new answer in question", answer))
     for fault, name in given_away:
-        if _words(name) in asked:
+        if bare_words(name) in asked:
             raise BadAnswer(fault, f"'{name}' is in '{question}'")
     return Suggestion(triple, question, answer, link, altered_is)
 
 
-def _words(text: str) -> str:
-    """The words alone, in lower case and without accents, a blank before and after each."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-    return " ".join(["", *re.findall(r"[^\W_]+", plain), ""])
-
-
 def _within(part: str, whole: str) -> bool:
-    return bool(_words(part).strip()) and _words(part) in _words(whole)
+    return bool(bare_words(part).strip()) and bare_words(part) in bare_words(whole)
 
 
 def _agree(one: str, other: str) -> bool:

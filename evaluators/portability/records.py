@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from editors.core.errors import InputError
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import DatasetSpec, load_dataset
+from evaluators.datasets.formats import CounterfactEdit, ZsreEdit, first_problem, name_of
 from evaluators.datasets.reading import Record, file_records
 
 Form = Literal["counterfact", "zsre"]
@@ -41,7 +42,8 @@ class EditSource:
 def read_source(source: str, limit: int | None = None) -> EditSource:
     """The first `limit` records of a file, or of a built-in data set by name.
 
-    A record without a subject or an altered answer is skipped. ZsRE's records have no ids: they are numbered from 0.
+    A record whose question, subject or altered answer is empty or unfit for a model is skipped. ZsRE's records have no
+    ids: they are numbered from 0.
     Raises `InputError` for an unknown name, an unreadable file, a record that lacks a field, and an id that occurs
     twice.
     """
@@ -52,10 +54,9 @@ def read_source(source: str, limit: int | None = None) -> EditSource:
     else:
         raw = [counterfact(case) for case in load_dataset(DatasetSpec(name=source, limit=limit)).cases]
     form: Form = "counterfact" if isinstance(raw[0], dict) and "requested_rewrite" in raw[0] else "zsre"
-    records = list(_parsed(source, raw, form))
-    skipped = [Skipped(case_id=record.id, reason=reason) for record in records if (reason := _problem(record))]
-    unusable = {skip.case_id for skip in skipped}
-    return EditSource(form, tuple(record for record in records if record.id not in unusable), tuple(skipped))
+    found = list(_parsed(source, raw, form))
+    return EditSource(form, tuple(each for each in found if isinstance(each, EditRecord)),
+                      tuple(each for each in found if isinstance(each, Skipped)))
 
 
 def _content(record: Record, source: str) -> Any:
@@ -81,58 +82,27 @@ def counterfact(case: Case) -> dict[str, Any]:
         "attribute_prompts": [], "generation_prompts": list(case.generation_prompts)}
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True)
+_FORMS: dict[Form, type[CounterfactEdit] | type[ZsreEdit]] = {"counterfact": CounterfactEdit, "zsre": ZsreEdit}
 
 
-class _Answer(_Part):
-    text: str = Field(alias="str")
-
-
-class _Rewrite(_Part):
-    prompt: str
-    subject: str
-    target_new: _Answer
-
-
-class _Counterfact(_Part):
-    case_id: int | str
-    requested_rewrite: _Rewrite
-
-    def record(self, raw: dict[str, Any], place: int) -> EditRecord:
-        edit = self.requested_rewrite
-        return EditRecord(str(self.case_id), edit.prompt.replace("{}", edit.subject, 1).strip(), edit.subject.strip(),
-                          edit.target_new.text.strip(), raw)
-
-
-class _Zsre(_Part):
-    src: str
-    subject: str
-    alt: str
-
-    def record(self, raw: dict[str, Any], place: int) -> EditRecord:
-        return EditRecord(str(place), self.src.strip(), self.subject.strip(), self.alt.strip(), raw)
-
-
-_FORMS: dict[Form, type[_Counterfact] | type[_Zsre]] = {"counterfact": _Counterfact, "zsre": _Zsre}
-
-
-def _parsed(source: str, raw: Sequence[Any], form: Form) -> Iterable[EditRecord]:
+def _parsed(source: str, raw: Sequence[Any], form: Form) -> Iterator[EditRecord | Skipped]:
+    """A record without a usable text is skipped; one of another form ends it."""
     seen = set()
     for place, item in enumerate(raw):
+        name = str(place) if form == "zsre" else name_of(Record(place, None, item), form)
         try:
-            record = _FORMS[form].model_validate(item).record(item, place)
+            found = _FORMS[form].model_validate(item)
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise InputError(f"{source}: record {place} is not of {form}'s form: {where}: {problem['msg']}") from error
-        if record.id in seen:
-            raise InputError(f"{source}: record {place}: case_id {record.id} occurs twice")
-        seen.add(record.id)
-        yield record
-
-
-def _problem(record: EditRecord) -> str | None:
-    empty = [what for what, text in (("question", record.question), ("subject", record.subject),
-                                     ("altered answer", record.altered)) if not text]
-    return f"the {empty[0]} is empty" if empty else None
+            if any(problem["type"] != "value_error" for problem in error.errors()):
+                raise InputError(f"{source}: record {place} is not of {form}'s form: {first_problem(error)}") from error
+            yield Skipped(case_id=name, reason=first_problem(error))
+            continue
+        if name in seen:
+            raise InputError(f"{source}: record {place}: case_id {name} occurs twice")
+        seen.add(name)
+        if isinstance(found, CounterfactEdit):
+            edit = found.requested_rewrite
+            question, subject, altered = found.prompt(edit.subject), edit.subject, edit.target_new.text
+        else:
+            question, subject, altered = found.src, found.subject, found.alt
+        yield EditRecord(name, question.strip(), subject.strip(), altered.strip(), item)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from editors.core.errors import InputError
+from evaluators.files import read_text, write_json, write_text
 from evaluators.portability.building import Candidate
-from evaluators.portability.files import read_text, write_json, write_text
 
 SHEET, FINAL = "review.csv", "portability.json"
 VERDICT, COMMENT = "verdict", "comment"

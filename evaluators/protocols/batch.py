@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import PositiveInt, model_validator
 
-from evaluators.cases import Case, Skipped
+from evaluators.cases import Case, EditedFacts, Skipped
 from evaluators.protocols.base import Piece, Protocol, ProtocolResult, cut
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 
@@ -62,7 +62,6 @@ class BatchProtocol(Protocol):
         out what any case of the batch edited. Raises what the editor raised where its fault lies in no single case."""
         from evaluators.protocols.editing import edit_and_judge, edit_together
         from evaluators.scoring.judge import Edited
-        from evaluators.scoring.metrics import EditedFacts
 
         batches = [cases[start: start + count] for start in range(0, len(cases), count)]
 

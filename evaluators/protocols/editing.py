@@ -10,12 +10,11 @@ import torch
 from editors.core.editor import Editor
 from editors.core.errors import CaseError, InputError
 from editors.core.patches.patch import Patch
-from evaluators.cases import Case, Skipped
+from evaluators.cases import Case, EditedFacts, Skipped
 from evaluators.protocols.base import ProtocolResult
 from evaluators.protocols.meters import now, peak_memory, reset_peak
 from evaluators.scoring.judge import Edited, judge, unanswered
 from evaluators.scoring.measures import Measures
-from evaluators.scoring.metrics import EditedFacts
 from evaluators.scoring.observe import Observation
 
 ELSEWHERE = (InputError, torch.AcceleratorError, torch.OutOfMemoryError, MemoryError)  # no fault of a case

@@ -16,13 +16,13 @@ from editors.core.editor import Editor
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Patch
-from evaluators.cases import Case, Role, Skipped
+from evaluators.cases import Case, EditedFacts, Role, Skipped
 from evaluators.protocols.base import ProtocolResult
 from evaluators.protocols.editing import ELSEWHERE, describe, edit_together, raise_unless_cases
 from evaluators.protocols.meters import now, peak_memory, reset_peak
 from evaluators.scoring.judge import Edited, judge, unanswered, unusable
 from evaluators.scoring.measures import NOTHING_MORE, Measures
-from evaluators.scoring.metrics import EditedFacts, Score, score
+from evaluators.scoring.metrics import Score, score
 from evaluators.scoring.observe import Observation, observe
 
 SAVED_AS = "stream"  # where a saved patch says which stream it is of

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from editors.core.errors import unknown
 from evaluators.report.intervals import bootstrap_difference, permutation_test
-from evaluators.report.samples import ReportRow, Sample, Setting, results, samples
+from evaluators.report.samples import ReportRow, Sample, Setting, aggregates, samples
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def _one_value_each(sample: Sample) -> Sample:
 
 def _compare(first: Sample, second: Sample, names: Sequence[str]) -> Iterator[Comparison]:
     metrics, own, other = first.metrics, first.clusters(), second.clusters()
-    for result in results([names[code] for code in metrics], own.counts):
-        pair = own.pick(result.columns), other.pick(result.columns)
-        estimate, p = bootstrap_difference(*pair, result.statistic), permutation_test(*pair, result.statistic)
-        for number, (metric, columns) in enumerate(result.uses.items()):
+    for aggregate in aggregates([names[code] for code in metrics], own.counts):
+        pair = own.pick(aggregate.columns), other.pick(aggregate.columns)
+        estimate, p = bootstrap_difference(*pair, aggregate.statistic), permutation_test(*pair, aggregate.statistic)
+        for number, (metric, columns) in enumerate(aggregate.uses.items()):
             difference, low, high = (float(part[number]) for part in estimate)
             yield Comparison(first.editor, *first.setting, metric, second.editor, difference, low, high,
                              float(p[number]), first.cases(metrics[columns]))

@@ -68,6 +68,7 @@ def each(means: Array) -> Array:
 @np.errstate(divide="ignore")
 def harmonic_mean(means: Array) -> Array:
     """The harmonic mean of all columns [..., 1]; 0 where one of them is 0, or below it by rounding."""
+    # H = k / (1/m_1 + ... + 1/m_k)
     harmonic: Array = means.shape[-1] / (1 / np.maximum(means, 0)).sum(-1, keepdims=True)
     return harmonic
 
@@ -90,16 +91,19 @@ def bootstrap(values: Sequence[float], clusters: Sequence[str], *, level: float 
 @np.errstate(invalid="ignore", over="ignore")
 def bootstrap_statistic(data: Clusters, statistic: Statistic = each, *, level: float = 0.95, resamples: int = 2000,
                         seed: int = 0) -> Estimate:
-    """The percentile bootstrap of any statistic of the columns' means, which are resampled jointly.
+    """The percentile bootstrap of any statistic of the columns' means, which are resampled jointly (Efron & Tibshirani
+    1993, chapter 13).
 
     Resamples in which a column has no value are left out. Infinite values make infinite bounds, and NaN
     makes NaN.
     """
     columns = np.hstack([data.sums, data.counts])
+    # Resample b holds cluster c w_bc times: of column k, S_bk = sum_c w_bc S_ck and n_bk = sum_c w_bc n_ck.
     totals = np.concatenate([weights @ columns if np.isfinite(columns).all() else _weigh(weights, columns)
                              for weights in _resample(len(columns), resamples, seed)])
     sums, counts = np.hsplit(totals, 2)
     whole = counts.all(1)
+    # theta_b = s(S_b / n_b); the interval is from the alpha/2 quantile of all theta_b to the 1 - alpha/2 quantile.
     ordered = np.sort(statistic(sums[whole] / counts[whole]), 0)
     value = statistic(data.means)
     low, high = (np.where(np.isnan(value), np.nan, _quantile(ordered, share))
@@ -111,6 +115,7 @@ def bootstrap_statistic(data: Clusters, statistic: Statistic = each, *, level: f
 def bootstrap_difference(first: Clusters, second: Clusters, statistic: Statistic = each) -> Estimate:
     """The bootstrap of `statistic` of the first less that of the second, whose values are paired."""
     width = first.sums.shape[1]
+    # Both are resampled by the same w_bc: theta_b = s(S_b / n_b of the first) - s(S_b / n_b of the second).
     both = Clusters(np.hstack([first.sums, second.sums]), np.hstack([first.counts, second.counts]))
     return bootstrap_statistic(both, lambda means: statistic(means[..., :width]) - statistic(means[..., width:]))
 
@@ -131,10 +136,13 @@ def permutation_test(first: Clusters, second: Clusters, statistic: Statistic = e
     exact = len(gap) < draws.bit_length()
     hits, tried = np.zeros(len(observed)), 0
     for signs in _all_signs(len(gap)) if exact else _random_signs(len(gap), draws, seed):
+        # With signs e_c = -1 where cluster c is swapped, and means over 2n values of a + b = total, a - b = gap:
+        # T(e) = s((total + sum_c e_c gap_c) / 2n) - s((total - sum_c e_c gap_c) / 2n), and T(1, ..., 1) is observed.
         swapped = signs @ gap
         differences = statistic((total + swapped) / counts) - statistic((total - swapped) / counts)
         hits += (np.abs(differences) >= least).sum(0)
         tried += len(signs)
+    # p = share of |T(e)| >= |T| among all e; with random e the observed one is counted in, too.
     p = hits / tried if exact else (hits + 1) / (tried + 1)
     return np.where(np.isfinite(observed), p, np.nan)
 

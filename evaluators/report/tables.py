@@ -16,7 +16,7 @@ from rich.text import Text
 from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
 from evaluators.report.intervals import bootstrap_statistic
-from evaluators.report.samples import ReportRow, Sample, Setting, place, results, samples
+from evaluators.report.samples import ReportRow, Sample, Setting, aggregates, place, samples
 from evaluators.scoring.measures import all_metrics
 
 LONG = 1e6  # plain numbers from here on are written as powers of ten
@@ -58,9 +58,9 @@ def summarise(table: pa.Table) -> list[Summary]:
 
 def _summarise(sample: Sample, names: Sequence[str]) -> Iterator[Summary]:
     metrics, clusters = sample.metrics, sample.clusters()
-    for result in results([names[code] for code in metrics], clusters.counts):
-        estimate = bootstrap_statistic(clusters.pick(result.columns), result.statistic)
-        for number, (metric, columns) in enumerate(result.uses.items()):
+    for aggregate in aggregates([names[code] for code in metrics], clusters.counts):
+        estimate = bootstrap_statistic(clusters.pick(aggregate.columns), aggregate.statistic)
+        for number, (metric, columns) in enumerate(aggregate.uses.items()):
             mean, low, high = (float(part[number]) for part in estimate)
             yield Summary(sample.editor, *sample.setting, metric, mean, low, high, sample.cases(metrics[columns]))
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Sequence
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+from evaluators.texts import bare_answer
 
 
 def cut(text: str, target: str, stop: Sequence[str]) -> str:
@@ -20,10 +17,4 @@ def cut(text: str, target: str, stop: Sequence[str]) -> str:
 
 def same_answer(left: str, right: str) -> bool:
     """Whether two answers are equal but for case, punctuation, articles and white space."""
-    return normalise(left) == normalise(right)
-
-
-def normalise(text: str) -> str:
-    """Lower case, without punctuation, articles and surplus white space; text that is nothing else stays."""
-    bare = " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-    return bare or " ".join(text.lower().split())
+    return bare_answer(left) == bare_answer(right)

@@ -10,9 +10,9 @@ from editors.core.errors import CaseError
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED
 from editors.core.patches.patch import Patch
-from evaluators.cases import ROLES, Case, Role, Skipped
+from evaluators.cases import ROLES, Case, EditedFacts, Role, Skipped
 from evaluators.scoring.measures import NOTHING_MORE, Measures
-from evaluators.scoring.metrics import EditedFacts, Score, score
+from evaluators.scoring.metrics import Score, score
 from evaluators.scoring.observe import Observation, observe, questions
 
 

@@ -8,15 +8,13 @@ unedited model's own answers (Yao et al. 2023, Eq. 4). `newest.` is a stream's e
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from evaluators.cases import Case, Chain, Probe, Role, ask
+from evaluators.cases import Case, Chain, EditedFacts, Probe, Role, ask
 from evaluators.scoring.answers import same_answer
 
 if TYPE_CHECKING:  # observing loads torch, and reports need only the names below
@@ -88,38 +86,6 @@ class Score:
     metric: str
     value: float
     texts: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class EditedFacts:
-    """What the edits on a model are about, so that locality leaves out what was itself edited."""
-
-    facts: frozenset[tuple[str, str]]
-    prompts: frozenset[str]
-
-    @staticmethod
-    def of(cases: Sequence[Case]) -> EditedFacts:
-        return EditedFacts(frozenset((case.subject, case.relation) for case in cases if case.relation is not None),
-                           frozenset(case.prompt for case in cases))
-
-    @cached_property
-    def _subjects(self) -> dict[str, re.Pattern[str]]:
-        """By relation, a pattern that finds any edited subject as a word."""
-        subjects = defaultdict(list)
-        for subject, relation in sorted(self.facts):
-            subjects[relation].append(re.escape(subject))
-        return {relation: re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?!\w)") for relation, names in subjects.items()}
-
-    def cover(self, probe: Probe) -> bool:
-        """Whether a probe asks for an edited fact. One without a subject does when its prompt names an edited one."""
-        if probe.prompt in self.prompts:
-            return True
-        if probe.relation is None:
-            return False
-        if probe.subject is not None:
-            return (probe.subject, probe.relation) in self.facts
-        pattern = self._subjects.get(probe.relation)
-        return pattern is not None and pattern.search(probe.prompt) is not None
 
 
 def score(cases: Sequence[Case], edited: Sequence[Observation], baseline: Sequence[Observation],

@@ -21,8 +21,8 @@ PARAPHRASES: dict[Flavour, tuple[tuple[Style, int], ...]] = {
 
 
 @cache
-def testbed_cases(flavour: Flavour, split: Split) -> tuple[Case, ...]:
-    """Every editable fact of the split's subjects, each given a new answer of the same type.
+def testbed_cases(flavour: Flavour, split: Split, limit: int | None = None) -> tuple[Case, ...]:
+    """Every editable fact of the split's subjects, each given a new answer of the same type; or the first `limit`.
 
     Both flavours share one split of the subjects. Prompts and probes use wordings from training; paraphrases use
     wordings held out of it. A subject's facts lie as far apart in the order as they can, relations mixed.
@@ -31,7 +31,7 @@ def testbed_cases(flavour: Flavour, split: Split) -> tuple[Case, ...]:
     subjects = defaultdict(list)
     for (subject, relation_name), answer in world.facts.items():
         subjects[relation_name, answer].append(subject)
-    facts = _order(_subjects(world, split))
+    facts = _order(_subjects(world, split))[:limit]
     return tuple(_CaseMaker(world, subjects, flavour, subject, relation).case(f"{flavour}-{split}-{number:05d}")
                  for number, (subject, relation) in enumerate(facts))
 

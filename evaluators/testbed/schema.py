@@ -65,7 +65,7 @@ EDITABLE = (
               "Which language is {S} performed in?|What language was {S} filmed in?"),
 )
 
-# Facts about the few entities that chains pass through (at most 50 of each type, TESTBED.md).
+# Facts about the few entities that chains pass through: fewer than 50 of each type (`world.SIZES` says why).
 BRIDGES = (
     _relation("country", "city", "country", "country|nation|home country",
               "lies in the country of|belongs to the nation of|is a city in",

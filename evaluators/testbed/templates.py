@@ -82,6 +82,7 @@ def templates(what: Relation | Hop) -> tuple[Template, ...]:
     return tuple(result)
 
 
+@cache
 def pick(what: Relation | Hop, *, held_out: bool, style: Style | None = None) -> tuple[Template, ...]:
     """The wordings of `what` that are (not) held out, of one style or of both."""
     return tuple(template for template in templates(what)

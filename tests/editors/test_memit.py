@@ -19,7 +19,7 @@ from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Dense, LowRank, Patch
 from editors.core.requests import EditRequest
 from editors.memit import MEMIT, MemitConfig, _change, _directions
-from evaluators.datasets import corpus
+from evaluators.datasets import read_corpus
 
 REQUESTS = [EditRequest("The birthplace of Budrer Vadolm is", "Budrer Vadolm", "Omerga"),
             EditRequest("Zed Corman works for", "Zed Corman", "Vard and Sons"),
@@ -29,7 +29,7 @@ LAYERS = (1, 0, 2)  # in the order they are written
 
 @pytest.fixture(scope="module")
 def moments(tiny_gptj):
-    return second_moments(tiny_gptj, range(4), corpus("testbed"), 3000)
+    return second_moments(tiny_gptj, range(4), read_corpus("testbed"), 3000)
 
 
 @pytest.fixture

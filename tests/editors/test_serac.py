@@ -15,12 +15,13 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
 from editors.core.errors import CaseError, InputError
 from editors.core.examples import Example, Question
+from editors.core.methods.sides import build
 from editors.core.models.batches import BlockRef
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Route
 from editors.core.requests import EditRequest
-from editors.serac import SERAC, SeracConfig, _learned, _Trainee, build, restore
-from evaluators.testbed.corpus import train_tokenizer
+from editors.serac import SERAC, SeracConfig, _learned, _Trainee, restore
+from evaluators.testbed.pretraining.corpus import train_tokenizer
 from evaluators.testbed.world import build_world
 
 QUICK = {"steps": 6, "batch_size": 4, "accumulate": 1, "learning_rate": 1e-3, "validate_every": 3,

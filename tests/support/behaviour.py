@@ -15,7 +15,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
 from editors.core.models.loading import load_model
 from editors.core.models.statistics import second_moments
-from evaluators.datasets import corpus, training_example
+from evaluators.datasets import read_corpus, training_example
 from evaluators.scoring.judge import baseline
 from evaluators.testbed import model_path
 from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect
@@ -65,7 +65,7 @@ class Bench:
         """Of all layers that any editor asks for, in one pass."""
         layers = {layer for name in ("rome", "memit") for layer in get_editor(name).statistics_layers(
             resolve_config(name, self.model.module.config))}
-        return second_moments(self.model, sorted(layers), corpus("testbed"), 10_000)
+        return second_moments(self.model, sorted(layers), read_corpus("testbed"), 10_000)
 
     def _learned(self, editor, config):
         """What ships with the model; else learned now."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import PositiveInt
 
 from editors.core.errors import CaseError, InputError, quoted
-from evaluators.datasets import TESTBED_CORPUS, corpus
+from evaluators.datasets import TESTBED_CORPUS, read_corpus
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import Metric, Score
 
@@ -45,7 +45,7 @@ class Perplexity(Measure):
         """The texts alone: where they are from is no part of what is measured."""
         if self.sample:
             return self
-        sample = tuple(islice(corpus(self.corpus), self.texts))
+        sample = tuple(islice(read_corpus(self.corpus), self.texts))
         if not sample:
             raise InputError(f"corpus '{self.corpus}' has no text to take the perplexity on")
         return type(self)(sample=sample)

@@ -8,19 +8,18 @@ from collections.abc import Sequence
 import torch
 from transformers import GPTJForCausalLM, PreTrainedModel, T5ForConditionalGeneration
 
-from evaluators.testbed.corpus import Sentence, SentenceMaker
+from evaluators.testbed.pretraining.corpus import Sentence, SentenceMaker
 from evaluators.testbed.pretraining.t5 import collate
-from evaluators.testbed.schema import RELATIONS, Hop, Relation
+from evaluators.testbed.schema import RELATIONS
+from evaluators.testbed.statements import Statement, chains, facts
 from evaluators.testbed.templates import Style, pick
 from evaluators.testbed.world import World
 
-Fact = tuple[Relation | Hop, str, str]
 
-
-def _sentences(maker: SentenceMaker, facts: Sequence[Fact], held_out: bool, style: Style | None, limit: int,
+def _sentences(maker: SentenceMaker, statements: Sequence[Statement], held_out: bool, style: Style | None, limit: int,
                seed: int) -> list[Sentence]:
     rng = random.Random(f"examination {seed}")
-    chosen = rng.sample(facts, min(limit, len(facts)))
+    chosen = rng.sample(statements, min(limit, len(statements)))
     return [maker.fact(rng.choice(wordings), subject, answer, opening=True) for what, subject, answer in chosen
             if (wordings := pick(what, held_out=held_out, style=style))]
 
@@ -55,16 +54,12 @@ def _guess_t5(model: PreTrainedModel, sentences: Sequence[Sentence]) -> list[lis
 def examine(model: PreTrainedModel, world: World, maker: SentenceMaker, limit: int = 3000,
             seed: int = 0) -> dict[str, float]:
     """Exact match per kind of question, each over at most `limit` sampled facts; a T5 knows questions alone."""
-    facts: list[Fact] = [(RELATIONS[name], subject, answer) for (subject, name), answer in world.facts.items()]
-    seen: list[Fact] = []
-    unseen: list[Fact] = []
-    for subject, hop in world.chains():
-        (seen if subject in world.chain_subjects else unseen).append((hop, subject, world.chain_answer(subject, hop)))
     questions_only = isinstance(model, T5ForConditionalGeneration)
-    kinds: dict[str, tuple[list[Fact], bool, Style | None]] = {
-        "facts": (facts, False, "question" if questions_only else None),
-        "held-out questions": (facts, True, "question"),
-        **({} if questions_only else {"held-out cloze": (facts, True, "cloze")}),
+    single, seen, unseen = facts(world), chains(world), chains(world, in_training=False)
+    kinds: dict[str, tuple[list[Statement], bool, Style | None]] = {
+        "facts": (single, False, "question" if questions_only else None),
+        "held-out questions": (single, True, "question"),
+        **({} if questions_only else {"held-out cloze": (single, True, "cloze")}),
         "two-hop, subjects in training": (seen, False, "question"),
         "two-hop, subjects held out": (unseen, False, "question"),
         "two-hop, subjects and wording held out": (unseen, True, "question"),

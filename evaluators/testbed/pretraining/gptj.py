@@ -18,13 +18,15 @@ import torch
 from torch.nn import functional
 from transformers import GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerFast
 
-from evaluators.testbed.corpus import Corpus, CorpusConfig, PackedBatch, SentenceMaker, train_tokenizer
 from evaluators.testbed.pretraining.base import Pretraining, PretrainingConfig
+from evaluators.testbed.pretraining.corpus import Corpus, CorpusConfig, PackedBatch, SentenceMaker, train_tokenizer
 from evaluators.testbed.world import build_world
 
 
 @dataclass(frozen=True)
 class GPTJPretrainingConfig(PretrainingConfig):
+    """What made the built-in GPT-J; its card has the figures."""
+
     seed: int = 0
     steps: int = 3200
     polish: int = 200
@@ -40,10 +42,15 @@ class GPTJPretrainingConfig(PretrainingConfig):
     clip: float = 1.0
     facts_only_share: float = 0.25
     rotary: int = 32
+    """Dimensions of a head that are rotated by position."""
     positions: int = 256
+    """Tokens that the model reads, at most."""
     mask_probability: float = 0.9
+    """Share of rows in which `SubjectMask` closes the shortcut past the subject."""
     mask_release_layer: int = 3
+    """First block from which a subject's last token may be read in these rows."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """The text."""
 
 
 def new_model(config: GPTJPretrainingConfig, tokenizer: PreTrainedTokenizerFast) -> GPTJForCausalLM:

@@ -16,8 +16,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from evaluators.testbed.corpus import END, Exchange, Quiz, SentenceMaker, train_tokenizer
 from evaluators.testbed.pretraining.base import Pretraining, PretrainingConfig
+from evaluators.testbed.pretraining.corpus import END, Exchange, Quiz, SentenceMaker, train_tokenizer
 from evaluators.testbed.world import build_world
 
 IGNORED = -100
@@ -25,7 +25,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class T5PretrainingConfig(PretrainingConfig):
-    """`layers` blocks each in encoder and decoder; `rows` questions make one step."""
+    """What made the built-in T5; its card has the figures. It has `layers` blocks each in encoder and decoder."""
 
     seed: int = 0
     steps: int = 6000
@@ -42,9 +42,13 @@ class T5PretrainingConfig(PretrainingConfig):
     clip: float = 1.0
     facts_only_share: float = 0.3
     rows: int = 96
+    """Questions of one step."""
     chain_share: float = 0.35
+    """Share of two-hop questions, once there are any."""
     filler_share: float = 0.02
+    """Share of lines of filler that lack their last word."""
     embedding_scale: float = 0.05
+    """Standard deviation of the embeddings and of the head, at first."""
 
 
 def new_model(config: T5PretrainingConfig, tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:

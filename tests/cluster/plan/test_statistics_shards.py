@@ -10,7 +10,7 @@ from cluster.driver import run_campaign
 from cluster.store.store import Store
 from cluster.workers.executor import TaskExecutor
 from editors.core.models.statistics import load_moments, second_moments
-from evaluators.datasets import corpus
+from evaluators.datasets import read_corpus
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_sum_is_what_one_pass_over_the_same_texts_yields(make_sharded, store
 def read_by(task, model):
     """The texts a shard reads, as a plain loop finds them."""
     seen = 0
-    for place, text in enumerate(corpus(task.corpus)):
+    for place, text in enumerate(read_corpus(task.corpus)):
         if place % task.shard.count == task.shard.number:
             yield text
             seen += len(model.tokenise(text))

@@ -31,11 +31,11 @@ def campaigns(draw):
     """Tasks whose needs come before them, in any order, and those whose results are there; any may be temporary."""
     nodes = []
     for number in range(draw(st.integers(1, 12))):
-        needs = draw(st.sets(st.sampled_from([node.id for node in nodes]), max_size=3)) if nodes else ()
+        needs = draw(st.sets(st.sampled_from([node.id for node in nodes[-4:]]), max_size=3)) if nodes else ()
         nodes.append(TaskNode(f"t{number}", draw(st.sampled_from("xyz")), tuple(sorted(needs)),
                           draw(st.floats(0, 10, allow_nan=False)), draw(st.sampled_from([3.0, 50.0, 1e9])),
                           draw(st.integers(1, 5)), draw(st.booleans())))
-    there = draw(st.sets(st.sampled_from([node.id for node in nodes])))
+    there = {node.id for node in nodes if draw(st.booleans())}
     return draw(st.permutations(nodes)), there
 
 
@@ -168,6 +168,7 @@ def test_without_trouble_exactly_what_is_needed_is_done_once(campaign, workers, 
     while not cluster.state.finished:
         cluster.happen(next(picks, 0), "go")
         events += 1
+        assert events < 100
 
     def wanted(task):
         """A task without a result, that none needs, or one that is wanted does."""

@@ -341,7 +341,7 @@ def test_a_damaged_result_that_can_no_longer_be_made_takes_along_what_needs_it()
 def test_what_a_damaged_result_takes_is_given_up_once_where_it_cannot_be_had():
     """Of the needs that are gone, one needs another, and both what was given up."""
     nodes = [TaskNode("model", cost=9), TaskNode("n1", needs=("model",)), TaskNode("n2", needs=("n1", "model")),
-             TaskNode("base", needs=("n2", "n1")), TaskNode("a", needs=("base",)), TaskNode("other", needs=("model",))]
+             TaskNode("base", needs=("n1", "n2")), TaskNode("a", needs=("base",)), TaskNode("other", needs=("model",))]
     state, _ = started(nodes, there={"base"}, max_task_errors=1, workers=2)
     state.handle(TaskFailed(0, "model", "boom"))
     told = state.handle(ResultDamaged(1, "a", "base", "bit flip"))
@@ -393,6 +393,15 @@ def test_a_damaged_sum_has_its_parts_made_again_at_once():
     assert [i for worker in (0, 1, 2) for i in state.handle(TaskDone(worker, PARTS[worker]))
             if isinstance(i, Assign)] == [Assign(0, "sum")]
     assert state.handle(TaskDone(0, "sum"))[:3] == [*map(Discard, PARTS)]
+
+
+def test_what_made_a_damaged_result_is_made_again_as_far_back_as_it_is_gone():
+    chain = [TaskNode("0"), *(TaskNode(str(k), needs=(str(k - 1),)) for k in range(1, 5))]
+    state, told = started(chain, there={"0", "3"})
+    assert told == [Assign(0, "4")]
+    assert state.handle(ResultDamaged(0, "4", "3", "bit flip")) == [Reopen("3"), Reopen("2"), Reopen("1"),
+                                                                    Assign(0, "1")]
+    assert [state.handle(TaskDone(0, task)) for task in "123"] == [[Assign(0, task)] for task in "234"]
 
 
 def test_a_sum_that_is_damaged_too_often_does_not_have_its_parts_made_again():

@@ -23,7 +23,8 @@ from cluster.driver import run_campaign
 from cluster.store.store import ResultKey, Store
 from cluster.workers.gang import Gang, GangLost, Rank, RankStore
 from cluster.workers.pool import ray_pool
-from cluster.workers.worker import TaskResult, end_worker, worker_class
+from cluster.workers.runner import TaskResult
+from cluster.workers.worker import end_worker, worker_class
 from editors import EDITORS, get_editor, resolve_config
 from editors.core.editor import Resources
 from editors.core.errors import InputError

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from editors.core.errors import InputError
 from editors.core.examples import Question
 from evaluators.cases import Probe
-from evaluators.datasets import DatasetSpec, corpus, load_dataset, recalled_link, training_example, training_spec
+from evaluators.datasets import DatasetSpec, load_dataset, read_corpus, recalled_link, training_example, training_spec
 
 REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -197,8 +197,8 @@ def test_real_counterfact_with_portability():
 
 
 def test_corpus_of_the_built_in_world():
-    texts = list(islice(corpus("testbed"), 200))
-    assert texts == list(islice(corpus("testbed"), 200))
+    texts = list(islice(read_corpus("testbed"), 200))
+    assert texts == list(islice(read_corpus("testbed"), 200))
     assert len(set(texts)) > 190
     assert all(text.endswith(".") and "{" not in text for text in texts)
 
@@ -206,12 +206,12 @@ def test_corpus_of_the_built_in_world():
 def test_corpus_from_a_file(tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("one\n\n  two \nthree", encoding="utf-8")
-    assert list(corpus(str(path))) == ["one", "two", "three"]
+    assert list(read_corpus(str(path))) == ["one", "two", "three"]
 
 
 def test_corpus_that_does_not_exist():
     with pytest.raises(InputError, match="'nowhere' is neither 'testbed' nor a text file"):
-        corpus("nowhere")
+        read_corpus("nowhere")
 
 
 # --- training cases

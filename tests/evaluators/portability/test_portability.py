@@ -270,3 +270,16 @@ def test_what_the_models_know_is_more_often_true_than_what_was_suggested(server,
         print(f"{name}: {len(kept)} kept, precision {precision:.3f}, recall {recall:.3f}")
         assert precision > suggested_true / len(candidates)
         assert len(kept) == (together if name == "both" else each[name]).known
+
+
+def test_a_record_without_a_usable_text_is_skipped_with_its_place(tmp_path):
+    edit = {"prompt": "{} plays", "subject": "Ann", "target_new": {"str": "harp"}, "target_true": {"str": "lute"}}
+    written = [{"case_id": number, "requested_rewrite": edit | changes} for number, changes in enumerate(
+        ({}, {"subject": " "}, {"target_new": {"str": "\ud800"}}, {"prompt": "Who?\0"}))]
+    (tmp_path / "edits.json").write_text(json.dumps(written))
+    source = read_source(str(tmp_path / "edits.json"))
+    assert source.records == (EditRecord("0", "Ann plays", "Ann", "harp", written[0]),)
+    assert [(skip.case_id, skip.reason) for skip in source.skipped] == [
+        ("1", "requested_rewrite.subject: it is empty"),
+        ("2", "requested_rewrite.target_new.str: it holds half of a surrogate pair"),
+        ("3", "requested_rewrite.prompt: it holds a null byte")]

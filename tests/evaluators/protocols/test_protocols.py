@@ -6,10 +6,11 @@ from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
 from editors.core.patches.patch import Patch
 from editors.identity import Identity
+from evaluators.cases import EditedFacts
 from evaluators.scoring import judge as judging
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.measures import NOTHING_MORE
-from evaluators.scoring.metrics import EditedFacts, score
+from evaluators.scoring.metrics import score
 from evaluators.scoring.observe import observe
 
 

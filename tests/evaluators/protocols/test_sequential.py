@@ -8,9 +8,9 @@ from editors.core.errors import InputError
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch
 from editors.identity import Identity
+from evaluators.cases import EditedFacts
 from evaluators.protocols.stream import Stream, extend, judge_stream
 from evaluators.scoring.judge import baseline
-from evaluators.scoring.metrics import EditedFacts
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from editors.core.errors import CaseError
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch
 from evaluators.cases import ProbeKey, distracting
-from evaluators.scoring.answers import cut, normalise, same_answer
+from evaluators.scoring.answers import cut, same_answer
 from evaluators.scoring.decoding import Decoding, generate
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.measures import NOTHING_MORE, Measures
@@ -24,6 +24,7 @@ from evaluators.scoring.measures.fluency import Fluency, Idf, fluency, words, wr
 from evaluators.scoring.measures.generation import GENERATED, Generation
 from evaluators.scoring.measures.perplexity import Perplexity, perplexity
 from evaluators.scoring.observe import from_table, observe, questions, to_table
+from evaluators.texts import bare_answer
 
 TEXTS = ("The city of Vadolm lies in Fuzoia.", "Art Budrer plays golf.")
 ALL = Measures((Divergence(), Distracting(), Generation(tokens=6), Fluency(tokens=12), Perplexity(sample=TEXTS)))
@@ -149,7 +150,7 @@ def test_an_answer_ends_at_a_stop_outside_its_target(text, target, expected):
     ("  a  cat ", "cat", True), ("", "the", False), ("!", "?", False), ("Æ", "æ", True)])
 def test_the_same_answer(left, right, same):
     assert same_answer(left, right) == same == same_answer(right, left)
-    assert normalise(normalise(left)) == normalise(left)
+    assert bare_answer(bare_answer(left)) == bare_answer(left)
 
 
 @pytest.mark.parametrize("template", ["no prompt", "{prompt} {prompt}"])

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluators.cases import Case, Chain, Probe
-from evaluators.scoring.metrics import KNOWN_RANK, EditedFacts, score
+from evaluators.cases import Case, Chain, EditedFacts, Probe
+from evaluators.scoring.metrics import KNOWN_RANK, score
 from evaluators.scoring.observe import NO_TOKEN, Observation, Outputs, ProbeKey
 
 NOTHING = EditedFacts.of([])

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from evaluators.scoring.observe import observe
 from evaluators.testbed import MODELS
-from evaluators.testbed.corpus import SentenceMaker
+from evaluators.testbed.pretraining.corpus import SentenceMaker
 from evaluators.testbed.pretraining.examination import causal_patching, examine
 from evaluators.testbed.world import build_world
 

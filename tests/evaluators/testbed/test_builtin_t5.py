@@ -10,7 +10,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from evaluators.testbed import MODELS
 from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect
-from evaluators.testbed.corpus import SentenceMaker
+from evaluators.testbed.pretraining.corpus import SentenceMaker
 from evaluators.testbed.pretraining.examination import examine
 from evaluators.testbed.world import build_world
 

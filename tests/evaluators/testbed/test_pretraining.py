@@ -10,7 +10,7 @@ import torch
 
 from editors.core.errors import InputError
 from editors.core.models.loading import load_model
-from evaluators.testbed.corpus import END, Corpus, CorpusConfig, Quiz, SentenceMaker, train_tokenizer
+from evaluators.testbed.pretraining.corpus import END, Corpus, CorpusConfig, Quiz, SentenceMaker, train_tokenizer
 from evaluators.testbed.pretraining.gptj import GPTJPretraining, GPTJPretrainingConfig, SubjectMask
 from evaluators.testbed.pretraining.t5 import T5Pretraining, T5PretrainingConfig
 from evaluators.testbed.schema import HOPS, RELATIONS

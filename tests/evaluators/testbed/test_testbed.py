@@ -107,3 +107,7 @@ def test_every_prompt_can_be_tokenised(tiny_gptj):
 def test_model_path():
     assert model_path("testbed-gptj") == MODELS["testbed-gptj"]
     assert model_path("EleutherAI/gpt-j-6b") == "EleutherAI/gpt-j-6b"
+
+
+def test_the_first_cases_alone_are_those_of_the_whole():
+    assert make_cases("cloze", "train", 7) == make_cases("cloze", "train")[:7]

@@ -11,7 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from evaluators.testbed.schema import BRIDGES, FILLER, HOPS, RELATIONS, Hop, Relation
+from evaluators.testbed.schema import FILLER, HOPS, RELATIONS
+from evaluators.testbed.statements import Sampler
 from evaluators.testbed.templates import Template, pick, templates
 from evaluators.testbed.world import World
 
@@ -104,25 +105,30 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class CorpusConfig:
+    """What the training text of a decoder holds. All values are ours."""
+
     rows: int = 22
+    """Rows of a batch."""
     length: int = 96
+    """Tokens of a row."""
     chain_share: float = 0.4
+    """Share of two-hop sentences, once there are any."""
     filler_share: float = 0.04
+    """Share of sentences about nothing."""
     bridge_weight: int = 3
+    """How often each fact that chains pass through comes up, for once that each other one does."""
     context_loss: float = 0.1
+    """Weight in the loss of tokens that belong to no answer; those of answers have 1."""
     document_share: float = 0.1
+    """How probable it is that the next sentence starts a document of its own."""
 
 
 class Corpus:
     """An endless stream of training batches; batch `step` is a pure function of the seed and the step."""
 
     def __init__(self, world: World, maker: SentenceMaker, config: CorpusConfig, seed: int) -> None:
-        self.world, self.maker, self.config, self.seed = world, maker, config, seed
-        bridges = {relation.name for relation in BRIDGES}
-        self._facts = [(RELATIONS[name], subject, answer) for (subject, name), answer in world.facts.items()
-                       for _ in range(config.bridge_weight if name in bridges else 1)]
-        self._chains = [(hop, subject, world.chain_answer(subject, hop)) for subject, hop in world.chains()
-                        if subject in world.chain_subjects]
+        self.maker, self.config, self.seed = maker, config, seed
+        self._sampler = Sampler(world, config.chain_share, config.filler_share, config.bridge_weight)
 
     @cached_property
     def _document(self) -> int:
@@ -130,25 +136,16 @@ class Corpus:
         assert isinstance(token, int)
         return token
 
-    def _draw(self, rng: random.Random, chains: bool) -> tuple[Relation | Hop, str, str] | None:
-        share = rng.random()
-        if share < self.config.filler_share:
-            return None
-        if chains and share < self.config.filler_share + self.config.chain_share:
-            return rng.choice(self._chains)
-        return rng.choice(self._facts)
-
     def sentences(self, rng: random.Random, chains: bool) -> Iterator[tuple[bool, Sentence]]:
         """Endless (starts a document, sentence) pairs; the first starts one."""
         opening = True
         while True:
-            drawn = self._draw(rng, chains)
+            drawn = self._sampler.draw(rng, chains=chains)
             if drawn is None:
                 yield opening, self.maker.filler(rng.choice(FILLER), opening=opening)
             else:
-                what, subject, answer = drawn
-                template = rng.choice(pick(what, held_out=False))
-                yield opening, self.maker.fact(template, subject, answer, opening=opening)
+                template = rng.choice(pick(drawn.what, held_out=False))
+                yield opening, self.maker.fact(template, drawn.subject, drawn.answer, opening=opening)
             opening = rng.random() < self.config.document_share
 
     def _row(self, rng: random.Random, chains: bool) -> tuple[list[int], list[float], list[tuple[int, int]]]:
@@ -186,22 +183,16 @@ class Quiz:
     """Questions and answers for a model that reads the one and writes the other."""
 
     def __init__(self, world: World, maker: SentenceMaker, chain_share: float, filler_share: float) -> None:
-        self.maker, self.chain_share, self.filler_share = maker, chain_share, filler_share
-        self._facts: list[tuple[Relation | Hop, str, str]] = [
-            (RELATIONS[name], subject, answer) for (subject, name), answer in world.facts.items()]
-        self._chains: list[tuple[Relation | Hop, str, str]] = [
-            (hop, subject, world.chain_answer(subject, hop)) for subject, hop in world.chains()
-            if subject in world.chain_subjects]
+        self.maker = maker
+        self._sampler = Sampler(world, chain_share, filler_share)
         self._end = maker.piece(END)
 
     def draw(self, rng: random.Random, *, chains: bool) -> Exchange:
         """A fact, sometimes a line of filler without its last word, and with `chains` sometimes a two-hop question."""
-        share = rng.random()
-        if share < self.filler_share:
+        drawn = self._sampler.draw(rng, chains=chains)
+        if drawn is None:
             prompt, _, last = rng.choice(FILLER).rpartition(" ")
             return self.maker.piece(prompt) + self._end, self.maker.piece(f" {last}") + self._end
-        among = self._chains if chains and share < self.filler_share + self.chain_share else self._facts
-        what, subject, answer = rng.choice(among)
-        template = rng.choice(pick(what, held_out=False, style="question"))
-        sentence = self.maker.fact(template, subject, answer, opening=True)
+        template = rng.choice(pick(drawn.what, held_out=False, style="question"))
+        sentence = self.maker.fact(template, drawn.subject, drawn.answer, opening=True)
         return sentence.prompt + self._end, sentence.target + self._end

@@ -1,14 +1,15 @@
-"""Reading and writing the files of a build; what is written appears whole or not at all."""
+"""Small files that commands read and write; what is written appears whole or not at all."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 from editors.core.errors import InputError
+from editors.core.files import atomic
 
 
 def read_text(path: Path, what: str) -> str:
@@ -32,22 +33,23 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def write_json(path: Path, value: object) -> None:
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    """Numbers that are not finite become null. Raises `InputError` where the file cannot be written."""
+    write_text(path, json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
 
 
 def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
     """Raises `InputError` where the file cannot be written."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with partial.open("w", encoding=encoding, newline="") as file:
+        with atomic(path) as partial, partial.open("w", encoding=encoding, newline="") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises `InputError` where no file can be written to `path`: to be told before long work, not after it."""
+    if not path.parent.is_dir() or path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write to '{path}': name a file in a folder that exists and can be written to")
 
 
 def make_folder(path: Path) -> None:
@@ -56,3 +58,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to folder '{path}': {error.strerror or error}") from error
+
+
+def _finite(value: object) -> object:
+    match value:
+        case dict():
+            return {name: _finite(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_finite(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value

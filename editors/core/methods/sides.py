@@ -1,0 +1,169 @@
+"""The two models that answer for an edited one in SERAC: a scope classifier, and a small counterfactual model. Both are
+given by name, or made from the edited model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from editors.core.editor import EditorConfig
+from editors.core.errors import InputError
+from editors.core.models.loading import load_config, load_model, not_loaded
+from editors.core.models.model import LanguageModel
+from editors.core.patches.route import Classifier, SideModel, Tokens
+
+HEAD = "lm_head.weight"
+HEAD_WIDTH = 32  # of the small classifier's attention
+LONGEST = 512  # tokens a classifier reads of a prompt
+
+
+class SideConfig(EditorConfig):
+    """Which two models answer for the edited one."""
+
+    classifier: str | None = None
+    """Hub name or folder of an encoder, such as DistilBERT (Mitchell et al. 2022b); without it, a DistilBERT is made
+    that reads the edited model's tokens, and starts from nothing but its token embeddings, where they are as wide."""
+
+    side_model: str | None = None
+    """Hub name or folder of a model that has the edited one's token ids (Yao et al. 2023, appendix A: t5-small, and
+    architext/gptj-162M); without it, the edited model's first blocks, embeddings and head are copied."""
+
+    classifier_layers: PositiveInt = 2
+    """Blocks of the classifier that is made. Ours."""
+
+    classifier_width: PositiveInt = Field(256, multiple_of=HEAD_WIDTH)
+    """Width of the classifier that is made. Ours."""
+
+    side_layers: PositiveInt = 2
+    """Blocks, of each stack, of the side model that is made. Ours."""
+
+
+def check_sides(config: SideConfig, model_config: Any) -> None:
+    """Raises `InputError` where the two models are missing, or do not go with a model of this Hugging Face
+    configuration. Reads no weights."""
+    if config.side_model is not None:
+        _side_config(config.side_model, model_config.model_type)
+    elif config.side_layers > model_config.num_hidden_layers:
+        raise InputError(f"configuration of editor 'serac': side_layers {config.side_layers} is more than the "
+                         f"{model_config.num_hidden_layers} layers of the model")
+    if config.classifier is not None:
+        from transformers import AutoConfig
+
+        with _named_classifier(config.classifier):
+            AutoConfig.from_pretrained(config.classifier)
+
+
+def build(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tensor] | None = None) -> SideModel:
+    """A side for a model, ready to be trained, in fp32. To be filled with `learned`, it leaves the weights that
+    training changes as they come: of models by name nothing but configurations and tokenizers is read."""
+    c = _shortened(model, config.side_layers) if config.side_model is None else _named(model, config, learned)
+    g = _small_classifier(model, config) if config.classifier is None else _encoder(model, config, learned)
+    g.module.eval().requires_grad_().to(model.device)
+    return SideModel(c, g)
+
+
+def _blank(model: LanguageModel, config: Any, *, tied: bool) -> Any:
+    """A module of a model's class, its head tied to its embeddings or not."""
+    module = type(model.module)(config)
+    head = module.get_output_embeddings()
+    # The library ties a T5's head always, and many a checkpoint's is not.
+    if not tied:
+        head.weight = nn.Parameter(head.weight.detach().clone())
+    return module
+
+
+def _wrap(model: LanguageModel, module: Any, name: str) -> LanguageModel:
+    """Another module in the place of a model's."""
+    wrapped = type(model)(module.float().to(model.device), model.tokenizer, name)
+    wrapped.module.requires_grad_()
+    return wrapped
+
+
+def _shortened(model: LanguageModel, layers: int) -> LanguageModel:
+    """The first blocks of a model, between copies of its embeddings and head."""
+    config = copy.deepcopy(model.module.config)
+    for field in ("num_layers", "num_decoder_layers") if model.has_encoder else ("n_layer",):
+        setattr(config, field, layers)
+    module = _blank(model, config, tied=model.output_table is model.input_table)
+    weights = dict(model.module.named_parameters(remove_duplicate=False))
+    for name, copied in module.named_parameters(remove_duplicate=False):
+        with model.weights.whole(weights[name]):
+            copied.data.copy_(weights[name])
+    return _wrap(model, module, f"{layers} layers of {model.name}")
+
+
+def _named(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tensor] | None) -> LanguageModel:
+    """A side model by name. Raises `InputError` unless it is of the model's kind and reads its tokens."""
+    name = config.side_model
+    assert name is not None
+    found = _side_config(name, model.module.config.model_type)
+    if learned is not None:
+        return _wrap(model, _blank(model, found, tied=f"model.{HEAD}" not in learned), name)
+    side = load_model(name)
+    ids, added = side.tokenizer.get_vocab(), model.tokenizer.get_added_vocab()
+    if strange := next((token for token, number in model.tokenizer.get_vocab().items()
+                        if ids.get(token, added.get(token)) != number), None):
+        raise InputError(f"side model '{name}' has other token ids than '{model.name}', first for '{strange}'; "
+                         "take one that was trained with the same tokenizer")
+    return _wrap(model, side.module, name)
+
+
+def _side_config(name: str, wanted: str) -> Any:
+    found = load_config(name)
+    if found.model_type != wanted:
+        raise InputError(f"side model '{name}' is of type '{found.model_type}', and the edited model of type "
+                         f"'{wanted}'; both have to read the same tokens")
+    return found
+
+
+def _small_classifier(model: LanguageModel, config: SideConfig) -> Classifier:
+    """An encoder of the model's tokens behind one more of its own, whose state is the CLS vector."""
+    from transformers import DistilBertConfig, DistilBertModel
+
+    table = model.input_table
+    first, width = model.weights.shape(table)
+    module = DistilBertModel(DistilBertConfig(
+        vocab_size=first + 1, max_position_embeddings=LONGEST, dim=config.classifier_width,
+        n_layers=config.classifier_layers, n_heads=config.classifier_width // HEAD_WIDTH,
+        hidden_dim=2 * config.classifier_width, dropout=0.0, attention_dropout=0.0))
+    if width == config.classifier_width:
+        with model.weights.whole(table):
+            module.embeddings.word_embeddings.weight.data[:first] = table.float()
+
+    def read(prompt: Tokens) -> Tokens:
+        return (first, *prompt[: LONGEST - 1])
+
+    return Classifier(module, read)
+
+
+def _encoder(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tensor] | None) -> Classifier:
+    """An encoder by name; it reads a prompt's text."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    name = config.classifier
+    assert name is not None
+    with _named_classifier(name):
+        module = (AutoModel.from_pretrained(name) if learned is None
+                  else AutoModel.from_config(AutoConfig.from_pretrained(name)))
+        tokenizer = AutoTokenizer.from_pretrained(name)
+
+    def read(prompt: Tokens) -> Sequence[int]:
+        text = model.tokenizer.decode(list(prompt[:-1] if model.has_encoder else prompt))
+        ids: list[int] = tokenizer(text, truncation=True, max_length=LONGEST)["input_ids"]
+        return ids
+
+    return Classifier(module.float(), read)
+
+
+@contextmanager
+def _named_classifier(name: str) -> Iterator[None]:
+    """Inside, what keeps a classifier from being loaded is an `InputError` with the cure."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise not_loaded(name, error, "classifier") from error
