@@ -7,17 +7,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.table import Table
 
+from editors.core.errors import unknown
+from evaluators.audit import Audit, subjects
+from evaluators.audit import audit as look_at
+from evaluators.cases import Skipped
+from evaluators.datasets import DatasetSpec, load_dataset, stream_cases
+from evaluators.datasets.spec import Format, Target
+from evaluators.files import write_json
 from jobs.console import SHOWN, console, count, exit_codes
-
-if TYPE_CHECKING:
-    from evaluators.audit import Audit
-    from evaluators.cases import Skipped
-    from evaluators.datasets import DatasetSpec
 
 
 def audit(
@@ -30,11 +32,6 @@ def audit(
 ) -> None:
     """Look for edits that ask for nothing, contradict each other, or are asked about by questions that tell."""
     with exit_codes():
-        from evaluators.audit import audit as look_at
-        from evaluators.audit import subjects
-        from evaluators.datasets import load_dataset, stream_cases
-        from evaluators.files import write_json
-
         dataset = load_dataset(_spec(data, format, target))
         known = subjects(stream_cases(_spec(train, format, target, name="train"))) if train else frozenset()
         found = look_at(dataset.cases, known)
@@ -50,12 +47,6 @@ def audit(
 
 
 def _spec(data: str, format: str | None, target: str | None, name: str | None = None) -> DatasetSpec:
-    from typing import get_args
-
-    from editors.core.errors import unknown
-    from evaluators.datasets import DatasetSpec
-    from evaluators.datasets.spec import Format, Target
-
     for option, given, possible in (("format", format, get_args(Format)), ("target", target, get_args(Target))):
         if given is not None and given not in possible:
             raise unknown(option, given, possible)

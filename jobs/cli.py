@@ -1,24 +1,67 @@
-"""The command `editfleet`. Each subcommand is a module of its own, and `python -m jobs.NAME` too."""
+"""The command `editfleet`: a lazy group, which imports the module of a command when it is called.
+
+Each command is a function in a module of its own, and `python -m jobs.NAME` too.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import Any, NamedTuple
+
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from jobs.audit import audit
-from jobs.harness import harness
-from jobs.plan import plan
-from jobs.portability import portability
-from jobs.pretrain import pretrain
-from jobs.report import report
-from jobs.run import run
-from jobs.status import status
-from jobs.train import train
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
-                  help="Edit facts in language models, many ways at once, and measure what becomes of the models.")
-for command in (run, plan, status, report, harness, train, pretrain, audit):
-    app.command()(command)
-app.add_typer(portability, name="portability")
+class Entry(NamedTuple):
+    """A command: the function or Typer that it is, and the line that `editfleet --help` has for it."""
+
+    target: str
+    line: str
+
+
+COMMANDS = {
+    "run": Entry("jobs.run:run", "Run a campaign, or what is missing of it, and show the results."),
+    "plan": Entry("jobs.plan:plan", "Check a campaign; tell its tasks, how long they take and where its models fit."),
+    "status": Entry("jobs.status:status", "Show what is done, what failed and what is missing in a store."),
+    "report": Entry("jobs.report:report", "Show results, or differences between editors, with 95 % intervals."),
+    "metrics": Entry("jobs.metrics:metrics", "Show all metrics: unit, which way is better, version and meaning."),
+    "audit": Entry("jobs.audit:audit", "Look for edits that measure something else than they seem to."),
+    "portability": Entry("jobs.portability:portability", "Make questions about what follows from edits."),
+    "harness": Entry("jobs.harness:harness", "Run tasks of lm-evaluation-harness before and after an edit."),
+    "train": Entry("jobs.train:train", "Train what a campaign's editors need, outside of a campaign."),
+    "pretrain": Entry("jobs.pretrain:pretrain", "Train a built-in model anew and examine it."),
+}
+
+
+def load(name: str) -> Any:
+    """The command as Typer runs it; imports its module."""
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    target = getattr(importlib.import_module(module), attribute)
+    if isinstance(target, typer.Typer):
+        return typer.main.get_command(target)
+    app = typer.Typer(add_completion=False)
+    app.command(name)(target)
+    return typer.main.get_command(app)
+
+
+class LazyGroup(TyperGroup):
+    """Lists its commands by their lines alone, and loads the one that is called."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {name: TyperCommand(name, help=entry.line) for name, entry in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: Any) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load(name or ""), rest
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+
+
+@app.callback()
+def editfleet() -> None:
+    """Edit facts in language models, many ways at once, and measure what becomes of the models."""
 
 
 def main() -> None:

@@ -7,24 +7,29 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from cluster.plan.planner import Plan
-    from cluster.store.store import CampaignRecord, Standing, Store
+from cluster.campaign.file import load_campaign
+from cluster.campaign.files import missing_files_told
+from cluster.plan.planner import Plan, plan
+from cluster.store.errors import StoreError
+from cluster.store.files import MARKER
+from cluster.store.store import CampaignRecord, Standing, Store
+from editors.core.errors import InputError, unknown
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 CAMPAIGNS = Path(__file__).parent / "campaigns"
+RESULTS = Path("results")  # where stores are that nobody names
 SHOWN = 10  # of a long list
 
 CampaignName = Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")]
 Scale = Annotated[str | None, typer.Option(
     help="One of the campaign's `scales`: `testbed` has the paper's campaigns run on the built-in models.")]
-Data = Annotated[str | None, typer.Option(help="The folder or URL that the data sets' paths start from.")]
+Data = Annotated[str | None, typer.Option(help="The folder or URL that the paths of data sets and texts start from.")]
 
 
 def console() -> Console:
@@ -36,9 +41,6 @@ def console() -> Console:
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Wrong input ends the command with its message and code 2, a store that fails with 1, an interruption with 130."""
-    from cluster.store.errors import StoreError
-    from editors.core.errors import InputError
-
     try:
         yield
     except InputError as error:
@@ -54,8 +56,6 @@ def exit_codes() -> Iterator[None]:
 
 def find_campaign(name: str) -> Path:
     """A campaign's file: a path, or the name of one shipped here. Raises `InputError` where it is neither."""
-    from editors.core.errors import InputError, unknown
-
     shipped = {path.stem: path for path in sorted(CAMPAIGNS.glob("*.yaml"))}
     if Path(name).is_file():
         return Path(name)
@@ -68,10 +68,13 @@ def find_campaign(name: str) -> Path:
 
 def plan_campaign(name: str, scale: str | None, data: str | None) -> Plan:
     """All tasks of a campaign. Raises `InputError` for whatever would keep it from running."""
-    from cluster.campaign.file import load_campaign
-    from cluster.plan.planner import plan
+    campaign = load_campaign(find_campaign(name), scale=scale, data=data)
+    with missing_files_told(campaign):
+        return plan(campaign)
 
-    return plan(load_campaign(find_campaign(name), scale=scale, data=data))
+
+def is_store(folder: Path) -> bool:
+    return (folder / MARKER).is_file()
 
 
 def tasks_table(record: CampaignRecord, standing: Standing | None,

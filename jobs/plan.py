@@ -1,58 +1,63 @@
 """`editfleet plan`: what a campaign would do, without doing it.
 
-    python -m jobs.plan quickstart --out results
+    python -m jobs.plan quickstart
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from cluster.plan.costs import SMALL
+from cluster.plan.forecast import Forecast, forecast
+from cluster.plan.memory import GIB, REFERENCE, memory_of
+from cluster.plan.planner import Plan
+from cluster.store.store import CampaignRecord, Standing, Store
 from jobs.console import (
+    RESULTS,
     CampaignName,
     Data,
     Scale,
     console,
     count,
     exit_codes,
+    is_store,
     kinds,
     list_skipped,
     plan_campaign,
     tasks_table,
 )
 
-if TYPE_CHECKING:
-    from cluster.plan.forecast import Forecast
-    from cluster.plan.planner import Plan
-    from cluster.store.store import CampaignRecord
+MIB = 2**20
 
 
 def plan(
     campaign: CampaignName,
-    out: Annotated[str | None, typer.Option(help="A store: tells what is done already.")] = None,
+    out: Annotated[str | None, typer.Option(
+        help="A store: tells what is done already. Without it: results/NAME, where there is one.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
 ) -> None:
     """Check a campaign, and tell its tasks, how long they will take and where its models fit; needs no cluster."""
     with exit_codes():
-        from datetime import UTC, datetime
-
-        from cluster.plan.forecast import forecast
-        from cluster.store.store import Standing, Store
-
         planned = plan_campaign(campaign, scale, data)
         record = planned.record(datetime.now(UTC))
-        store = Store.open(out) if out is not None and Store.occupied(out) else None
+        usual = RESULTS / planned.campaign.name
+        place = out or (str(usual) if is_store(usual) else None)
+        store = Store.open(place) if place is not None and Store.occupied(place) else None
         standing = None
-        if out is not None:
+        if place is not None:
             standing = store.standing(record) if store else Standing(frozenset(), ())
         left = forecast(planned.tasks, standing.done if standing else (), store)
         screen = console()
         screen.print(tasks_table(record, standing, _hours_by_kind(planned, record, left)))
+        if place is not None and out is None:
+            screen.print(f"What is done is in {place}", soft_wrap=True)
         for line in _expectation(planned, left, workers or planned.campaign.workers.count or 1):
             screen.print(line, soft_wrap=True)
         screen.print(_memory_table(planned))
@@ -83,8 +88,6 @@ def _expectation(planned: Plan, left: Forecast, workers: int) -> Iterator[str]:
     yield (f"{count(len(left.seconds), 'task')} left: about {_hours(left.hours(workers))} hours on "
            f"{count(workers, 'worker')}, at least {_hours(left.chain / 3600)} on any number of them")
     if len(left.measured) < len(left.seconds):
-        from cluster.plan.costs import SMALL
-
         small = {task.model.shape.parameters < SMALL for task in planned.tasks.values()}
         devices = [device for device, shown in (("one CPU core", True in small),
                                                 ("a V100 in half precision", False in small)) if shown]
@@ -93,20 +96,21 @@ def _expectation(planned: Plan, left: Forecast, workers: int) -> Iterator[str]:
 
 def _memory_table(planned: Plan) -> Table:
     """What a worker needs for each model."""
-    from cluster.plan.memory import GIB, REFERENCE, memory_of
-
     memory = planned.campaign.workers.memory or REFERENCE
     table = Table("GiB a worker", "weights", "moments", "activations", "in all", f"with {memory:g} GiB a device")
     for name, model in planned.models.items():
         need = memory_of(model, planned.tasks.values())
         cells = (need.weights, need.moments, need.activations, need.on_each())
-        table.add_row(f"{name} ({model.dtype})", *(f"{cell / GIB:.1f}" for cell in cells), need.placement(memory))
+        table.add_row(f"{name} ({model.dtype})", *map(_size, cells), need.placement(memory))
     return table
 
 
-def _complaints(planned: Plan) -> Iterator[str]:
-    from cluster.plan.memory import memory_of
+def _size(size: int) -> str:
+    """Bytes in GiB; in MiB where they would round to no GiB."""
+    return f"{size / GIB:.1f}" if size == 0 or size / GIB >= 0.05 else f"{max(1, round(size / MIB))} MiB"
 
+
+def _complaints(planned: Plan) -> Iterator[str]:
     for name, model in planned.models.items():
         if complaint := memory_of(model, planned.tasks.values()).complaint(name, planned.campaign.workers):
             yield f"Warning: {complaint}"

@@ -8,27 +8,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import count as counting
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from editors.core.errors import InputError
+from evaluators.files import make_folder
+from evaluators.portability.asking import ask_all, unasked
+from evaluators.portability.building import (
+    Candidate,
+    Sorted,
+    read_candidates,
+    scores,
+    sort_answers,
+    with_ranks,
+    write_build,
+)
+from evaluators.portability.endpoint import Asking, ChatClient
+from evaluators.portability.journal import Journal
+from evaluators.portability.records import EditSource, read_source
+from evaluators.portability.review import FINAL, SHEET, read_verdicts, write_final, write_sheet
+from evaluators.scoring.metrics import KNOWN_RANK
+from evaluators.testbed import model_path
 from jobs.console import FAILED, console, count, exit_codes, shorten
+from jobs.progress import progress
 
-if TYPE_CHECKING:
-    from evaluators.portability.building import Candidate, Sorted
-    from evaluators.portability.endpoint import Asking
-    from evaluators.portability.journal import Entry, Journal
-    from evaluators.portability.records import EditSource
-
-PLAIN_INTERVAL = 25  # answers between lines where there is no terminal for a bar
 JOURNAL = "journal.jsonl"
 
-portability = typer.Typer(no_args_is_help=True, help="Make questions about what follows from edits (paper, 5.1).")
+portability = typer.Typer(no_args_is_help=True, add_completion=False,
+                          help="Make questions about what follows from edits (paper, 5.1).")
 
 
 @portability.command()
@@ -54,12 +67,6 @@ def build(
     Ends with 1 where requests got no answer: the same command asks for those alone.
     """
     with exit_codes():
-        from evaluators.files import make_folder
-        from evaluators.portability.building import sort_answers, with_ranks, write_build
-        from evaluators.portability.endpoint import Asking
-        from evaluators.portability.journal import Journal
-        from evaluators.portability.records import read_source
-
         screen = console()
         names = _model_names(subject_models)
         asking = Asking(endpoint, model, temperature, max_tokens, requests_per_minute or None, concurrency, timeout,
@@ -84,9 +91,6 @@ def export(
 ) -> None:
     """Write a sheet (CSV) for human review: people put yes or no into its column `verdict`."""
     with exit_codes():
-        from evaluators.portability.building import read_candidates
-        from evaluators.portability.review import SHEET, write_sheet
-
         candidates = read_candidates(folder)
         path = sheet or folder / SHEET
         write_sheet(path, candidates)
@@ -103,9 +107,6 @@ def import_(
 ) -> None:
     """Read the verdicts and write the records that passed, in the form of the paper's files."""
     with exit_codes():
-        from evaluators.portability.building import read_candidates
-        from evaluators.portability.review import FINAL, SHEET, read_verdicts, write_final
-
         candidates = read_candidates(folder)
         path = sheet or folder / SHEET
         unseen = sheet is None and unreviewed == "keep" and not path.exists()
@@ -118,9 +119,7 @@ def import_(
 
 def _model_names(texts: Sequence[str]) -> list[str]:
     """The subject models by name. Raises `InputError`, before anything is asked, for one that is not there."""
-    from editors.core.errors import InputError
-    from editors.core.models.loading import load_config
-    from evaluators.testbed import model_path
+    from editors.core.models.loading import load_config  # loads torch
 
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
@@ -131,39 +130,18 @@ def _model_names(texts: Sequence[str]) -> list[str]:
 
 
 def _ask(edits: EditSource, asking: Asking, journal: Journal, screen: Console) -> None:
-    from evaluators.portability.asking import ask_all, unasked
-    from evaluators.portability.endpoint import ChatClient
-
     waiting = unasked(edits.records, asking, journal)
     screen.print(f"{count(len(edits.records), 'record')}, {len(waiting)} to ask {asking.model} about", soft_wrap=True)
     if not waiting:
         return
     try:
-        with ChatClient(asking) as client, _progress(len(waiting), screen) as on_entry:
-            ask_all(waiting, client, journal, on_entry)
+        with ChatClient(asking) as client, progress(screen) as tell:
+            number = counting(1)
+            ask_all(waiting, client, journal, lambda entry: tell(
+                f"{(done := next(number))} of {len(waiting)} asked", done, len(waiting)))
     except KeyboardInterrupt:
         typer.echo("What was answered is kept; run the same command again to go on.", err=True)
         raise
-
-
-@contextmanager
-def _progress(total: int, screen: Console) -> Iterator[Callable[[Entry], None]]:
-    """Yields what to call with every request that is through: a live bar on a terminal, else a line now and then."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    done = 0
-    with Progress("asking", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen,
-                  disable=not screen.is_terminal) as bars:
-        bar = bars.add_task("asking", total=total)
-
-        def tell(entry: Entry) -> None:
-            nonlocal done
-            done += 1
-            bars.update(bar, completed=done)
-            if not screen.is_terminal and (done % PLAIN_INTERVAL == 0 or done == total):
-                screen.print(f"{done} of {total} asked")
-
-        yield tell
 
 
 def _rank(candidates: Sequence[Candidate], names: Sequence[str], dtype: str,
@@ -173,7 +151,6 @@ def _rank(candidates: Sequence[Candidate], names: Sequence[str], dtype: str,
 
     from editors.core.models.loading import load_model
     from evaluators.portability.knowledge import link_ranks
-    from evaluators.testbed import model_path
 
     ranks, digests = {}, {}
     links = [candidate.link for candidate in candidates]
@@ -188,9 +165,6 @@ def _rank(candidates: Sequence[Candidate], names: Sequence[str], dtype: str,
 
 def _tell(edits: EditSource, outcome: Sorted, names: Sequence[str], out: Path, screen: Console) -> None:
     """The counts, the rows of the paper's table 5, and what to do next."""
-    from evaluators.portability.building import scores
-    from evaluators.scoring.metrics import KNOWN_RANK
-
     for title, lines in (
             ("unusable", [f"  {skip.case_id}: {skip.reason}" for skip in edits.skipped]),
             ("with an answer of no use", [f"  {answer.id}: {answer.reason}" for answer in outcome.rejected]),

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from jobs.console import console, exit_codes
+from jobs.progress import progress
 
 if TYPE_CHECKING:
     from evaluators.testbed.pretraining.base import Pretraining
@@ -82,26 +83,9 @@ def _examine(run: GPTJPretraining | T5Pretraining, screen: Console) -> None:
 
 
 def _train(run: Pretraining[Any, Any], screen: Console) -> None:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
-        bar = progress.add_task("pretraining", total=run.config.all_steps, completed=run.step)
-
-        def on_step(step: int, loss: float) -> None:
-            progress.update(bar, completed=step, description=f"pretraining, loss {loss:.3f}")
-            if not screen.is_terminal and step % 100 == 0:
-                screen.print(f"step {step} of {run.config.all_steps}, loss {loss:.3f}")
-
-        run.train(on_step)
+    with progress(screen, interval=30) as tell:
+        run.train(lambda step, loss: tell(f"step {step} of {run.config.all_steps}, loss {loss:.3f}", step,
+                                          run.config.all_steps))
     run.save_model()
 
 

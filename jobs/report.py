@@ -1,18 +1,19 @@
 """`editfleet report`: the results in a store, as a table or for programs.
 
-    python -m jobs.report results --format json
+    python -m jobs.report results/quickstart --format json
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from cluster.store.store import CampaignRecord, Store
+from editors.core.errors import InputError, unknown
+from evaluators.report.compare import compare
+from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
 from jobs.console import console, exit_codes, shorten
-
-if TYPE_CHECKING:
-    from cluster.store.store import CampaignRecord
 
 
 def report(
@@ -26,10 +27,6 @@ def report(
 ) -> None:
     """Show the results of a campaign: means, or differences between editors, with 95 % confidence intervals."""
     with exit_codes():
-        from cluster.store.store import Store
-        from evaluators.report.compare import compare
-        from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
-
         found = Store.open(store)
         record = _choose(found.campaigns(), campaign)
         table = found.rows(record.tasks)
@@ -55,8 +52,6 @@ def report(
 
 def _choose(records: list[CampaignRecord], name: str | None) -> CampaignRecord:
     """The campaign of that name that was run last; without a name, the last of all."""
-    from editors.core.errors import InputError, unknown
-
     if not records:
         raise InputError("no campaign has been run into this store")
     chosen = [record for record in records if name in (None, record.name)]

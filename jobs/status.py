@@ -1,37 +1,57 @@
 """`editfleet status`: how far the campaigns in a store are.
 
-    python -m jobs.status results
+    python -m jobs.status results/quickstart
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from jobs.console import console, count, exit_codes, list_failed, list_skipped, shorten, tasks_table
+from cluster.store.store import Store
+from editors.core.errors import InputError
+from jobs.console import (
+    RESULTS,
+    console,
+    count,
+    exit_codes,
+    is_store,
+    list_failed,
+    list_skipped,
+    shorten,
+    tasks_table,
+)
 
-if TYPE_CHECKING:
-    from cluster.store.store import Store
 
-
-def status(store: Annotated[str, typer.Argument(help="The folder or URL given to `run` as --out.")]) -> None:
+def status(store: Annotated[str | None, typer.Argument(
+        help="The folder or URL given to `run` as --out; without it, all stores in `results`.")] = None) -> None:
     """Show what is done, what failed and what is missing, for every campaign in a store."""
     with exit_codes():
-        from cluster.store.store import Store
-
-        found = Store.open(store)
         screen = console()
-        for line in _running(found):
+        if store is not None:
+            _show(Store.open(store), screen)
+            return
+        stores = [folder for folder in sorted(RESULTS.glob("*")) if is_store(folder)]
+        if not stores:
+            raise InputError(f"there is no store in '{RESULTS}'; name one: editfleet status STORE")
+        for folder in stores:
+            screen.print(f"{folder}:", soft_wrap=True)
+            _show(Store.open(folder), screen)
+
+
+def _show(found: Store, screen: Console) -> None:
+    for line in _running(found):
+        screen.print(line, soft_wrap=True)
+    for record in found.campaigns():
+        standing = found.standing(record)
+        screen.print(f"{record.name} ({record.digest[:8]}), last run {record.started:%Y-%m-%d %H:%M} UTC: "
+                     f"{len(standing.done)} of {len(record.tasks)} tasks done", soft_wrap=True)
+        screen.print(tasks_table(record, standing))
+        for line in (*list_skipped(record), *list_failed(record, standing, found)):
             screen.print(line, soft_wrap=True)
-        for record in found.campaigns():
-            standing = found.standing(record)
-            screen.print(f"{record.name} ({record.digest[:8]}), last run {record.started:%Y-%m-%d %H:%M} UTC: "
-                         f"{len(standing.done)} of {len(record.tasks)} tasks done", soft_wrap=True)
-            screen.print(tasks_table(record, standing))
-            for line in (*list_skipped(record), *list_failed(record, standing, found)):
-                screen.print(line, soft_wrap=True)
 
 
 def _running(store: Store) -> Iterator[str]:

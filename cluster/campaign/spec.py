@@ -198,6 +198,8 @@ class Campaign(Settings):
     data: Name | None = None
     """The folder or URL that the paths of data sets and of corpora start from; the campaign's own folder, unless it is
     given."""
+    published: dict[Name, str] = Field(default_factory=dict)
+    """Where files are published that the campaign names, by their names; told where they are not there."""
     models: tuple[Annotated[ModelSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
     """The models under study, each a name or a mapping."""
     datasets: tuple[Annotated[DatasetEntry, BeforeValidator(_named)], ...] = Field(min_length=1)
@@ -235,13 +237,17 @@ class Campaign(Settings):
             raise ValueError(f"'{twice[0]}' is listed twice; give each its own name (editors: its own label)")
         return entries
 
+    def place(self, location: Location) -> str:
+        """Where a value stands in the campaign's file, for messages."""
+        return self._source.place(location)
+
     @contextmanager
     def at(self, *location: str | int) -> Iterator[None]:
         """Input errors raised inside are reported with their place in the campaign's file."""
         try:
             yield
         except InputError as error:
-            raise InputError(f"{self._source.place(location)}: {error}") from error
+            raise InputError(f"{self.place(location)}: {error}") from error
 
     def beside(self, folder: Path) -> Self:
         """This campaign with paths that exist relative to `folder` resolved; others mean what they say. Those of data

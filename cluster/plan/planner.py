@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import islice, product
-
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING
 
 from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
 from cluster.plan.cells import Cell
@@ -26,12 +25,16 @@ from cluster.plan.resolve import check_joint, check_names, is_for, resolve_artef
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
 from cluster.store.store import CampaignRecord, DatasetRecord
 from editors import get_editor, resolve_config
-from editors.core.editor import Editor, EditorConfig
 from editors.core.errors import InputError
-from editors.core.models.statistics import Shard
+from editors.core.models.shards import Shard
 from evaluators.datasets import TESTBED_CORPUS, Dataset, load_dataset, read_corpus, training_spec
 from evaluators.scoring.measures import Measures
 from evaluators.scoring.measures.base import Measure
+
+if TYPE_CHECKING:  # wrong input is told before torch is loaded
+    from transformers import PretrainedConfig
+
+    from editors.core.editor import Editor, EditorConfig
 
 CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still the same
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING
 
 from cluster.campaign.spec import Campaign, DatasetEntry, EditorSpec, ModelSpec
 from cluster.plan.refs import ArtefactRef, ModelRef
 from editors import EDITORS, get_editor
-from editors.core.artefacts import Artefact
-from editors.core.editor import Editor
 from editors.core.errors import InputError, unknown
 from editors.core.models.architectures import Shape
-from editors.core.models.loading import load_config, model_digest
 from evaluators.protocols.base import Protocol
 from evaluators.testbed import MODELS, model_path
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from editors.core.editor import Editor
 
 
 def check_names(campaign: Campaign) -> None:
@@ -42,6 +43,8 @@ def resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
     path = str(model_path(spec.path or spec.name))
     if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
         raise unknown("model", spec.name, MODELS)
+    from editors.core.models.loading import load_config, model_digest  # loads torch
+
     config = load_config(path)
     return ModelRef(path, model_digest(path), spec.dtype, Shape.of(config)), config
 
@@ -62,5 +65,7 @@ def resolve_artefact(method: type[Editor], spec: EditorSpec, model: ModelRef) ->
         return None
     if not method.trained:
         raise InputError(f"editor '{spec.name}' is not trained; leave 'artefact: {spec.artefact}' out")
+    from editors.core.artefacts import Artefact  # loads torch
+
     Artefact.describe(spec.artefact).check(spec.name, method.version, model.digest)
     return ArtefactRef(spec.artefact, Artefact.load(spec.artefact).digest)

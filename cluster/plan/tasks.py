@@ -17,8 +17,8 @@ from cluster.plan import costs
 from cluster.plan.refs import ArtefactRef, Chunk, EditorRef, ModelRef, digest
 from cluster.scheduler.events import TaskNode
 from cluster.store.store import Output, ResultKey, TaskRecord
-from editors.core.models import statistics
-from editors.core.models.statistics import WHOLE, Shard
+from editors.core.models import shards
+from editors.core.models.shards import WHOLE, Shard
 from evaluators import testbed
 from evaluators.protocols.base import Protocol
 from evaluators.scoring.measures import NOTHING_MORE, Measures
@@ -119,7 +119,7 @@ class StatisticsTask(Task):
 
     def identity(self) -> dict[str, Any]:
         part = {} if self.shard == WHOLE else {"shard": [self.shard.number, self.shard.count]}
-        return {"version": statistics.VERSION, "layers": self.layers, "corpus": self.corpus_digest,
+        return {"version": shards.VERSION, "layers": self.layers, "corpus": self.corpus_digest,
                 "tokens": self.tokens, **part}
 
     @property
@@ -150,7 +150,7 @@ class MomentsTask(Task):
 
     def identity(self) -> dict[str, Any]:
         first = self.shards[0]
-        return {"version": statistics.VERSION, "layers": self.layers, "corpus": first.corpus_digest,
+        return {"version": shards.VERSION, "layers": self.layers, "corpus": first.corpus_digest,
                 "tokens": first.tokens, "shards": len(self.shards)}
 
     @property

@@ -75,3 +75,27 @@ def test_the_plan_tells_where_the_papers_models_fit(elsewhere, tmp_path):
         rows, told = told_by_plan("mine.yaml", "--data", "data")
         assert rows["gpt-j (float16)"][-1].startswith(expected), (changes, rows["gpt-j (float16)"])
         assert ("Warning: gpt-j" in told) == warned
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_files_that_are_not_there_are_all_told_with_where_they_are_published(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["plan", name])
+    assert result.exit_code == 2
+    told, where = result.stderr.split("Where they are published:")
+    assert "--data FOLDER" in where and "github.com/zjunlp/EasyEdit" in where
+    files = yaml.safe_load(find_campaign(name).read_text())["published"]
+    assert len(files) >= 3
+    for file in files:
+        assert f"there is no file '{file}'" in told and file in where
+
+
+def test_files_that_only_some_editors_need_are_told_when_one_does(elsewhere, tmp_path):
+    (tmp_path / "data" / "wikipedia.txt").unlink()
+    result = CliRunner().invoke(app, ["plan", "table2", "--data", "data"])
+    assert result.exit_code == 2 and result.stderr.count("there is no file") == 1
+    assert "table2.yaml, line" in result.stderr and "one article a line" in result.stderr
+
+    fields = yaml.safe_load(find_campaign("table2").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**fields, "editors": ["identity", "ft"]}))
+    assert CliRunner().invoke(app, ["plan", "mine.yaml", "--data", "data"]).exit_code == 0

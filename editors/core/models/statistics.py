@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,9 +15,9 @@ from editors.core.files import read_header, read_tensor, read_tensors, write_ten
 from editors.core.models.batches import BlockRef, Encoded
 from editors.core.models.capture import capture_inputs
 from editors.core.models.model import LanguageModel
+from editors.core.models.shards import WHOLE, Shard
 
 KIND = "second moments"  # of a file
-VERSION = 1  # grows when moments of the same text change
 BATCH_TOKENS = 2048
 
 
@@ -39,25 +38,6 @@ class SecondMoment:
     def mean(self) -> Tensor:
         """E[k kᵀ] in fp64."""
         return self.total.double() / max(self.count, 1)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `number` of `count`, counted from 0, of a pass over a text: every `count`-th text, and a share of the
-    tokens. Shards have no text in common; the sum of their moments is that of one pass over the texts of them all."""
-
-    number: int = 0
-    count: int = 1
-
-    def texts(self, texts: Iterable[str]) -> Iterator[str]:
-        return islice(texts, self.number, None, self.count)
-
-    def tokens(self, tokens: int) -> int:
-        """Its share; the shares add up to the whole."""
-        return tokens // self.count + (self.number < tokens % self.count)
-
-
-WHOLE = Shard()
 
 
 def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[str], tokens: int,

@@ -1,0 +1,75 @@
+"""The files that a campaign names: which of them are not there, and where they are published."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster.campaign.spec import FILES, Campaign, Location
+from editors.core.errors import InputError
+from evaluators.datasets import TESTBED_CORPUS
+
+
+class NamedFile(NamedTuple):
+    """A local file that a campaign names. Every plan reads one that is `needed`; of the others, some editors do."""
+
+    place: Location
+    path: str
+    needed: bool
+
+    @property
+    def missing(self) -> bool:
+        return "://" not in self.path and not Path(self.path).expanduser().exists()
+
+
+def named_files(campaign: Campaign) -> Iterator[NamedFile]:
+    """The data that a campaign names: files of data sets, and the texts of measures and statistics."""
+    for number, data in enumerate(campaign.datasets):
+        for field in FILES:
+            path = getattr(data, field)
+            if path is not None and not (data.hub and field == "train"):  # there a split
+                yield NamedFile(("datasets", number, field), path, needed=field != "train")
+    for measure in campaign.measures:
+        paths: list[str] = []
+
+        def see(path: str, paths: list[str] = paths) -> str:
+            paths.append(path)
+            return path
+
+        measure.located(see)
+        yield from (NamedFile(("measures", measure.name), path, needed=True) for path in paths
+                    if path != TESTBED_CORPUS)
+    if campaign.statistics.corpus != TESTBED_CORPUS:
+        yield NamedFile(("statistics", "corpus"), campaign.statistics.corpus, needed=False)
+
+
+@contextmanager
+def missing_files_told(campaign: Campaign) -> Iterator[None]:
+    """Plan the campaign inside: an `InputError` for a file that is not there tells of all that are not, and where they
+    are published. For a file that every plan needs it is raised at once."""
+    missing = [file for file in named_files(campaign) if file.missing]
+    if any(file.needed for file in missing):
+        raise InputError(_tell(campaign, missing))
+    try:
+        yield
+    except InputError as error:
+        if any(f"'{file.path}'" in str(error) for file in missing):
+            raise InputError(_tell(campaign, missing)) from error
+        raise
+
+
+def _tell(campaign: Campaign, missing: list[NamedFile]) -> str:
+    lines = [f"{campaign.place(file.place)}: there is no file '{file.path}'" for file in missing]
+    published: dict[str, list[str]] = defaultdict(list)
+    for file in missing:
+        for name, where in campaign.published.items():
+            if f"/{file.path}".endswith(f"/{name}") and name not in published[where]:
+                published[where].append(name)
+    if published:
+        lines += ["Where they are published:",
+                  *(f"  {', '.join(names)}: {where}" for where, names in published.items())]
+    start = campaign.data or "this folder, or the campaign's own"
+    return "\n".join([*lines, f"Paths start at {start}; `--data FOLDER` names the folder that has the files"])
