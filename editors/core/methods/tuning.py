@@ -71,7 +71,8 @@ class Delta(ABC):
 
     def finished(self, editor: str) -> Patch:
         """The addition as a patch that is no longer trained."""
-        return Patch(tuple(term.detach() for term in self.patch().terms), {"editor": editor, "loss": self.loss, "steps": self.steps})
+        return Patch(tuple(term.detach() for term in self.patch().terms),
+                     {"editor": editor, "loss": self.loss, "steps": self.steps})
 
 
 @dataclass(frozen=True)

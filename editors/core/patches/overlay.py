@@ -54,6 +54,7 @@ def _make_hook(path: str, terms: Sequence[tuple[int, Term]], rows: Sequence[int]
         x = args[0]
         if rows is not None and len(rows) != x.shape[0]:
             raise ValueError(f"overlay has {len(rows)} rows, but {path} got a batch of {x.shape[0]}")
+        # y + Σ_p Δ_p(x), over the patches p of each row
         delta = sum(_delta(layer, rows, x) for layer in layers)
         return (output + delta).to(output.dtype)
 
