@@ -37,7 +37,7 @@ from editors.core.models.statistics import load_moments, save_moments, second_mo
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import read_corpus, training_example
-from evaluators.protocols.base import ProtocolResult
+from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline, unusable
 from evaluators.scoring.metrics import Score
