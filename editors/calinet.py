@@ -1,4 +1,4 @@
-"""CaliNET: a few more neurons in the last FFNs, trained on the facts (Dong et al. 2022; METHODS section 3)."""
+"""CaliNET: a few more neurons in the last FFNs, trained on the facts (Dong et al. 2022, section 3)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,36 @@ TAIL = 12  # tokens that take as long as an edit's prompt and answer, forth and 
 
 
 class CaliNetConfig(TuningConfig):
-    """`slots` neurons without bias join the FFN of every layer, and fire on every input. `zero_values` starts them
-    writing nothing; the authors' code leaves them at the library's initialisation, which disturbs the model at once.
-    The authors train with Adafactor at a constant rate."""
+    """The settings of training, and of the neurons. "Published code" is that of Dong et al. 2022."""
 
     slots: PositiveInt = 64
+    """Neurons that join the FFN of every layer, without bias. Published code, for a hundred facts."""
+
     zero_values: bool = True
+    """Whether they start writing nothing. Ours: the published code leaves their values at the library's random start,
+    which disturbs the model at once."""
+
     optimizer: Literal["adafactor", "adam"] = "adafactor"
+    """Adafactor at a constant rate (published code), or Adam."""
+
     steps: PositiveInt = 100
+    """Passes over an edit's facts, at most. Ours: a hundred facts get 5,000 in the published code."""
+
     lr: PositiveFloat = 1e-2
+    """The optimiser's learning rate. Published code."""
+
     objective: Literal["prompt_last", "target_new"] = "target_new"
+    """Where target tokens are read: all at the prompt's last position, or each where it is predicted. Published
+    code."""
 
 
 class _Slots(Delta):
-    """Keys, values, and in a gated FFN the keys of the linear half, per layer; initialised as the library does."""
+    """Keys K [slots, width], values V [width, slots], and in a gated FFN the keys G [slots, width] of the linear half,
+    per layer."""
 
     def __init__(self, model: LanguageModel, config: CaliNetConfig, generator: torch.Generator) -> None:
         def uniform(rows: int, columns: int) -> nn.Parameter:
+            # U(-1/√columns, 1/√columns), the library's own start of a linear layer
             bound = 1 / math.sqrt(columns)
             values = (torch.rand(rows, columns, generator=generator) * 2 - 1) * bound
             return nn.Parameter(values.to(model.device))
@@ -57,6 +70,7 @@ class _Slots(Delta):
         return [parameter for slots in self.layers.values() for parameter in slots.values()]
 
     def patch(self) -> Patch:
+        # FFN(x) += V act(K x), and V (act(K x) ⊙ G x) where it is gated
         return Patch(tuple(Neurons(path, activation=self.activation, **slots)
                            for path, slots in self.layers.items()))
 
@@ -74,6 +88,7 @@ class CaliNET(Tuner[CaliNetConfig]):
         return shape.flops(TAIL * config.steps * run)
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
+        # Random, but the same whatever other edits are made.
         facts = "|".join(f"{request.prompt} {request.target}" for request in requests)
         seed = int.from_bytes(hashlib.sha256(f"{self.seed} {facts}".encode()).digest()[:7], "big")
         return _Slots(self.model, self.config, torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""FT: fine-tune one down-projection on the edit (Meng et al. 2022, section 6; METHODS section 1)."""
+"""FT: fine-tunes down-projections on the edit (Meng et al. 2022, appendix E.1)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from editors.core.requests import EditRequest
 
 
 class FineTuningConfig(TuningConfig):
-    """`norm_constraint` bounds every weight's change (often called FT+L)."""
+    """The settings of training, and what of a down-projection may change by how much."""
 
     bias: bool = True
+    """Whether the bias is trained too, where there is one. Meng et al. 2022, published code."""
+
     norm_constraint: PositiveFloat | None = None
+    """Most that any one weight may change, often called FT+L; without it there is no bound. Meng et al. 2022, published
+    configuration: 5e-5 in FT+L."""
 
 
 class _Weights(Delta):
-    """A change of the weight, and of the bias where there is one, of every edited layer."""
+    """The changes D [width, inner] of the weight and d [width] of the bias, where there is one, of every edited layer;
+    both start at 0."""
 
     def __init__(self, model: LanguageModel, config: FineTuningConfig) -> None:
         self.limit = config.norm_constraint
@@ -40,10 +45,12 @@ class _Weights(Delta):
         return [*self.weights.values(), *self.biases.values()]
 
     def patch(self) -> Patch:
+        # W_out += D,  b_out += d
         return Patch(tuple(Dense(path, weight, self.biases.get(path)) for path, weight in self.weights.items()))
 
     def constrain(self) -> None:
         if self.limit is not None:
+            # D, d ← clamp(·, -ε, ε)
             for parameter in self.parameters:
                 parameter.clamp_(-self.limit, self.limit)
 

@@ -16,9 +16,10 @@ from rich.table import Table
 from cluster.campaign.file import load_campaign
 from cluster.campaign.files import missing_files_told
 from cluster.plan.planner import Plan, plan
+from cluster.store.errors import StoreError
 from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
-from editors.core.errors import InputError, StoreError, unknown
+from editors.core.errors import InputError, unknown
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 CAMPAIGNS = Path(__file__).parent / "campaigns"
@@ -113,7 +114,7 @@ def list_failed(record: CampaignRecord, standing: Standing, store: Store) -> Ite
         yield from shorten(f"  {case.case_id}: {case.reason} ({count(tasks, 'task')})" for case, tasks in cases.items())
     if standing.failures:
         yield f"{count(len(standing.failures), 'task')} failed; running the campaign again tries again:"
-        yield from shorten(f"  {failure.title}: {failure.summary} ({store.failure_place(failure.task)})"
+        yield from shorten(f"  {failure.title}: {failure.summary} ({store.failure_path(failure.task)})"
                            for failure in standing.failures)
 
 

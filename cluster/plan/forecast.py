@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
 from cluster.plan.refs import digest
-from cluster.plan.tasks import BaselineTask, ScoreTask, Task
-from cluster.store.store import Damaged, Store
+from cluster.plan.tasks import BaselineTask, ScoreTask, StatisticsTask, StreamTask, Task
+from cluster.store.store import Store
 from editors.core.errors import InputError
 
 
@@ -29,20 +28,30 @@ class Forecast:
 
 
 def forecast(tasks: Mapping[str, Task], done: Collection[str] = (), store: Store | None = None) -> Forecast:
-    """What is left of a plan. Past results of the same model, method, protocol and measures in the store tell seconds
-    per case; nothing but baselines and scores says what it took."""
+    """What is left of a plan. Past results in the store, of the same model, method, protocol and measures, tell seconds
+    per case, or per token of a text; where there are none, the table of costs does."""
     rates = _rates(store) if store else {}
     seconds, measured = dict[str, float](), set[str]()
     for task in tasks.values():
         if task.id in done:
             continue
         rate = rates.get(_group(task.kind, task.model.key, task.identity()))
-        if rate is not None and isinstance(task, BaselineTask | ScoreTask):
-            seconds[task.id] = rate * len(task.chunk.cases)
-            measured.add(task.id)
-        else:
+        if rate is None:
             seconds[task.id] = task.cost
+        else:
+            seconds[task.id] = rate * _size(task)
+            measured.add(task.id)
     return Forecast(seconds, frozenset(measured), _longest_chain(tasks, seconds))
+
+
+def _size(task: Task) -> int:
+    """In cases or tokens; what learns, or sums up, takes as long as it did whatever it is about."""
+    match task:
+        case BaselineTask() | StreamTask() | ScoreTask():
+            return len(task.chunk.cases)
+        case StatisticsTask():
+            return task.shard.tokens(task.tokens)
+    return 1
 
 
 def _longest_chain(tasks: Mapping[str, Task], seconds: Mapping[str, float]) -> float:
@@ -53,25 +62,28 @@ def _longest_chain(tasks: Mapping[str, Task], seconds: Mapping[str, float]) -> f
 
 
 def _rates(store: Store) -> dict[str, float]:
-    """Seconds per case, by what was done."""
+    """Seconds per case, token or task, by what was done."""
+    try:
+        keys = {task.key for record in store.campaigns() for task in record.tasks}
+    except InputError:  # of a campaign that cannot be read; running it writes it anew
+        return {}
     spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for found in _results(store):
-        model = found["model"]
-        group = _group(found["kind"], f"{model['digest']}-{model['dtype']}", found["identity"])
-        parts = ("seconds", "seconds_score", *(["seconds_edit"] if found["edits"] else []))  # else a stream made them
-        spent[group][0] += sum(found.get(part, 0.0) for part in parts)
-        spent[group][1] += found.get("cases", 0)
-    return {group: seconds / cases for group, (seconds, cases) in spent.items() if cases}
+    for group, seconds, size in store.provenances(keys, _spent):
+        spent[group][0] += seconds
+        spent[group][1] += size
+    return {group: seconds / size for group, (seconds, size) in spent.items() if seconds and size}
 
 
-def _results(store: Store) -> Iterator[dict[str, Any]]:
-    """How every result of the store came about."""
-    with contextlib.suppress(InputError):
-        for key in {task.key for record in store.campaigns() for task in record.tasks if task.output != "artefacts"}:
-            with contextlib.suppress(Damaged):
-                yield store.provenance(key)
+def _spent(about: Mapping[str, Any]) -> tuple[str, float, int]:
+    """What a result's provenance tells: what was done, in how many seconds, for how many cases or tokens."""
+    model = about["model"]
+    group = _group(about["kind"], f"{model['digest']}-{model['dtype']}", about["identity"])
+    parts = ["seconds", "seconds_score"]
+    if about["kind"] == "score" and about["edits"]:
+        parts.append("seconds_edit")  # else a stream made them
+    return group, sum(about.get(part, 0.0) for part in parts), about.get("cases", about.get("tokens", 1))
 
 
 def _group(kind: str, model: str, identity: Mapping[str, Any]) -> str:
     return digest([kind, model, identity.get("editor"), identity.get("protocol", {}).get("name"),
-                   identity.get("measures")])
+                   identity.get("measures"), identity.get("layers")])

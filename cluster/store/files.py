@@ -1,6 +1,6 @@
-"""Files of a store that appear whole or not at all: in a folder, or under a URL that fsspec knows.
+"""Files of a store that appear whole or not at all, wherever fsspec can write; `local` has those of a folder.
 
-Names are relative and have slashes. Trouble with the place itself is a `StoreError` that names the cure; only reads
+Names are relative and have slashes. Trouble with the store itself is a `StoreError` that names the cure; only reads
 raise `FileNotFoundError`, and `OSError` for a file on a broken disk, which concern that one file.
 """
 
@@ -8,101 +8,171 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import hashlib
 import os
 import re
-import time
-import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any, NamedTuple
 
-from editors.core.errors import StoreError
+import fsspec
 
-LOCK_SECONDS = 5.0  # that a lock, which is held for a moment, is waited for
+from cluster.store.errors import StoreError
+from editors.core.errors import InputError
+
 MARKER = "store.json"  # a store is where this file is
-CURES = {errno.ENOSPC: "its disk is full: free some space there",
-         errno.EDQUOT: "your quota there is used up: free some space",
-         errno.EFBIG: "a file there may not be so large: lift the limit (`ulimit -f`)",
-         errno.EEXIST: "a file is in its way: choose another --out",
-         errno.ENOTDIR: "a file is in its way: choose another --out",
-         errno.EROFS: "it is on a read-only file system: mount it for writing, or choose another --out",
-         errno.EACCES: "that is not permitted: give yourself the right to write there, or choose another --out",
-         errno.EPERM: "that is not permitted: give yourself the right to write there, or choose another --out"}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # of the package, by protocol
+#: s3fs makes each request up to five times more, and waits up to 20 seconds: a server that is silent is given up after
+#: some minutes. AWS_MAX_ATTEMPTS wins.
+S3_ATTEMPTS = {"mode": "standard", "total_max_attempts": 3}
 
 
-def open_files(root: str | os.PathLike[str]) -> Files:
-    """The files at a path or URL, where there need be none yet. Raises `InputError` for a URL that nothing can open."""
-    place = os.fspath(root)
-    protocol, separator, rest = place.partition("://")
-    if not separator or protocol in ("file", "local"):
-        return LocalFiles(Path(rest if separator else place).absolute())
-    from cluster.store.remote import RemoteFiles
+class WorkingFile(NamedTuple):
+    """A file at `path` that is read, replaced and removed; `changed` is to be called after each change."""
 
-    return RemoteFiles(place.rstrip("/"))
+    path: Path
+    changed: Callable[[], None]
 
 
-class Files(ABC):
-    """What a store asks of the place that it is in."""
+class Files:
+    """Files in an object store, or whatever else fsspec has a driver for: a put is atomic there, folders need not be
+    made, and a driver may raise anything."""
 
-    remote: bool  # whether to read a file is to fetch it
-    faults: type[Exception] | tuple[type[Exception], ...] = OSError  # what the place raises when it fails
+    remote = True  # whether to read a file is to fetch it
+    faults: type[Exception] | tuple[type[Exception], ...] = Exception  # what the driver raises when it fails
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        self.root, protocol = root, root.partition("://")[0]
+        try:
+            self._fs, self._path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_options(protocol))
+        except ImportError as error:
+            cure = f"pip install 'editfleet[{EXTRAS[protocol]}]'" if protocol in EXTRAS else str(error)
+            raise InputError(f"a store at '{root}' needs a package that is not installed: {cure}") from error
+        except ValueError as error:
+            raise InputError(f"'{root}' is no place for a store: {error}. It may be a folder, s3://BUCKET/FOLDER, "
+                             "gs://BUCKET/FOLDER, or another URL that fsspec can open") from error
+        self._cache = _cache_folder() / hashlib.sha256(root.encode()).hexdigest()[:16]
 
-    @abstractmethod
-    def found(self, marker: bytes, folders: list[str]) -> None:
-        """Makes a new store. Raises `StoreError`."""
+    # --- reading
 
-    @abstractmethod
     def occupied(self) -> bool:
         """Whether there is anything."""
+        return bool(self._list(self._path))
 
-    @abstractmethod
-    def exists(self, name: str) -> bool: ...
+    def exists(self, name: str) -> bool:
+        try:
+            return self.size(name) >= 0
+        except FileNotFoundError:
+            return False
 
-    @abstractmethod
-    def read(self, name: str) -> bytes: ...
+    def size(self, name: str) -> int:
+        """In bytes."""
+        with self.reading():  # not the driver's own `exists`: some take being out of reach for absence
+            return int(self._fs.info(self._at(name))["size"] or 0)
 
-    @abstractmethod
     def sizes(self, folder: str) -> dict[str, int]:
         """The bytes in each file of a folder, by its name there; asks once for all."""
+        found = self._list(self._at(folder))
+        if not found:
+            self.check()
+        return {name: int(entry["size"] or 0) for name, entry in found.items() if entry["type"] == "file"}
 
-    @abstractmethod
-    def write(self, name: str, data: bytes) -> None: ...
+    def read(self, name: str) -> bytes:
+        with self.reading():
+            return bytes(self._fs.cat_file(self._at(name)))
 
-    @abstractmethod
-    def new(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """Yields a path to write to, in a folder where other files may be; it becomes `name` when the block ends
-        well."""
-
-    @abstractmethod
-    def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
-
-    @abstractmethod
-    def move(self, name: str, to: str) -> None:
-        """Moves a file, if it is there."""
-
-    @abstractmethod
     def fetch(self, name: str, anew: bool = False) -> Path:
         """A path to read the file at; what was fetched before is used again unless it is asked for `anew`."""
+        path = self._cache / name
+        if anew or not path.exists():
+            with self.reading():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+                    fetched = Path(folder) / path.name
+                    self._fs.get_file(self._at(name), str(fetched))
+                    fetched.replace(path)
+        return path
 
-    @abstractmethod
     def forget(self, name: str) -> None:
         """Removes what was fetched of a file, if that is a copy."""
+        with contextlib.suppress(OSError):
+            (self._cache / name).unlink(missing_ok=True)
 
-    @abstractmethod
-    def working(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """Yields a path where a file that the block reads, replaces and removes is kept."""
+    # --- writing
 
-    @abstractmethod
-    def exclusively(self) -> contextlib.AbstractContextManager[bool]:
+    def found(self, folders: list[str], marker: bytes) -> None:
+        """Makes a new store. Raises `StoreError`."""
+        if not self.exists(MARKER):
+            try:
+                self._fs.pipe_file(self._at(MARKER), marker)
+            except Exception as error:
+                raise self.trouble("write to", error) from error
+
+    def write(self, name: str, data: bytes) -> None:
+        with self.writing():
+            self._fs.pipe_file(self._at(name), data)
+
+    @contextmanager
+    def new(self, name: str) -> Iterator[Path]:
+        """Yields a path to write to, in a folder where other files may be; it becomes `name` when the block ends well.
+        What the block raises is its own matter, unless it says that there is no room."""
+        of_block: Exception | None = None
+        try:
+            with self._staged(name) as path:
+                try:
+                    yield path
+                except Exception as error:
+                    of_block = error
+                    raise
+                self.check()
+                self._publish(path, name)
+        except StoreError:
+            raise
+        except Exception as error:
+            self.check()
+            if error is of_block and trouble_number(error) not in NO_ROOM:
+                raise
+            raise self.trouble("write to", error) from error
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        with self.writing(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._at(name))
+
+    def move(self, name: str, to: str) -> None:
+        """Moves a file, if it is there."""
+        with self.writing(), contextlib.suppress(FileNotFoundError):
+            self._fs.cp_file(self._at(name), self._at(to))
+            self._fs.rm_file(self._at(name))
+
+    @contextmanager
+    def working(self, name: str) -> Iterator[WorkingFile]:
+        """Yields a file that the block may change, as it was left. Failing to keep it is no harm: it only saves work.
+        """
+        with self._staged(name) as path:
+            with contextlib.suppress(FileNotFoundError), self.reading():
+                self._fs.get_file(self._at(name), str(path))
+            yield WorkingFile(path, partial(self._keep, path, name))
+
+    def _keep(self, path: Path, name: str) -> None:
+        with contextlib.suppress(StoreError):
+            if path.exists():
+                with self.writing():
+                    self._publish(path, name)
+            else:
+                self.remove(name)
+
+    @contextmanager
+    def exclusively(self) -> Iterator[bool]:
         """Keeps others that also ask out of the block; yields False where it cannot."""
+        yield False
+
+    # --- trouble
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -132,13 +202,46 @@ class Files(ABC):
                              "more); put it back, or start anew with another --out")
 
     def trouble(self, doing: str, error: Exception) -> StoreError:
-        cure = CURES.get(trouble_number(error), self._cure(error))
+        if trouble_number(error) in NO_ROOM:  # an object store has no such errors
+            return StoreError(f"cannot keep files of store '{self.root}' on this machine: {error}; make room in "
+                              f"'{self._cache}' and '{tempfile.gettempdir()}', or set XDG_CACHE_HOME and TMPDIR")
+        if isinstance(error, FileNotFoundError):
+            cure = "make that bucket first, or choose another --out"
+        else:
+            cure = (f"see that it can be reached from {socket.gethostname()}, and that the credentials there let you "
+                    "read and write it")
+        return self._failed(doing, error, cure)
+
+    def _failed(self, doing: str, error: Exception, cure: str) -> StoreError:
         told = str(getattr(error, "strerror", None) or error).rstrip(".")
         return StoreError(f"cannot {doing} store '{self.root}': {told}; {cure}. "
                           "Then run the same command again: what is done is kept")
 
-    def _cure(self, error: Exception) -> str:
-        return "see that its disk is there and works"
+    # --- how this is done here
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}"
+
+    def _list(self, path: str) -> dict[str, dict[str, Any]]:
+        """What the driver knows of all that is in a folder, by name, but for hidden files."""
+        try:
+            with self.reading():
+                found = self._fs.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        # A driver lists a file as itself, and may list a folder in itself.
+        named = {entry["name"].rpartition("/")[2]: entry for entry in found
+                 if entry["name"].strip("/") != path.strip("/")}
+        return {name: entry for name, entry in named.items() if name and not name.startswith(".")}
+
+    @contextmanager
+    def _staged(self, name: str) -> Iterator[Path]:
+        """Yields a path for what is to become `name`."""
+        with tempfile.TemporaryDirectory(prefix="editfleet-") as folder:
+            yield Path(folder) / Path(name).name
+
+    def _publish(self, path: Path, name: str) -> None:
+        self._fs.put_file(str(path), self._at(name))
 
 
 def trouble_number(error: BaseException) -> int:
@@ -148,125 +251,16 @@ def trouble_number(error: BaseException) -> int:
     return number if isinstance(number, int) else int(told[1]) if told else 0
 
 
-def _flock(file: IO[str]) -> bool:
-    """Locks a file until it is closed or the process ends; False where that is not to be had."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:  # who has it was stopped, or hangs
-                return False
-            time.sleep(0.01)
-        except OSError:  # a shared file system may have no locks
-            return False
-        else:
-            return True
+def _options(protocol: str) -> dict[str, Any]:
+    """What a driver is told in addition."""
+    if EXTRAS.get(protocol) != "s3" or "AWS_MAX_ATTEMPTS" in os.environ:
+        return {}
+    return {"config_kwargs": {"retries": S3_ATTEMPTS}}
 
 
-class LocalFiles(Files):
-    """A folder, on a disk of this machine or one that all machines mount."""
-
-    remote = False
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(str(root))
-        self._root = root
-
-    def found(self, marker: bytes, folders: list[str]) -> None:
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            if not (self._root / MARKER).exists():  # first: a folder with anything else is no place for a store
-                with self._appears(self._root / MARKER) as partial:
-                    partial.write_bytes(marker)
-            for folder in folders:
-                (self._root / folder).mkdir(exist_ok=True)
-        except OSError as error:
-            raise self.trouble("write to", error) from error
-
-    def occupied(self) -> bool:
-        with self.reading():
-            return self._root.is_dir() and any(not entry.name.startswith(".") for entry in self._root.iterdir())
-
-    def exists(self, name: str) -> bool:
-        try:
-            with self.reading():
-                return bool(os.stat(self._root / name))
-        except FileNotFoundError:
-            return False
-
-    def read(self, name: str) -> bytes:
-        with self.reading():
-            return (self._root / name).read_bytes()
-
-    def sizes(self, folder: str) -> dict[str, int]:
-        sizes = {}
-        try:
-            with self.reading(), os.scandir(self._root / folder) as entries:
-                for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):  # others may just have moved it
-                        sizes[entry.name] = entry.stat().st_size
-        except FileNotFoundError:
-            self.check()
-        return {name: size for name, size in sizes.items() if not name.startswith(".")}
-
-    def write(self, name: str, data: bytes) -> None:
-        with self.writing(), self._appears(self._root / name) as partial:
-            partial.write_bytes(data)
-
-    @contextmanager
-    def new(self, name: str) -> Iterator[Path]:
-        self.check()
-        of_block: Exception | None = None
-        try:
-            with self._appears(self._root / name) as partial:
-                try:
-                    yield partial
-                except Exception as error:
-                    of_block = error
-                    raise
-        except Exception as error:
-            self.check()
-            if error is not of_block or trouble_number(error) in NO_ROOM:
-                raise self.trouble("write to", error) from error
-            raise
-
-    def remove(self, name: str) -> None:
-        with self.writing():
-            (self._root / name).unlink(missing_ok=True)
-
-    def move(self, name: str, to: str) -> None:
-        with self.writing(), contextlib.suppress(FileNotFoundError):
-            (self._root / name).replace(self._root / to)
-
-    def fetch(self, name: str, anew: bool = False) -> Path:
-        return self._root / name
-
-    def forget(self, name: str) -> None:
-        pass
-
-    @contextmanager
-    def working(self, name: str) -> Iterator[Path]:
-        self.check()
-        yield self._root / name
-
-    @contextmanager
-    def exclusively(self) -> Iterator[bool]:
-        with self.writing():
-            lock = (self._root / ".lock").open("w")
-        with lock:
-            yield _flock(lock)
-
-    @contextmanager
-    def _appears(self, path: Path) -> Iterator[Path]:
-        """Yields a temporary path that becomes `path` when the block ends well, and is removed when it does not."""
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            partial.touch()
-            yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+def _cache_folder() -> Path:
+    """Where the workers of a machine share what they fetch."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    if os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        return folder / "editfleet"
+    return Path(tempfile.gettempdir()) / f"editfleet-{os.getuid()}"  # a container may have no home

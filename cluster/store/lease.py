@@ -18,8 +18,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cluster.store.errors import LeaseLost, StoreError
 from cluster.store.files import Files
-from editors.core.errors import InputError, LeaseLost, StoreError
+from editors.core.errors import InputError
 
 FILE = "driver.json"
 PATIENCE = 30.0  # seconds without renewal after which a driver is taken for dead

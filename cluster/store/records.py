@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from editors.core.errors import EditFleetError
 from evaluators.cases import Skipped
 
 ROW_SCHEMA = pa.schema([("editor", pa.string()), ("model", pa.string()), ("dataset", pa.string()),
@@ -27,17 +25,6 @@ class ResultKey(NamedTuple):
 
     output: Output
     id: str
-
-
-class Damaged(EditFleetError):
-    """The result of the task `key` is missing or damaged; made again, all is well."""
-
-    def __init__(self, key: ResultKey, reason: str) -> None:
-        super().__init__(key, reason)
-        self.key, self.reason = key, reason
-
-    def __str__(self) -> str:
-        return f"{self.key.output}/{self.key.id} cannot be used: {self.reason}"
 
 
 class _Record(BaseModel):
@@ -68,8 +55,7 @@ class DatasetRecord(_Record):
 
 
 class CampaignRecord(_Record):
-    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know,
-    `sizes` how tasks were cut by the table of costs, of version `costs`."""
+    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know."""
 
     name: str
     digest: str
@@ -77,8 +63,6 @@ class CampaignRecord(_Record):
     datasets: tuple[DatasetRecord, ...]
     tasks: tuple[TaskRecord, ...]
     notes: tuple[str, ...] = ()
-    sizes: Mapping[str, int] = Field(default_factory=dict)
-    costs: int = 0
 
 
 def last_line(reason: str) -> str:

@@ -25,7 +25,7 @@ from cluster.plan.tasks import (
     Task,
     TrainTask,
 )
-from cluster.store.store import ROW_SCHEMA, Store
+from cluster.store.store import ROW_SCHEMA, ResultKey, Store
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
@@ -37,7 +37,7 @@ from editors.core.models.statistics import load_moments, save_moments, second_mo
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import read_corpus, training_example
-from evaluators.protocols.base import ProtocolResult
+from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline, unusable
 from evaluators.scoring.metrics import Score
@@ -124,34 +124,45 @@ class TaskExecutor:
 
     def _statistics(self, task: StatisticsTask) -> None:
         model = self._hold_model(task.model)
+        started = perf_counter()
         moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
-        with self.store.new_artefact(task.key) as path:
+        provenance = self._provenance(task, tokens=task.shard.tokens(task.tokens), seconds=perf_counter() - started)
+        with self.store.new_artefact(task.key, provenance) as path:
             save_moments(moments, path)
 
     def _moments(self, task: MomentsTask) -> None:
+        started = perf_counter()
         moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
-        with self.store.new_artefact(task.key) as path:
+        provenance = self._provenance(task, seconds=perf_counter() - started)
+        with self.store.new_artefact(task.key, provenance) as path:
             save_moments(moments, path)
         for shard in task.shards:  # each layer's may be of gigabytes
             self.store.forget(shard.key)
 
     def _train(self, task: TrainTask) -> None:
         if shipped := task.shipped:
-            with self.store.new_artefact(task.key) as path:
+            with self.store.new_artefact(task.key, self._provenance(task, shipped=shipped.name)) as path:
                 shutil.copyfile(shipped, path)
             return
         model = self._hold_model(task.model)
-        with self.store.checkpoint(task.key) as path:
-            artefact = train(task, model, Checkpoint(path))
-            with self.store.new_artefact(task.key) as path:
+        started = perf_counter()
+        with self.store.checkpoint(task.key) as (path, changed):
+            artefact = train(task, model, Checkpoint(path, changed))
+            provenance = self._provenance(task, examples=len(task.cases.cases), data=task.cases.source,
+                                          seconds=perf_counter() - started)
+            with self.store.new_artefact(task.key, provenance) as path:
                 artefact.save(path)
 
     def _stream(self, task: StreamTask) -> None:
         model = self._hold_model(task.model)
         editor = self._hold_editor(task.method, model)
-        before = Stream.load(self.store.local(task.before), model.device) if task.before else Stream()
+        before = self._load_stream(task.before, model) if task.before else Stream()
+        started = perf_counter()
         stream = task.protocol.extend(editor, task.chunk.cases, before)
-        with self.store.new_artefact(task.key) as path:
+        provenance = self._provenance(
+            task, stream.failed[len(before.failed):], cases=len(task.chunk.cases), data=task.chunk.source,
+            seconds=perf_counter() - started, seconds_edit=stream.seconds)
+        with self.store.new_artefact(task.key, provenance) as path:
             stream.save(path)
 
     def _score(self, task: ScoreTask, parts: int) -> None:
@@ -171,13 +182,18 @@ class TaskExecutor:
         before = [observation for need in task.baselines
                   for observation in from_table(self.store.read_table(need.key))]
         if task.stream:
-            stream = Stream.load(self.store.local(task.stream), model.device)
+            stream = self._load_stream(task.stream, model)
             if any(isinstance(term, Route) for term in stream.patch.terms):
                 self._hold_editor(task.method, model)  # the editor brings the model that answers are routed to
             return replace(joined([judge_stream(model, cases, stream, before, task.measures) for cases in pieces]),
                            seconds_edit=stream.seconds)
         editor = self._hold_editor(task.method, model)
         return joined([task.protocol.run(editor, cases, before, task.count, task.measures) for cases in pieces])
+
+    def _load_stream(self, key: ResultKey, model: LanguageModel) -> Stream:
+        """A stream, and the seconds that all of its edits took, which no two runs have in common."""
+        stream = Stream.load(self.store.local(key), model.device)
+        return replace(stream, seconds=self.store.provenance(key)["seconds_edit"])
 
     def _hold_model(self, ref: ModelRef) -> LanguageModel:
         """The model of a task. The one held before is let go first: two may not fit."""
@@ -210,14 +226,13 @@ class TaskExecutor:
             raise InputError(f"'{method.artefact.path}' has changed since the campaign was planned; run it again")
         return artefact
 
-    def _provenance(self, task: Task, failed: Sequence[Skipped], **measured: Any) -> dict[str, Any]:
+    def _provenance(self, task: Task, failed: Sequence[Skipped] = (), **measured: Any) -> dict[str, Any]:
         """What the result was made of and with, and what it cost."""
         device = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else platform.processor()
         return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
                 "needs": task.needs, "edits": task.edits, "identity": task.identity(),
                 "device": f"{self.device} {device}".strip(), "threads": torch.get_num_threads(),
-                "versions": _versions(), **measured,
-                "failed": [case.model_dump() for case in failed]}
+                "versions": _versions(), **measured, "failed": [case.model_dump() for case in failed]}
 
 
 def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:

@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from safetensors import safe_open
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
+from cluster.store.files import WorkingFile
 from cluster.store.store import ResultKey, Store
 from cluster.workers.runner import TaskResult, TaskRunner
 from cluster.workers.scratch import Scratch
@@ -268,22 +269,22 @@ class RankStore(Store):
         self._missing = key
         if not self._writes:
             self._nowhere.remove()
-            with super().checkpoint(key) as found:
+            with super().checkpoint(key) as (found, _):
                 if found.exists():
                     shutil.copyfile(found, self._checkpoint(key))
 
     def has(self, key: ResultKey) -> bool:
         return key != self._missing and super().has(key)
 
-    def write_table(self, key: ResultKey, table: pa.Table, provenance: dict[str, Any]) -> None:
+    def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any]) -> None:
         self._agree([table.num_rows, *(case["case_id"] for case in provenance["failed"])])
         if self._writes:
             super().write_table(key, table, provenance)
 
     @contextmanager
-    def new_artefact(self, key: ResultKey) -> Iterator[Path]:
+    def new_artefact(self, key: ResultKey, provenance: Mapping[str, Any]) -> Iterator[Path]:
         if self._writes:
-            with super().new_artefact(key) as path:
+            with super().new_artefact(key, provenance) as path:
                 yield path
                 self._agree(_shapes(path))
         else:
@@ -297,8 +298,10 @@ class RankStore(Store):
     def forget(self, key: ResultKey) -> None:
         """Others may still be reading what the ranks of a machine share."""
 
-    def checkpoint(self, key: ResultKey) -> AbstractContextManager[Path]:
-        return super().checkpoint(key) if self._writes else nullcontext(self._checkpoint(key))
+    def checkpoint(self, key: ResultKey) -> AbstractContextManager[WorkingFile]:
+        if self._writes:
+            return super().checkpoint(key)
+        return nullcontext(WorkingFile(self._checkpoint(key), lambda: None))
 
     def _checkpoint(self, key: ResultKey) -> Path:
         return self._nowhere.folder / f"{key.id}.checkpoint"

@@ -12,7 +12,8 @@ import torch
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
-from cluster.store.store import Damaged, Store, StoreError
+from cluster.store.errors import Damaged, StoreError
+from cluster.store.store import Store
 from cluster.workers.executor import TaskExecutor
 
 

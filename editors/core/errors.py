@@ -3,9 +3,7 @@
     EditFleetError
     ├── InputError     what the user wrote cannot be run; nothing was started (exit code 2)
     ├── CaseError      one case cannot be edited or scored; it is recorded and the rest goes on
-    ├── StoreError     the place of the results fails: full, read-only, deleted, out of reach
-    │   └── LeaseLost  another driver has taken the store over
-    └── Damaged        one result is missing or damaged and has to be made again (`cluster.store.store`)
+    └── ...            those of a store of results (`cluster.store.errors`)
 """
 
 from __future__ import annotations
@@ -26,14 +24,6 @@ class InputError(EditFleetError):
 
 class CaseError(EditFleetError):
     """One case is unusable. The message names what is wrong with it."""
-
-
-class StoreError(EditFleetError):
-    """A store cannot be used as it is. The message names the store, what is wrong with it and the cure."""
-
-
-class LeaseLost(StoreError):
-    """Another driver has taken the store over; this one must stop."""
 
 
 def quoted(text: str) -> str:

@@ -163,19 +163,17 @@ def _parsed(records: Iterable[Record], format: Format, reading: Reading, spec: D
 
 def _editable(items: Items) -> Items:
     for item in items:
-        yield item if isinstance(item, Skipped) else _checked(item)
-
-
-def _checked(case: Case) -> Case | Skipped:
-    try:
-        case.request()
-    except CaseError as error:
-        return Skipped(case_id=case.id, reason=str(error))
-    return case
+        if isinstance(item, Case):
+            try:
+                item.request()
+            except CaseError as error:
+                item = Skipped(case_id=item.id, reason=str(error))
+        yield item
 
 
 def _without_excluded(items: Items, spec: DatasetSpec) -> Items:
-    auditor = Auditor(_training_subjects(spec) if "train-overlap" in spec.exclude else ())
+    overlap = "train-overlap" in spec.exclude
+    auditor = Auditor(subjects(stream_cases(training_spec(spec))) if overlap else ())
     for item in items:
         if isinstance(item, Skipped):
             yield item
@@ -186,7 +184,3 @@ def _without_excluded(items: Items, spec: DatasetSpec) -> Items:
         else:
             auditor.remember(item)
             yield item
-
-
-def _training_subjects(spec: DatasetSpec) -> frozenset[str]:
-    return subjects(stream_cases(training_spec(spec)))

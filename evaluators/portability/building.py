@@ -134,7 +134,7 @@ def write_build(folder: Path, source: EditSource, asking: Asking, outcome: Sorte
     write_json(folder / CANDIDATES, [candidate.model_dump(mode="json") for candidate in outcome.candidates])
     write_json(folder / REJECTED, [answer.model_dump(mode="json") for answer in outcome.rejected])
     write_json(folder / SUMMARY, {
-        "form": source.form, "records": len(source.records), "skipped": [s.model_dump() for s in source.skipped],
+        "format": source.format, "records": len(source.records), "skipped": [s.model_dump() for s in source.skipped],
         "endpoint": asking.endpoint, "model": asking.model, "temperature": asking.temperature,
         "max_tokens": asking.max_tokens, "prompt_version": VERSION,
         "prompt_tokens": sum(prompt for prompt, _ in tokens), "answer_tokens": sum(answer for _, answer in tokens),

@@ -16,7 +16,7 @@ from evaluators.datasets import DatasetSpec, load_dataset
 from evaluators.datasets.formats import CounterfactEdit, ZsreEdit, first_problem, name_of
 from evaluators.datasets.reading import Record, file_records
 
-Form = Literal["counterfact", "zsre"]
+EditFormat = Literal["counterfact", "zsre"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EditRecord:
 class EditSource:
     """Records in file order, and those of which nothing can be asked."""
 
-    form: Form
+    format: EditFormat
     records: tuple[EditRecord, ...]
     skipped: tuple[Skipped, ...]
 
@@ -53,9 +53,9 @@ def read_source(source: str, limit: int | None = None) -> EditSource:
             raise InputError(f"{source}: expected COUNTERFACT or ZsRE records, and there are none")
     else:
         raw = [counterfact(case) for case in load_dataset(DatasetSpec(name=source, limit=limit)).cases]
-    form: Form = "counterfact" if isinstance(raw[0], dict) and "requested_rewrite" in raw[0] else "zsre"
-    found = list(_parsed(source, raw, form))
-    return EditSource(form, tuple(each for each in found if isinstance(each, EditRecord)),
+    format: EditFormat = "counterfact" if isinstance(raw[0], dict) and "requested_rewrite" in raw[0] else "zsre"
+    found = list(_parsed(source, raw, format))
+    return EditSource(format, tuple(each for each in found if isinstance(each, EditRecord)),
                       tuple(each for each in found if isinstance(each, Skipped)))
 
 
@@ -82,19 +82,20 @@ def counterfact(case: Case) -> dict[str, Any]:
         "attribute_prompts": [], "generation_prompts": list(case.generation_prompts)}
 
 
-_FORMS: dict[Form, type[CounterfactEdit] | type[ZsreEdit]] = {"counterfact": CounterfactEdit, "zsre": ZsreEdit}
+_FORMS: dict[EditFormat, type[CounterfactEdit] | type[ZsreEdit]] = {"counterfact": CounterfactEdit, "zsre": ZsreEdit}
 
 
-def _parsed(source: str, raw: Sequence[Any], form: Form) -> Iterator[EditRecord | Skipped]:
-    """A record without a usable text is skipped; one of another form ends it."""
+def _parsed(source: str, raw: Sequence[Any], format: EditFormat) -> Iterator[EditRecord | Skipped]:
+    """A record without a usable text is skipped; one of another form is an error."""
     seen = set()
     for place, item in enumerate(raw):
-        name = str(place) if form == "zsre" else name_of(Record(place, None, item), form)
+        name = str(place) if format == "zsre" else name_of(Record(place, None, item), format)
         try:
-            found = _FORMS[form].model_validate(item)
+            found = _FORMS[format].model_validate(item)
         except ValidationError as error:
             if any(problem["type"] != "value_error" for problem in error.errors()):
-                raise InputError(f"{source}: record {place} is not of {form}'s form: {first_problem(error)}") from error
+                raise InputError(f"{source}: record {place} is not of {format}'s form: {first_problem(error)}"
+                                 ) from error
             yield Skipped(case_id=name, reason=first_problem(error))
             continue
         if name in seen:

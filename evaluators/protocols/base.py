@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from editors.core.settings import Settings
-from evaluators.cases import Case, Skipped
+from evaluators.cases import Case
+from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.measures import NOTHING_MORE, Measures
-from evaluators.scoring.metrics import Score
 
 if TYPE_CHECKING:  # planning loads no torch
     from editors.core.editor import Editor
@@ -33,22 +33,6 @@ class Piece:
     start: int
     stop: int
     count: int
-
-
-@dataclass(frozen=True)
-class ProtocolResult:
-    """Scores, the cases that have none, and what it cost.
-
-    Seconds are wall time with the device synchronised. `peak_memory` is in bytes: of `device` memory since the
-    protocol began, or on a CPU the resident set of the `process` since it started.
-    """
-
-    scores: list[Score]
-    failed: list[Skipped]
-    seconds_edit: float
-    seconds_score: float
-    peak_memory: int
-    memory_of: Literal["device", "process"]
 
 
 class Protocol(Settings, ABC):

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Self
 from pydantic import PositiveInt, model_validator
 
 from evaluators.cases import Case, EditedFacts, Skipped
-from evaluators.protocols.base import Piece, Protocol, ProtocolResult, cut
+from evaluators.protocols.base import Piece, Protocol, cut
+from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 
 if TYPE_CHECKING:
     from editors.core.editor import Editor
-    from evaluators.scoring.judge import Edited
+    from evaluators.scoring.edited import Edited
     from evaluators.scoring.observe import Observation
 
 
@@ -61,7 +62,7 @@ class BatchProtocol(Protocol):
         """A case that cannot be encoded or edited is in `failed`, and its batch is edited without it. Locality leaves
         out what any case of the batch edited. Raises what the editor raised where its fault lies in no single case."""
         from evaluators.protocols.editing import edit_and_judge, edit_together
-        from evaluators.scoring.judge import Edited
+        from evaluators.scoring.edited import Edited
 
         batches = [cases[start: start + count] for start in range(0, len(cases), count)]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evaluators.cases import Case
-from evaluators.protocols.base import Piece, Protocol, ProtocolResult, cut
+from evaluators.protocols.base import Piece, Protocol, cut
+from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Patch
 from evaluators.cases import Case, EditedFacts, Role, Skipped
-from evaluators.protocols.base import ProtocolResult
 from evaluators.protocols.editing import ELSEWHERE, describe, edit_together, raise_unless_cases
 from evaluators.protocols.meters import now, peak_memory, reset_peak
-from evaluators.scoring.judge import Edited, judge, unanswered, unusable
+from evaluators.protocols.result import ProtocolResult
+from evaluators.scoring.edited import Edited
+from evaluators.scoring.judge import judge, unanswered, unusable
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import Score, score
 from evaluators.scoring.observe import Observation, observe
@@ -44,21 +45,21 @@ class Stream:
     newest: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
-        """Writes a patch file that `Patch.load` reads too."""
-        about = {"facts": sorted(self.facts.facts), "prompts": sorted(self.facts.prompts), "seconds": self.seconds,
+        """Writes a patch file that `Patch.load` reads too. It has no `seconds`: the same edits are the same bytes."""
+        about = {"facts": sorted(self.facts.facts), "prompts": sorted(self.facts.prompts),
                  "failed": [case.model_dump() for case in self.failed], "newest": self.newest}
         Patch(self.patch.terms, {**self.patch.info, SAVED_AS: about}).save(path)
 
     @staticmethod
     def load(path: Path | str, device: torch.device | str = "cpu") -> Stream:
-        """Reads what `save` wrote."""
+        """Reads what `save` wrote; its `seconds` are 0."""
         patch = Patch.load(path).to(device)
         info: dict[str, Any] = dict(patch.info)
         about = info.pop(SAVED_AS)
         facts = EditedFacts(frozenset((subject, relation) for subject, relation in about["facts"]),
                             frozenset(about["prompts"]))
         return Stream(Patch(patch.terms, info), facts, tuple(map(Skipped.model_validate, about["failed"])),
-                      about["seconds"], about["newest"])
+                      newest=about["newest"])
 
 
 def extend(editor: Editor, cases: Sequence[Case], stream: Stream, step: int = 1) -> Stream:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from editors.core.errors import CaseError
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED
 from editors.core.patches.patch import Patch
-from evaluators.cases import ROLES, Case, EditedFacts, Role, Skipped
+from evaluators.cases import ROLES, Case, Role, Skipped
+from evaluators.scoring.edited import Edited
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import Score, score
 from evaluators.scoring.observe import Observation, observe, questions
-
-
-@dataclass(frozen=True)
-class Edited:
-    """A case with the patch it is judged under and what that patch edited. Cases of one edit share the patch."""
-
-    case: Case
-    patch: Patch
-    facts: EditedFacts
 
 
 def baseline(model: LanguageModel, cases: Sequence[Case],

@@ -13,12 +13,11 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example, Question
-from editors.core.methods.neurons import NeuronTraining, _top_mean, _Watch
 from editors.core.models.capture import capture_inputs
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
-from editors.t_patcher import TPatcher, TPatcherConfig
+from editors.t_patcher import NeuronTraining, TPatcher, TPatcherConfig, _top_mean, _Watch
 
 REQUESTS = [EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words"),
             EditRequest("Who employs Zed Corman?", "Zed Corman", "so")]

@@ -17,7 +17,7 @@ import yaml
 
 import editors
 from cluster.scheduler.events import ResultDamaged, TaskDone, TaskFailed, WorkerUp
-from cluster.store.store import Damaged
+from cluster.store.errors import Damaged
 from cluster.workers.executor import TaskExecutor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, EditorConfig

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from editors.core.editor import Editor
 from evaluators.cases import Case
-from evaluators.protocols.base import ProtocolResult, Segment
+from evaluators.protocols.base import Segment
 from evaluators.protocols.batch import BatchProtocol
+from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.sequential import SequentialProtocol
 from evaluators.protocols.single import SingleProtocol
 from evaluators.protocols.stream import Stream, judge_stream

@@ -32,7 +32,7 @@ def campaign(name, *tasks, digest="d1", started=datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def write_patch(store, key=PATCH, size=64, fill=0.5):
-    with store.new_artefact(key) as path:
+    with store.new_artefact(key, {"failed": []}) as path:
         Patch((Dense("m", torch.full((size, 3), fill)),), {"made": "here"}).save(path)
 
 

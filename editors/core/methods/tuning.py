@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -19,17 +19,30 @@ from editors.core.requests import EditRequest
 
 
 class TuningConfig(EditorConfig):
-    """`objective` says where target tokens are read: `prompt_last` reads all of them at the prompt's last position, as
-    the ROME authors' code does; `target_new` is teacher-forced cross-entropy (often called FT-M). An edit is done when
-    its loss falls below `stop_loss`; `edits_at_once` of them share a forward pass (memory)."""
+    """What is trained, and for how long. "Published configuration" is the one of Meng et al. 2022 for fine-tuning."""
 
     layers: tuple[int, ...] = Field(min_length=1)
+    """Decoder blocks whose FFN gets the addition, counted from 0. Yao et al. 2023: block 21 (FT), the last two
+    (CaliNET)."""
+
     steps: PositiveInt = 25
+    """Passes over an edit's facts, at most. Published configuration."""
+
     lr: PositiveFloat = 5e-4
+    """The optimiser's learning rate. Published configuration."""
+
     stop_loss: float = Field(1e-2, ge=0)
+    """Mean loss of a pass, in nats a token, below which an edit is done. Published code."""
+
     objective: Literal["prompt_last", "target_new"] = "prompt_last"
+    """Where target tokens are read: `prompt_last` reads all of them at the prompt's last position (published code),
+    `target_new` each where it is predicted, teacher-forced (EasyEdit, there called FT-M)."""
+
     batch_size: PositiveInt = 128
+    """Facts of a joint edit in one update. Published configuration."""
+
     edits_at_once: PositiveInt = 25
+    """Independent edits that share a forward pass, for memory. Ours."""
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -40,7 +53,7 @@ C = TypeVar("C", bound=TuningConfig)
 
 
 class Delta(ABC):
-    """The addition being trained for one group of requests."""
+    """The addition being trained for one group of requests, and the loss and number of its last pass."""
 
     loss = float("inf")
     steps = 0
@@ -57,17 +70,15 @@ class Delta(ABC):
         """Called after every step, without gradients."""
 
     def finished(self, editor: str) -> Patch:
-        def still(value: Any) -> Any:
-            return value.detach() if isinstance(value, Tensor) else value
-
-        terms = tuple(type(term)(**{name: still(value) for name, value in vars(term).items()})
-                      for term in self.patch().terms)
-        return Patch(terms, {"editor": editor, "loss": self.loss, "steps": self.steps})
+        """The addition as a patch that is no longer trained."""
+        return Patch(tuple(term.detach() for term in self.patch().terms),
+                     {"editor": editor, "loss": self.loss, "steps": self.steps})
 
 
 @dataclass(frozen=True)
 class _MiniBatch:
-    """Rows of several groups with the hidden states [rows, length, width] that enter the first edited block."""
+    """Rows of several groups, each row's `group` [rows], and the `hidden` states [rows, length, width] that enter the
+    first edited block: blocks below it see no change, and are run once."""
 
     batch: Batch
     hidden: Tensor
@@ -113,7 +124,7 @@ class Tuner(Editor[C]):
         active = list(range(len(groups)))
         for _ in range(self.config.steps):
             losses = torch.stack([self._step(mini.of_groups(active), deltas, optimizer) for mini in mini_batches])
-            means = losses.nanmean(0)
+            means = losses.nanmean(0)  # of a group's mini-batches, as they were before their updates
             for group in active:
                 deltas[group].loss = float(means[group])
                 deltas[group].steps += 1
@@ -142,9 +153,10 @@ class Tuner(Editor[C]):
             return losses
         with overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()):
             states = self.model.run_from(mini.hidden, mini.batch, self._first)
-        logits = self.model.head(states[mini.batch.row, mini.batch.position])
-        nll = nn.functional.cross_entropy(logits, mini.batch.target, reduction="none")
+        # L = -1/n Σ_i 1/T_i Σ_t log p(o_it), over the n facts of a group and the T_i target tokens of each
+        nll = self.model.target_nll(states, mini.batch)
         by_group = _mean_by(_mean_by(nll, mini.batch.row, len(mini.group)), mini.group, len(deltas))
+        # The published code makes no update where the loss is low enough.
         learning = groups[by_group.detach()[groups] >= self.config.stop_loss]
         losses[groups.cpu()] = by_group.detach()[groups].cpu()
         if len(learning):

@@ -61,8 +61,14 @@ class Term:
         return {name: value for name, value in values.items() if not isinstance(value, Tensor) and value is not None}
 
     def to(self, device: torch.device | str) -> Self:
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
-        return type(self)(**self.settings(), **moved)
+        return self._with({name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def detach(self) -> Self:
+        """The term with the same values, which no gradient reaches."""
+        return self._with({name: tensor.detach() for name, tensor in self.tensors().items()})
+
+    def _with(self, tensors: Mapping[str, Any]) -> Self:
+        return type(self)(**self.settings(), **tensors)
 
 
 @dataclass(frozen=True, eq=False)

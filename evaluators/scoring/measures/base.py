@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # reading a campaign loads no torch
     from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
     from evaluators.datasets import DatasetSpec
-    from evaluators.scoring.judge import Edited
+    from evaluators.scoring.edited import Edited
     from evaluators.scoring.observe import Observation
 
 

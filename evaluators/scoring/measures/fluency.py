@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from editors.core.models.batches import Encoded
     from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
-    from evaluators.scoring.judge import Edited
+    from evaluators.scoring.edited import Edited
 
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}  # of bigrams and trigrams
 TOKENS = 10  # read for each token that a text may be long, all texts of a case together; measured

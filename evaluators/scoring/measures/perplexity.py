@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from editors.core.models.batches import Encoded
     from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
-    from evaluators.scoring.judge import Edited
+    from evaluators.scoring.edited import Edited
 
 TOKENS = 100  # of a text, about
 

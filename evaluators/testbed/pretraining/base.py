@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from editors.core.errors import InputError
 from editors.core.methods.checkpoints import Checkpoint
+from evaluators.files import make_folder
 from evaluators.testbed.world import World
 
 
@@ -134,10 +135,7 @@ class Pretraining(ABC, Generic[C, M]):
         if not self._checkpoint.path.exists():
             if (self.directory / "model.safetensors").exists():
                 raise InputError(f"'{self.directory}' holds a finished model; name another --out")
-            try:
-                self.directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"cannot write to '{self.directory}': {error.strerror}") from error
+            make_folder(self.directory)
             return False
         header = self._checkpoint.header()
         if header["config"] != self.config.fingerprint:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from evaluators.files import write_json, write_text
 from evaluators.testbed.pretraining.base import PretrainingConfig
 from evaluators.testbed.pretraining.gptj import GPTJPretrainingConfig
 from evaluators.testbed.pretraining.t5 import T5PretrainingConfig
@@ -75,6 +75,5 @@ def _recall(exact: Mapping[str, float]) -> str:
 
 
 def _write(folder: Path, config: PretrainingConfig, figures: Mapping[str, object], text: str) -> None:
-    (folder / "examination.json").write_text(json.dumps({**figures, "config": asdict(config)}, indent=1) + "\n",
-                                             encoding="utf-8")
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    write_json(folder / "examination.json", {**figures, "config": asdict(config)})
+    write_text(folder / "README.md", text)

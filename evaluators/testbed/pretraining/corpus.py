@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -170,10 +170,9 @@ class Corpus:
 
     def batch(self, step: int, *, chains: bool) -> PackedBatch:
         rng = random.Random(f"batch {self.seed} {step}")
-        rows: Sequence[tuple[list[int], list[float], list[tuple[int, int]]]] = [
-            self._row(rng, chains) for _ in range(self.config.rows)]
-        return PackedBatch(torch.tensor([ids for ids, _, _ in rows]), torch.tensor([weights for _, weights, _ in rows]),
-                     [subjects for _, _, subjects in rows])
+        rows = [self._row(rng, chains) for _ in range(self.config.rows)]
+        ids, weights, subjects = zip(*rows, strict=True)
+        return PackedBatch(torch.tensor(ids), torch.tensor(weights), list(subjects))
 
 
 Exchange = tuple[list[int], list[int]]  # a question and its answer as token ids, both closed by `END`

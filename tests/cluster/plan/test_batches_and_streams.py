@@ -255,13 +255,17 @@ def test_a_lost_segment_is_all_that_is_done_again(make_plan, store, local_pool):
     planned = make_plan(protocols=[STREAM], editors=EDITORS[1:])
     run_campaign(planned, store, local_pool(store))
     rows = found_rows(store, planned)
-    _, second = of_kind(planned, "stream")
+    first, second = of_kind(planned, "stream")
     scores = [task for task in of_kind(planned, "score") if task.stream == second.key]
+    before = store.provenance(second.key)
+    assert before["seconds_edit"] > store.provenance(first.key)["seconds_edit"] > 0
     for task in (second, *scores):
         store.local(task.key).unlink()
     run_campaign(planned, store, local_pool(store))
     assert set(local_pool.pools[1].ran) == {second.id, *(task.id for task in scores)}
     assert found_rows(store, planned) == rows
+    again = store.provenance(second.key)
+    assert again["sha256"] == before["sha256"] and again["seconds_edit"] != before["seconds_edit"]
 
 
 def test_a_case_a_stream_cannot_edit_is_named(make_plan, store, local_pool, monkeypatch):

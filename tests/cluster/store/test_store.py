@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +26,12 @@ def store(tmp_path):
 
 def test_a_table_comes_back_with_how_it_came_about(store):
     assert not store.has(ROWS)
-    store.write_table(ROWS, rows(0.1, 0.2), {"device": "cpu", "failed": []})
+    store.write_table(ROWS, rows(0.1, 0.2), {"device": "cpu"})
     assert store.has(ROWS)
     assert store.read_table(ROWS)["value"].to_pylist() == [0.1, 0.2]
-    assert store.provenance(ROWS) == {"device": "cpu", "failed": []}
+    about, content = store.provenance(ROWS), Path(store.root, "rows", "a1.parquet").read_bytes()
+    assert about == {"task": "a1", "output": "rows", "sha256": hashlib.sha256(content).hexdigest(),
+                     "bytes": len(content), "failed": [], "device": "cpu"}
 
 
 def test_other_programs_read_what_is_stored(store):
@@ -40,15 +43,15 @@ def test_other_programs_read_what_is_stored(store):
     assert [tensor.shape for tensor in load_file(Path(store.root, "artefacts", "c0.safetensors")).values()] == [(64, 3)]
 
 
-def test_an_artefact_comes_back_and_sealing_it_again_changes_nothing(store, tmp_path):
+def test_an_artefact_comes_back_as_it_was_written_and_how_it_came_about(store):
     write_patch(store)
     info, terms = read_patch(store.local(PATCH))
     assert info == {"made": "here"} and terms[0][1]["weight"] == [[0.5] * 3] * 64
     first = store.local(PATCH).read_bytes()
-    with store.new_artefact(PATCH) as path:
+    with store.new_artefact(PATCH, {"device": "gpu"}) as path:
         path.write_bytes(first)
     assert store.local(PATCH).read_bytes() == first
-    assert len(first) % 8 == 0 and int.from_bytes(first[:8], "little") % 8 == 0  # tensors are aligned
+    assert store.provenance(PATCH)["device"] == "gpu" and store.provenance(PATCH)["bytes"] == len(first)
 
 
 def test_writing_twice_leaves_one_file(store):
@@ -57,19 +60,54 @@ def test_writing_twice_leaves_one_file(store):
     before = files(store)
     store.write_table(ROWS, rows(0.1), {})
     write_patch(store)
-    assert files(store) == before == ["artefacts/c0.safetensors", "rows/a1.parquet", "store.json"]
+    assert files(store) == before == ["artefacts/c0.safetensors", "provenance/a1.json", "provenance/c0.json",
+                                      "rows/a1.parquet", "store.json"]
+
+
+def test_a_result_without_its_provenance_is_not_there_yet(store):
+    store.write_table(ROWS, rows(0.1), {})
+    write_patch(store)
+    for key in (ROWS, PATCH):
+        Path(store.root, "provenance", f"{key.id}.json").unlink()
+        assert not store.has(key)
+        store.quarantine(key)  # somebody may be writing it
+    assert store.done([ROWS, PATCH]) == set() and store.rows([task("a1")]).num_rows == 0
+    assert files(store) == ["artefacts/c0.safetensors", "rows/a1.parquet", "store.json"]
+    store.write_table(ROWS, rows(0.1), {})
+    store.remove(ROWS)
+    assert files(store) == ["artefacts/c0.safetensors", "store.json"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_writers_of_one_task_leave_a_result_that_is_sound_or_made_again(store, monkeypatch, same):
+    """The second writes both of its files after the first has written one."""
+    write, other = store._files.write, Store.open(store.root)
+
+    def interrupted(name, data):
+        if name.startswith("provenance"):
+            other.write_table(ROWS, rows(0.1 if same else 0.2), {"seconds": 2})
+        write(name, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._files, "write", interrupted)
+        store.write_table(ROWS, rows(0.1), {"seconds": 1})
+    assert store.provenance(ROWS)["seconds"] == 1
+    assert store.rows([task("a1")])["value"].to_pylist() == ([0.1] if same else [])
+    assert store.done([ROWS]) == ({"a1"} if same else set())
+    store.write_table(ROWS, rows(0.1), {"seconds": 3})
+    assert store.rows([task("a1")])["value"].to_pylist() == [0.1]
 
 
 def test_an_interrupted_write_leaves_nothing(store):
     before = files(store)
-    with pytest.raises(KeyboardInterrupt), store.new_artefact(PATCH) as path:
+    with pytest.raises(KeyboardInterrupt), store.new_artefact(PATCH, {}) as path:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
     assert files(store) == before
 
 
 def test_an_unfinished_write_hides_neither_absence_nor_the_old_file(store):
-    with store.new_artefact(PATCH) as path:
+    with store.new_artefact(PATCH, {}) as path:
         path.write_bytes(b"half")
         assert not store.has(PATCH)
         assert store.done([PATCH]) == set()
@@ -85,20 +123,21 @@ def test_many_writers_do_not_disturb_each_other(tmp_path):
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(write, range(100)))
-    assert files(Store.open(tmp_path / "store")) == ["rows/a1.parquet", "store.json"]
+    assert files(Store.open(tmp_path / "store")) == ["provenance/a1.json", "rows/a1.parquet", "store.json"]
+    assert Store.open(tmp_path / "store").done([ROWS]) == {"a1"}
 
 
 def test_ten_thousand_tasks_are_listed_in_seconds(store):
     store.write_table(ROWS, rows(*(k / 7 for k in range(2500))), {"failed": [], "about": "x" * 4000})
-    content = store.local(ROWS).read_bytes()
-    assert 15_000 < len(content) < 40_000
+    content, about = store.local(ROWS).read_bytes(), Path(store.root, "provenance", "a1.json").read_text()
     keys = [ResultKey("rows", f"{number:024x}") for number in range(10_000)]
-    for key in keys:  # another's content: each is read and found out, which takes longer than finding it good
-        Path(store.root, "rows", f"{key.id}.parquet").write_bytes(content)
+    for key in keys:  # one byte is missing: each is set aside, which takes longer than finding it good
+        Path(store.root, "rows", f"{key.id}.parquet").write_bytes(content[:-1])
+        Path(store.root, "provenance", f"{key.id}.json").write_text(about.replace('"a1"', f'"{key.id}"'))
     started = time.monotonic()
     assert store.done([*keys, ROWS]) == {"a1"}
     assert time.monotonic() - started < 30  # about 1 second for good ones on 2 cores
-    assert len(list(Path(store.root, "damaged").iterdir())) == 10_000
+    assert len(list(Path(store.root, "damaged").iterdir())) == 20_000
 
 
 def test_rows_of_several_tasks_and_of_none(store):
@@ -107,6 +146,25 @@ def test_rows_of_several_tasks_and_of_none(store):
     tasks = [task("a1"), task("a2"), task("a3"), task("b", "baselines")]
     assert store.rows(tasks)["value"].to_pylist() == [0.1, 0.2, 0.3]
     assert store.rows([]).schema.equals(ROW_SCHEMA)
+
+
+def test_how_far_a_campaign_is_and_which_cases_failed_is_told_without_reading_rows(store, monkeypatch):
+    store.write_table(ROWS, rows(0.1), {"failed": [{"case_id": "c1", "reason": "odd"}]})
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", watch := reading(store))
+    monkeypatch.setattr("cluster.store.checksums.FileChecksums.sha256", lambda self, path: 1 / 0)
+    assert store.standing(campaign("study", task("a1"), task("a2"))).done == {"a1"}
+    assert store.failed_cases([task("a1"), task("a2")]).total() == 1
+    assert set(watch.names) == {"provenance/a1.json", "provenance/a2.json"}
+
+
+def reading(store):
+    """Reads like the driver, and remembers what."""
+    def read(fs, path):
+        read.names.append(Path(path).relative_to(store.root).as_posix())
+        return Path(path).read_bytes()
+
+    read.names = []
+    return read
 
 
 def test_failed_cases_are_counted_over_tasks(store):
@@ -123,7 +181,7 @@ def test_standing_tells_done_failed_and_missing_apart(store):
     standing = store.standing(campaign("study", task("a1"), task("a2"), task("a3")))
     assert standing.done == {"a1"}
     assert [(failure.task, failure.summary) for failure in standing.failures] == [("a2", "ValueError: bad")]
-    assert Path(store.failure_place("a2")).exists()
+    assert Path(store.failure_path("a2")).exists()
     store.clear_failures(["a2", "a3"])
     store.clear_failure("a2")
     assert store.standing(campaign("study", task("a2"))).failures == ()
@@ -149,11 +207,11 @@ def test_a_damaged_campaign_is_named(store):
 
 def test_a_checkpoint_stays_until_it_is_removed(store):
     key = ResultKey("artefacts", "t")
-    with pytest.raises(RuntimeError), store.checkpoint(key) as path:
+    with pytest.raises(RuntimeError), store.checkpoint(key) as (path, _):
         assert not path.exists()
         path.write_bytes(b"half way")
         raise RuntimeError
-    with store.checkpoint(key) as path:
+    with store.checkpoint(key) as (path, _):
         assert path.read_bytes() == b"half way"
         path.unlink()
     assert files(store) == ["store.json"]
@@ -197,7 +255,8 @@ def test_a_place_that_cannot_be_written(tmp_path, path):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (json.dumps({"format": 2}), "format 2"), (json.dumps([1]), "format None"), ("{", "cannot read")])
+    (json.dumps({"format": 3}), r"format 3.*reads 4; choose another folder"),
+    (json.dumps([1]), "format None"), ("{", "cannot read")])
 def test_another_format_is_refused_and_left_alone(store, content, message):
     Path(store.root, "store.json").write_text(content)
     for use in (Store.open, Store.create):

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from support.stores import files
 
+from cluster.store.errors import LeaseLost
 from cluster.store.lease import DriverRecord, _machine, _start_of
 from cluster.store.store import Store
-from editors.core.errors import InputError, LeaseLost
+from editors.core.errors import InputError
 
 HOLDER = """
 import sys, time
@@ -110,7 +111,7 @@ def test_a_number_that_another_process_has_now_is_not_the_driver(store):
 
 def test_a_driver_that_hangs_is_taken_over_from_and_one_goes_on_when_it_wakes(store, monkeypatch):
     """It may be stopped anywhere, also while it renews: then it is the new one that gives way."""
-    monkeypatch.setattr("cluster.store.files.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("cluster.store.local.LOCK_SECONDS", 0.2)
     monkeypatch.setattr("cluster.store.lease.SETTLE", 0.2)
     with another_driver(store) as process:
         os.kill(process.pid, signal.SIGSTOP)

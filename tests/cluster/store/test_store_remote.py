@@ -21,9 +21,10 @@ from support.campaigns import ROME
 from support.stores import PATCH, ROWS, campaign, read_patch, rows, task, write_patch
 
 from cluster.plan.tasks import BaselineTask
-from cluster.store.store import Damaged, Failure, ResultKey, Store
+from cluster.store.errors import Damaged, LeaseLost, StoreError
+from cluster.store.store import Failure, ResultKey, Store
 from cluster.workers.executor import TaskExecutor
-from editors.core.errors import InputError, LeaseLost, StoreError
+from editors.core.errors import InputError
 
 BUCKET = "bucket"
 
@@ -83,15 +84,16 @@ def test_results_come_back(store, url):
     write_patch(store)
     again = Store.open(store.root)
     assert again.has(ROWS) and again.has(PATCH)
-    assert again.read_table(ROWS)["value"].to_pylist() == [0.1, 0.2] and again.provenance(ROWS) == {"failed": []}
+    assert again.read_table(ROWS)["value"].to_pylist() == [0.1, 0.2] and again.provenance(ROWS)["failed"] == []
     info, [(_, tensors)] = read_patch(again.local(PATCH))
     assert info == {"made": "here"} and tensors["weight"] == [[0.5] * 3] * 64
-    assert objects(store) == ["artefacts/c0.safetensors", "rows/a1.parquet", "store.json"]
+    assert objects(store) == ["artefacts/c0.safetensors", "provenance/a1.json", "provenance/c0.json", "rows/a1.parquet",
+                              "store.json"]
     assert Store.create(url).done([ROWS, PATCH, ResultKey("rows", "a2")]) == {"a1", "c0"}
 
 
 def test_an_interrupted_write_leaves_nothing(store):
-    with pytest.raises(KeyboardInterrupt), store.new_artefact(PATCH) as path:
+    with pytest.raises(KeyboardInterrupt), store.new_artefact(PATCH, {}) as path:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
     assert objects(store) == ["store.json"]
@@ -132,7 +134,8 @@ def test_damage_is_found_by_readers_and_set_aside(store, harm):
         store.read_table(ROWS)
     with pytest.raises(Damaged, match="no such file"):
         Store.open(store.root).local(ResultKey("artefacts", "never"))
-    assert [name.partition("-")[0] for name in objects(store)] == ["damaged/artefacts", "damaged/rows", "store.json"]
+    assert [name.partition("-")[0] for name in objects(store)] == [
+        *["damaged/artefacts"] * 2, *["damaged/rows"] * 2, "store.json"]
     store.write_table(ROWS, rows(0.1), {"failed": []})
     write_patch(store)
     assert store.done([ROWS, PATCH]) == {"a1", "c0"} and read_patch(store.local(PATCH))
@@ -168,23 +171,27 @@ def test_a_copy_that_is_forgotten_makes_room_and_is_fetched_again(store):
     assert not store.has(PATCH)
 
 
-def test_a_checkpoint_is_uploaded_while_training_and_found_the_next_time(store, monkeypatch):
-    monkeypatch.setattr("cluster.store.remote.MIRROR_SECONDS", 0.05)
+def test_a_checkpoint_is_uploaded_when_it_has_changed_and_found_the_next_time(store, monkeypatch):
     key = ResultKey("artefacts", "t")
     other = Store.open(store.root)  # on another machine, which goes on
-    with pytest.raises(RuntimeError), store.checkpoint(key) as path:
+    with pytest.raises(RuntimeError), store.checkpoint(key) as (path, changed):
         assert not path.exists()
         path.write_bytes(b"a quarter")
-        for _ in range(200):
-            with other.checkpoint(key) as copy:
-                if copy.exists():
-                    break
-        assert copy != path and not copy.exists()  # a copy of its own, removed again
+        changed()
+        with other.checkpoint(key) as (copy, _):
+            assert copy != path and copy.read_bytes() == b"a quarter"
+        assert not copy.exists()
         path.write_bytes(b"half way")
+        changed()
+        with monkeypatch.context() as away:  # to fail to is no harm: it only saves work
+            away.setattr(store._files._fs, "put_file", lambda *_: 1 / 0)
+            path.write_bytes(b"three quarters")
+            changed()
         raise RuntimeError
-    with other.checkpoint(key) as path:
+    with other.checkpoint(key) as (path, changed):
         assert path.read_bytes() == b"half way"
         path.unlink()
+        changed()
     assert objects(store) == ["store.json"]
 
 
@@ -324,7 +331,7 @@ def test_a_machine_whose_disk_is_full_says_so(store, monkeypatch):
 
 
 def test_the_cache_goes_where_it_can_be_written(monkeypatch, tmp_path):
-    from cluster.store.remote import _cache_folder
+    from cluster.store.files import _cache_folder
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert _cache_folder() == tmp_path / "editfleet"

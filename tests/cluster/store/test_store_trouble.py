@@ -12,8 +12,9 @@ import pytest
 from support.stores import PATCH, ROWS, campaign, files, rows, write_patch
 from typer.testing import CliRunner
 
+from cluster.store.errors import StoreError
 from cluster.store.store import Failure, ResultKey, Store
-from editors.core.errors import InputError, StoreError
+from editors.core.errors import InputError
 from jobs.cli import app
 
 
@@ -60,7 +61,8 @@ def test_a_disk_that_fills_up_while_an_artefact_is_written(store, monkeypatch):
 
 SCRIPT = """
 import resource, sys
-from cluster.store.store import ResultKey, Store, StoreError
+from cluster.store.errors import StoreError
+from cluster.store.store import ResultKey, Store
 from support.stores import rows, write_patch
 
 store = Store.open(sys.argv[1])
@@ -82,14 +84,14 @@ def test_a_write_that_the_kernel_cuts_short(store):
                             timeout=300)
     assert result.returncode == 0, result.stderr
     assert [line.count("may not be so large") for line in result.stdout.splitlines()] == [1, 1]
-    assert files(store) == ["artefacts/c0.safetensors", "store.json"]
+    assert files(store) == ["artefacts/c0.safetensors", "provenance/c0.json", "store.json"]
     assert store.has(PATCH)
 
 
 def test_a_task_that_fails_for_reasons_of_its_own_is_no_fault_of_the_store(store, tmp_path):
-    with pytest.raises(FileNotFoundError), store.new_artefact(PATCH) as path:
+    with pytest.raises(FileNotFoundError), store.new_artefact(PATCH, {}) as path:
         shutil.copyfile(tmp_path / "shipped", path)
-    with pytest.raises(ZeroDivisionError), store.new_artefact(PATCH):
+    with pytest.raises(ZeroDivisionError), store.new_artefact(PATCH, {}):
         raise ZeroDivisionError
     assert files(store) == ["store.json"]
 
@@ -114,14 +116,14 @@ def test_a_store_that_is_deleted_under_a_writer_is_not_made_again(store, harm):
 
 
 def test_a_store_that_is_deleted_while_an_artefact_is_made(store):
-    with pytest.raises(StoreError, match="was deleted"), store.new_artefact(PATCH) as path:
+    with pytest.raises(StoreError, match="was deleted"), store.new_artefact(PATCH, {}) as path:
         shutil.rmtree(store.root)
         path.write_bytes(b"x")
     assert not Path(store.root).exists()
 
 
 def test_a_disk_that_does_not_give_back_what_was_written(store, monkeypatch):
-    monkeypatch.setattr("pathlib.Path.read_bytes", lambda self: b"something else")
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", lambda *_: b"something else")
     with pytest.raises(StoreError, match="does not give back"):
         store.probe()
     assert files(store) == ["store.json"]

@@ -327,19 +327,19 @@ def test_only_rank_0_writes_and_all_start_from_one_checkpoint(tmp_path, monkeypa
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     store = Store.create(tmp_path / "store")
     key = ResultKey("artefacts", "a" * 24)
-    with store.checkpoint(key) as path:
+    with store.checkpoint(key) as (path, _):
         path.write_bytes(b"half way")
     agreed = []
     first, second = (RankStore(store, agreed.append, writes=writes) for writes in (True, False))
     for rank in (first, second):
         rank.begin(key)
     assert len(list((tmp_path / "temporary").iterdir())) == 1  # for the checkpoint that was found
-    with store.checkpoint(key) as path:
+    with store.checkpoint(key) as (path, _):
         path.unlink()
-    with first.checkpoint(key) as one, second.checkpoint(key) as other:
+    with first.checkpoint(key) as (one, _), second.checkpoint(key) as (other, _):
         assert other.read_bytes() == b"half way" and not one.exists()
     for rank, there in ((second, False), (first, True)):
-        with rank.new_artefact(key) as path:
+        with rank.new_artefact(key, {}) as path:
             save_file({"x": torch.zeros(1)}, path)
         assert store.has(key) == there
     assert not first.has(key)

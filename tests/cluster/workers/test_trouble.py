@@ -10,7 +10,8 @@ from support.campaigns import LocalPool
 
 from cluster.driver import run_campaign
 from cluster.scheduler.events import OutOfMemory, ResultDamaged, TaskFailed, WorkerLost
-from cluster.store.store import Damaged, Store, StoreError
+from cluster.store.errors import Damaged, StoreError
+from cluster.store.store import Store
 from editors.core.errors import InputError
 
 
@@ -88,7 +89,7 @@ def test_a_result_that_is_damaged_in_the_middle_is_made_again(make_plan, store, 
 
     outcome = run(make_plan(), store, trouble)
     assert (outcome.done, outcome.failed) == (outcome.tasks, 0) and rows_of(store).equals(undisturbed)
-    assert damaged[0].exists() and len(list((damaged[0].parents[1] / "damaged").iterdir())) == 1
+    assert damaged[0].exists() and len(list((damaged[0].parents[1] / "damaged").glob("*.parquet"))) == 1
 
 
 @pytest.mark.parametrize("kind", ["raises", "dies"])

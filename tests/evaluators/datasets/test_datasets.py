@@ -1,13 +1,16 @@
 import json
+import re
 from itertools import islice
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+import evaluators
 from editors.core.errors import InputError
 from editors.core.examples import Question
-from evaluators.cases import Probe
+from evaluators.cases import ROLES, Probe, ask
 from evaluators.datasets import DatasetSpec, load_dataset, read_corpus, recalled_link, training_example, training_spec
 
 REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -247,3 +250,25 @@ def test_a_case_as_an_example(load):
     assert example.request == case.request() and example.paraphrases == ("Ann speaks",)
     assert example.unchanged == (Question("Bo speaks", "French"), Question("Cy speaks", "French"),
                                  Question("Ann lives in", "Rome"))
+
+
+# --- what the README shows
+
+
+def shown(language):
+    text = (Path(evaluators.__file__).parent / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return example
+
+
+def test_the_readmes_data_sets_are_what_a_campaign_may_say():
+    for written in yaml.safe_load(shown("yaml"))["datasets"]:
+        DatasetSpec.model_validate(written).check_source()
+
+
+def test_the_readmes_record_is_a_case_with_every_kind_of_question(tmp_path):
+    path = tmp_path / "edits.jsonl"
+    path.write_text(json.dumps(json.loads(shown("json"))))
+    data = load_dataset(DatasetSpec(name="mine", path=str(path)))
+    assert data.format == "edits" and not data.skipped
+    assert {key.role for key, _, _ in ask(data.cases[0])} == {*ROLES, "distracting"}

@@ -106,7 +106,7 @@ def test_a_stream_in_segments_is_the_same_stream(watchful, cases, tmp_path):
         assert torch.equal(one.a, other.a) and torch.equal(one.b, other.b)
     assert (part.facts, part.failed, part.patch.info) == (whole.facts, whole.failed, whole.patch.info)
     assert part.newest == {"again": whole.newest["again"]} and set(whole.newest) == {"full", "bare", "again"}
-    assert part.seconds > 0
+    assert whole.seconds > 0 == part.seconds  # which would make other bytes of the same edits
 
 
 def test_an_empty_stream_can_be_kept(tiny_gptj, cases, tmp_path):

@@ -9,11 +9,10 @@ from torch import nn
 
 from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
-from editors.core.methods.neurons import NeuronTraining
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
-from editors.t_patcher import TPatcher, TPatcherConfig
+from editors.t_patcher import NeuronTraining, TPatcher, TPatcherConfig
 
 REQUESTS = [
     EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words"),

@@ -1,0 +1,211 @@
+"""Results of tasks: each is one file, and a small one that says what it should hold and how it came about."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.store.checksums import FileChecksums, sha256
+from cluster.store.errors import Damaged, StoreError
+from cluster.store.files import Files, WorkingFile
+from cluster.store.records import ROW_SCHEMA, ResultKey, TaskRecord
+from evaluators.cases import Skipped
+
+THREADS, REMOTE_THREADS = 4, 16  # the latter mostly wait
+SUFFIXES = {"rows": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors", "checkpoints": ".safetensors",
+            "provenance": ".json", "failures": ".json", "campaigns": ".json"}
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+class Results:
+    """The part of a `Store` that keeps results."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._checksums = FileChecksums()
+
+    def has(self, key: ResultKey) -> bool:
+        """Whether the result is there, and as long as it should be."""
+        try:
+            return _difference(self.provenance(key), self._files.size(_result(key))) is None
+        except (Damaged, OSError):
+            return False
+
+    def done(self, keys: Iterable[ResultKey]) -> set[str]:
+        """Ids of the results that are there. Those of another length are set aside; in a remote store, where to ask
+        for each takes long, only empty ones."""
+        keys = list(keys)
+        listed = {folder: self._files.sizes(folder) for folder in ("provenance", *sorted({key.output for key in keys}))}
+        sizes = {key: listed[key.output][name] for key in keys if f"{key.id}.json" in listed["provenance"]
+                 and (name := _result(key).partition("/")[2]) in listed[key.output]}
+
+        def sound(key: ResultKey) -> bool:
+            if self._files.remote:
+                return bool(sizes[key])
+            with contextlib.suppress(Damaged):
+                return _difference(self.provenance(key), sizes[key]) is None
+            return False
+
+        found = dict(zip(sizes, self._in_threads(sound, sizes), strict=True))
+        for key in (key for key, whole in found.items() if not whole):
+            self._quarantine_if_possible(key)
+        return {key.id for key, whole in found.items() if whole}
+
+    def provenance(self, key: ResultKey) -> dict[str, Any]:
+        """How a result came about. Raises `Damaged` where there is none, or it is not this one's."""
+        try:
+            found = json.loads(self._files.read(_provenance(key)))
+            if (found["task"], found["output"]) != (key.id, key.output):
+                raise Damaged(key, "its provenance is another task's")
+            return {**found, "bytes": int(found["bytes"]), "sha256": str(found["sha256"])}
+        except OSError as error:
+            raise Damaged(key, self._unreadable(error)) from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise Damaged(key, f"its provenance is damaged: {error}") from error
+
+    def provenances(self, keys: Iterable[ResultKey], pick: Callable[[dict[str, Any]], T]) -> list[T]:
+        """What `pick` takes from the provenance of each of these results that is there. A result's bytes are not read.
+        """
+        def read(key: ResultKey) -> list[T]:
+            with contextlib.suppress(Damaged):
+                return [pick(self.provenance(key))]
+            return []
+
+        return [found for each in self._in_threads(read, keys) for found in each]
+
+    def failed_cases(self, tasks: Iterable[TaskRecord]) -> Counter[Skipped]:
+        """Cases that finished tasks could not edit or score, and in how many tasks."""
+        found = self.provenances((task.key for task in tasks if task.output == "rows"), lambda about: about["failed"])
+        return Counter(Skipped.model_validate(case) for cases in found for case in cases)
+
+    def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+        """Writes a table, and how it came about."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        data = sink.getvalue().to_pybytes()
+        self._files.write(_result(key), data)
+        self._write_provenance(key, provenance, len(data), sha256(data))
+
+    def read_table(self, key: ResultKey) -> pa.Table:
+        """Reads a result. Raises `Damaged` where it is missing or damaged."""
+        expected = self.provenance(key)
+        try:
+            data = self._files.read(_result(key))
+        except OSError as error:
+            raise Damaged(key, self._unreadable(error)) from error
+        if reason := _difference(expected, len(data), sha256(data)):
+            raise Damaged(key, reason)
+        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+
+    def rows(self, tasks: Iterable[TaskRecord]) -> pa.Table:
+        """The rows of all of these tasks that are done. Damaged results are set aside: ask `standing` afterwards."""
+        def read(key: ResultKey) -> pa.Table | None:
+            try:
+                return self.read_table(key)
+            except Damaged:
+                self._quarantine_if_possible(key)
+                return None
+
+        tables = self._in_threads(read, [task.key for task in tasks if task.output == "rows"])
+        return pa.concat_tables([ROW_SCHEMA.empty_table(), *(table for table in tables if table is not None)])
+
+    @contextmanager
+    def new_artefact(self, key: ResultKey, provenance: Mapping[str, Any]) -> Iterator[Path]:
+        """Yields a path to write a file to; when the block ends well it appears under its name, and then how it came
+        about."""
+        with self._files.new(_result(key)) as path:
+            yield path
+            size, digest = path.stat().st_size, self._checksums.sha256(path)
+        self._write_provenance(key, provenance, size, digest)
+
+    def local(self, key: ResultKey) -> Path:
+        """A path to read a result at. Raises `Damaged` where it is missing or damaged."""
+        reason = self._damage(key)
+        if reason and self._files.remote:
+            reason = self._damage(key, anew=True)  # only the copy here may be damaged
+        if reason:
+            raise Damaged(key, reason)
+        return self._files.fetch(_result(key))
+
+    def forget(self, key: ResultKey) -> None:
+        """Removes the copy of a remote result that this machine keeps to read it again."""
+        self._files.forget(_result(key))
+
+    def remove(self, key: ResultKey) -> None:
+        """Removes a result, if it is there."""
+        self._files.remove(_provenance(key))
+        self._files.remove(_result(key))
+
+    def quarantine(self, key: ResultKey) -> None:
+        """Moves a damaged result to `damaged/`; one that is sound, because it has been made again, stays, and so does
+        one that is just being written."""
+        if self._files.exists(_provenance(key)) and self._damage(key, anew=True):
+            aside = f"damaged/{key.output}-{key.id}-{uuid.uuid4().hex[:8]}"
+            self._files.move(_provenance(key), f"{aside}.json")
+            self._files.move(_result(key), aside + SUFFIXES[key.output])
+            self.forget(key)
+
+    def checkpoint(self, key: ResultKey) -> AbstractContextManager[WorkingFile]:
+        """Yields a file where a task that takes long may leave how far it is, and finds what it left the last time."""
+        return self._files.working(path_in("checkpoints", key.id))
+
+    def _write_provenance(self, key: ResultKey, provenance: Mapping[str, Any], size: int, digest: str) -> None:
+        of_file = {"task": key.id, "output": key.output, "sha256": digest, "bytes": size}
+        about = {**of_file, "failed": [], **provenance, **of_file}
+        self._files.write(_provenance(key), json.dumps(about, indent=1).encode())
+
+    def _damage(self, key: ResultKey, *, anew: bool = False) -> str | None:
+        """What is wrong with a result; None where nothing is."""
+        try:
+            expected = self.provenance(key)
+            path = self._files.fetch(_result(key), anew)
+            with self._files.reading():
+                return _difference(expected, path.stat().st_size, self._checksums.sha256(path))
+        except Damaged as error:
+            return error.reason
+        except OSError as error:
+            return self._unreadable(error)
+
+    def _unreadable(self, error: OSError) -> str:
+        self._files.check()
+        return f"it cannot be read: {error.strerror}"
+
+    def _in_threads(self, do: Callable[[K], T], items: Iterable[K]) -> list[T]:
+        with ThreadPoolExecutor(REMOTE_THREADS if self._files.remote else THREADS) as threads:
+            return list(threads.map(do, items))
+
+    def _quarantine_if_possible(self, key: ResultKey) -> None:
+        with contextlib.suppress(StoreError):  # who only reads may not be allowed to
+            self.quarantine(key)
+
+
+def path_in(folder: str, name: str) -> str:
+    return f"{folder}/{name}{SUFFIXES[folder]}"
+
+
+def _result(key: ResultKey) -> str:
+    return path_in(key.output, key.id)
+
+
+def _provenance(key: ResultKey) -> str:
+    return path_in("provenance", key.id)
+
+
+def _difference(expected: Mapping[str, Any], size: int, digest: str | None = None) -> str | None:
+    """What tells a file from that which its provenance describes; None where nothing does."""
+    if size != expected["bytes"]:
+        return f"it has {size} bytes and should have {expected['bytes']}"
+    if digest not in (None, expected["sha256"]):
+        return "its content is not what was written, or is another task's"
+    return None
