@@ -118,7 +118,8 @@ class Results:
                 return None
 
         tables = self._in_threads(read, [task.key for task in tasks if task.output == "rows"])
-        return pa.concat_tables([ROW_SCHEMA.empty_table(), *(table for table in tables if table is not None)])
+        nothing = pa.Table.from_batches([], ROW_SCHEMA)  # `empty_table` would import pandas
+        return pa.concat_tables([nothing, *(table for table in tables if table is not None)])
 
     @contextmanager
     def new_artefact(self, key: ResultKey, provenance: Mapping[str, Any]) -> Iterator[Path]:

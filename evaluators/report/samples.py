@@ -105,7 +105,7 @@ def samples(table: pa.Table) -> tuple[list[Sample], list[str]]:
     settings = [_encode(table[name]) for name in Setting._fields]
     run = _combine([_encode(table[name]) for name in RUN if name in table.column_names])
     group = _combine([(editor, editors), *settings])
-    values = table["value"].to_numpy().astype(np.float64)
+    values = np.from_dlpack(table["value"].combine_chunks()).astype(np.float64)
     order = np.lexsort((values, run, metric, group))
     bounds = [*np.flatnonzero(np.diff(group[order], prepend=-1)).tolist(), len(order)]
     found = []
@@ -146,7 +146,9 @@ def _encode(column: pa.ChunkedArray) -> tuple[Codes, list[Any]]:
     """Codes that count from 0 in the order of the values, and the values by code."""
     encoded = column.combine_chunks().dictionary_encode("encode")
     order = pc.sort_indices(encoded.dictionary)
-    return np.argsort(order.to_numpy())[encoded.indices.to_numpy()], encoded.dictionary.take(order).to_pylist()
+    # Not `to_numpy`, which would import pandas.
+    codes = np.argsort(np.from_dlpack(order))[np.from_dlpack(encoded.indices)]
+    return codes, encoded.dictionary.take(order).to_pylist()
 
 
 def _combine(columns: Sequence[tuple[Codes, list[Any]]]) -> Codes:

@@ -66,6 +66,20 @@ def test_other_work_tells_nothing(make_plan, store, local_pool, change):
     assert not told.measured & {task.id for task in of_kind(planned, "score")}
 
 
+def test_statistics_are_told_by_their_tokens_and_streams_by_their_cases(make_plan, store, local_pool):
+    fields = {"editors": [{"name": "rome", "config": {"layer": 1, "steps": 2, "contexts": [[2, 2]]}}],
+              "protocols": [{"name": "sequential", "lengths": [2]}]}
+    before = make_plan(**fields)
+    run_campaign(before, store, local_pool(store))
+    fields["protocols"][0]["lengths"] = [2, 4]
+    planned = make_plan(**fields, statistics={"tokens": 2000})
+    told = forecast(planned.tasks, (), store)
+    for kind, factor in (("statistics", 4), ("stream", 1)):
+        [made], task = of_kind(before, kind), of_kind(planned, kind)[-1]
+        assert task.id != made.id and task.id in told.measured
+        assert told.seconds[task.id] == pytest.approx(factor * store.provenance(made.key)["seconds"])
+
+
 def test_a_streams_edits_are_no_part_of_its_scores(make_plan, store, local_pool):
     fields = {"editors": EDITORS[1:], "protocols": [{"name": "sequential", "lengths": [2, 4]}]}
     planned = make_plan(**fields)
