@@ -9,7 +9,7 @@ from typing import NamedTuple
 from editors import EDITORS
 from evaluators.protocols import PROTOCOLS
 from evaluators.scoring.measures import MEASURES
-from jobs.schema import Schema, campaign_schema
+from jobs.settings import Schema, campaign_schema
 
 HEAD = """# All settings
 
@@ -36,7 +36,7 @@ class Section(NamedTuple):
 def reference() -> str:
     """The page, as Markdown."""
     schema = campaign_schema()
-    return HEAD + "".join(map(_page, sections(schema)))
+    return (HEAD + "".join(map(_page, sections(schema)))).rstrip()
 
 
 def undocumented() -> list[str]:

@@ -12,19 +12,20 @@ from typer.testing import CliRunner
 
 from cluster.campaign.file import load_campaign
 from editors.core.errors import InputError
-from jobs import reference, schema
+from jobs import reference
 from jobs.cli import app
 from jobs.console import CAMPAIGNS
+from jobs.settings import TITLE, campaign_schema
 
 FILE = CAMPAIGNS / "campaign.schema.json"
-PAGE = Path(schema.__file__).with_name("REFERENCE.md")
+PAGE = Path(reference.__file__).with_name("REFERENCE.md")
 RIGHT = {"name": "mine", "models": ["testbed-gptj"], "datasets": ["testbed-cloze"], "editors": ["identity", "ft"]}
 FT = {"name": "ft", "config": {"layers": [1], "lr": 1e-3}}
 
 
 @pytest.fixture(scope="module")
 def validator():
-    found = schema.campaign_schema()
+    found = campaign_schema()
     Draft202012Validator.check_schema(found)
     return Draft202012Validator(found)
 
@@ -81,7 +82,7 @@ def test_a_mistake_in_a_scale_is_found(validator):
 def test_the_file_beside_the_campaigns_is_current():
     """`editfleet schema > jobs/campaigns/campaign.schema.json` writes it anew."""
     result = CliRunner().invoke(app, ["schema"])
-    assert result.exit_code == 0 and json.loads(result.stdout)["title"] == schema.TITLE
+    assert result.exit_code == 0 and json.loads(result.stdout)["title"] == TITLE
     assert result.stdout == FILE.read_text()
 
 
