@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -149,10 +150,23 @@ def permutation_test(first: Clusters, second: Clusters, statistic: Statistic = e
 
 def _resample(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
     """How often each resample holds each cluster, [resamples, clusters] in blocks."""
+    if resamples * clusters <= BLOCK:
+        yield _resample_at_once(clusters, resamples, seed)
+        return
     rng = np.random.default_rng(seed)
     for size in _blocks(resamples, clusters):
-        drawn = rng.integers(clusters, size=(size, clusters)) + clusters * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+        yield _draw(rng, size, clusters)
+
+
+@lru_cache(maxsize=2)
+def _resample_at_once(clusters: int, resamples: int, seed: int) -> Array:
+    """Kept, as editors that were judged on the same cases have the same number of clusters."""
+    return _draw(np.random.default_rng(seed), resamples, clusters)
+
+
+def _draw(rng: np.random.Generator, size: int, clusters: int) -> Array:
+    drawn = rng.integers(clusters, size=(size, clusters)) + clusters * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
 def _all_signs(clusters: int) -> Iterator[Array]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from rich import box
 from rich.table import Table
@@ -46,13 +47,16 @@ def is_main(metric: str) -> bool:
     return known is not None and known.main
 
 
-def summarise(table: pa.Table) -> list[Summary]:
+def summarise(table: pa.Table, *, main_only: bool = False) -> list[Summary]:
     """Summaries of rows with columns editor, model, dataset, protocol, edits, metric, value, case_id and subject.
 
     Values of all seeds and orders of edits count alike. The summaries' order, and every number, is independent of the
-    order of the rows.
+    order of the rows, and of what other metrics there are: `main_only` leaves out all but those that tables show.
     """
     found, names = samples(table)
+    if main_only:
+        main = [code for code, name in enumerate(names) if is_main(name)]
+        found = [sample.take(shown) for sample in found if (shown := np.isin(sample.metric, main)).any()]
     return sorted((summary for sample in found for summary in _summarise(sample, names)), key=lambda row: row.place)
 
 
