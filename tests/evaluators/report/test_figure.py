@@ -42,7 +42,8 @@ def test_intervals_end_inside_the_panel():
     [line] = [line for line in picture.iter(f"{SVG}line") if line.get("stroke-linecap")]
     [dot] = picture.iter(f"{SVG}circle")
     left, middle, right = float(line.get("x1")), float(dot.get("cx")), float(line.get("x2"))
-    assert middle - left == pytest.approx(0.1 * PANEL, abs=0.1) and right - middle == pytest.approx(0.02 * PANEL, abs=0.1)
+    assert middle - left == pytest.approx(0.1 * PANEL, abs=0.1)
+    assert right - middle == pytest.approx(0.02 * PANEL, abs=0.1)
 
 
 def test_each_setting_has_a_block_and_only_main_shares_are_drawn():
