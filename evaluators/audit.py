@@ -43,10 +43,7 @@ class Audit:
 
     def by_flag(self) -> Mapping[Flag, list[Finding]]:
         """The findings of every flag there is, in the order of `FLAGS`."""
-        found: dict[Flag, list[Finding]] = {flag: [] for flag in FLAGS}
-        for finding in self.findings:
-            found[finding.flag].append(finding)
-        return found
+        return {flag: [finding for finding in self.findings if finding.flag == flag] for flag in FLAGS}
 
     def to_json(self) -> dict[str, Any]:
         return {"cases": self.cases, "flags": {
