@@ -135,7 +135,7 @@ def permutation_test(first: Clusters, second: Clusters, statistic: Statistic = e
     least = observed - ROUNDING * (sizes[0] + sizes[1])
     exact = len(gap) < draws.bit_length()
     hits, tried = np.zeros(len(observed)), 0
-    for signs in _all_signs(len(gap)) if exact else _random_signs(len(gap), draws, seed):
+    for signs in _signs(len(gap), None if exact else draws, seed):
         # With signs e_c = -1 where cluster c is swapped, and means over 2n values of a + b = total, a - b = gap:
         # T(e) = s((total + sum_c e_c gap_c) / 2n) - s((total - sum_c e_c gap_c) / 2n), and T(1, ..., 1) is observed.
         swapped = signs @ gap
@@ -155,11 +155,11 @@ def _resample(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
         yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
-def _all_signs(clusters: int) -> Iterator[Array]:
-    yield 1 - 2 * (np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1).astype(np.float64)
-
-
-def _random_signs(clusters: int, draws: int, seed: int) -> Iterator[Array]:
+def _signs(clusters: int, draws: int | None, seed: int) -> Iterator[Array]:
+    """-1 where a cluster is swapped, else 1 [ways, clusters] in blocks: of all ways there are, or of random ones."""
+    if draws is None:
+        yield 1 - 2 * (np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1).astype(np.float64)
+        return
     rng = np.random.default_rng(seed)
     for size in _blocks(draws, clusters):
         yield 1 - 2 * rng.integers(2, size=(size, clusters), dtype=np.int8).astype(np.float64)

@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from editors.core.errors import InputError
 from editors.core.registry import look_up
-from evaluators.cases import ROLES, Case, Role
+from evaluators.cases import ROLES, Case, Edited, Role
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import DERIVED, METRICS, Metric, Score
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
     from evaluators.datasets import DatasetSpec
-    from evaluators.scoring.edited import Edited
     from evaluators.scoring.observe import Observation
 
 MEASURES = {
