@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -147,8 +148,18 @@ def permutation_test(first: Clusters, second: Clusters, statistic: Statistic = e
     return np.where(np.isfinite(observed), p, np.nan)
 
 
-def _resample(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
+def _resample(clusters: int, resamples: int, seed: int) -> Iterable[Array]:
     """How often each resample holds each cluster, [resamples, clusters] in blocks."""
+    return _one_block(clusters, resamples, seed) if clusters * resamples <= BLOCK else _draw(clusters, resamples, seed)
+
+
+@lru_cache(maxsize=2)
+def _one_block(clusters: int, resamples: int, seed: int) -> tuple[Array, ...]:
+    """Kept, as the editors of a table mostly share their subjects, and drawing takes longer than summing."""
+    return tuple(_draw(clusters, resamples, seed))
+
+
+def _draw(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
     rng = np.random.default_rng(seed)
     for size in _blocks(resamples, clusters):
         drawn = rng.integers(clusters, size=(size, clusters)) + clusters * np.arange(size)[:, None]
