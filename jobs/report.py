@@ -41,7 +41,7 @@ def report(
             typer.echo(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done", err=True)
         rows: Rows
         if versus is None:
-            rows = summaries = summarise(table, main_only=not every and format != "json")
+            rows = summaries = summarise(table)
             if figure is not None:
                 make_folder(figure.parent)
                 write_text(figure, to_svg(summaries))

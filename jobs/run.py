@@ -81,7 +81,7 @@ def _describe(progress: Progress) -> str:
 def _summary(screen: Console, store: Store, record: CampaignRecord) -> None:
     rows = store.rows(record.tasks)
     standing = store.standing(record)  # after reading, which finds what is damaged
-    for table in to_rich_tables(summarise(rows, main_only=True)):
+    for table in to_rich_tables(summarise(rows)):
         screen.print(table)
     for line in (*list_skipped(record), *list_failed(record, standing, store)):
         screen.print(line, soft_wrap=True)

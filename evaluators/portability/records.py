@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -58,9 +58,7 @@ def read_source(source: str, limit: int | None = None) -> EditSource:
     else:
         raw = [counterfact(case) for case in load_dataset(DatasetSpec(name=source, limit=limit)).cases]
     format: EditFormat = "counterfact" if isinstance(raw[0], dict) and "requested_rewrite" in raw[0] else "zsre"
-    found = list(_parsed(source, raw, format))
-    return EditSource(format, tuple(each for each in found if isinstance(each, EditRecord)),
-                      tuple(each for each in found if isinstance(each, Skipped)))
+    return _parsed(source, raw, format)
 
 
 def counterfact(case: Case) -> dict[str, Any]:
@@ -83,9 +81,10 @@ def counterfact(case: Case) -> dict[str, Any]:
 _FORMS: dict[EditFormat, type[CounterfactEdit] | type[ZsreEdit]] = {"counterfact": CounterfactEdit, "zsre": ZsreEdit}
 
 
-def _parsed(source: str, raw: Sequence[Any], format: EditFormat) -> Iterator[EditRecord | Skipped]:
+def _parsed(source: str, raw: Sequence[Any], format: EditFormat) -> EditSource:
     """A record without a usable text is skipped; one of another form is an error."""
-    seen = set()
+    records: dict[str, EditRecord] = {}
+    skipped = []
     for place, item in enumerate(raw):
         name = str(place) if format == "zsre" else name_of(Record(place, None, item), format)
         try:
@@ -94,14 +93,14 @@ def _parsed(source: str, raw: Sequence[Any], format: EditFormat) -> Iterator[Edi
             if any(problem["type"] != "value_error" for problem in error.errors()):
                 raise InputError(f"{source}: record {place} is not of {format}'s form: {first_problem(error)}"
                                  ) from error
-            yield Skipped(case_id=name, reason=first_problem(error))
+            skipped.append(Skipped(case_id=name, reason=first_problem(error)))
             continue
-        if name in seen:
+        if name in records:
             raise InputError(f"{source}: record {place}: case_id {name} occurs twice")
-        seen.add(name)
         if isinstance(found, CounterfactEdit):
             edit = found.requested_rewrite
             question, subject, altered = found.prompt(edit.subject), edit.subject, edit.target_new.text
         else:
             question, subject, altered = found.src, found.subject, found.alt
-        yield EditRecord(name, question.strip(), subject.strip(), altered.strip(), item)
+        records[name] = EditRecord(name, question.strip(), subject.strip(), altered.strip(), item)
+    return EditSource(format, tuple(records.values()), tuple(skipped))

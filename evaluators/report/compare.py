@@ -52,22 +52,19 @@ def compare(table: pa.Table, versus: str) -> Compared:
     comparisons: list[Comparison] = []
     notes = []
     for setting, editors in settings.items():
+        where = ", ".join(f"{name} {value}" for name, value in setting._asdict().items())
         reference = editors.pop(versus, None)
         if reference is None:
-            notes.append(f"no '{versus}' to compare with in {_describe(setting)}")
+            notes.append(f"no '{versus}' to compare with in {where}")
             continue
         for sample in editors.values():
             first, second, single = _pair(sample, reference)
             if single:
-                notes.append(f"left out in {_describe(setting)}, as only one of '{sample.editor}' and "
+                notes.append(f"left out in {where}, as only one of '{sample.editor}' and "
                              f"'{versus}' has them: {single} {'case' if single == 1 else 'cases'}")
             if len(first.values):
                 comparisons += _compare(first, second, metrics)
     return Compared(sorted(comparisons, key=lambda row: row.place), notes)
-
-
-def _describe(setting: Setting) -> str:
-    return ", ".join(f"{name} {value}" for name, value in setting._asdict().items())
 
 
 def _pair(first: Sample, second: Sample) -> tuple[Sample, Sample, int]:

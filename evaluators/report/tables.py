@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from rich import box
 from rich.table import Table
@@ -18,7 +17,7 @@ from evaluators.files import finite
 from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
 from evaluators.report.intervals import bootstrap_statistic
-from evaluators.report.samples import ReportRow, Sample, Setting, aggregates, place, samples
+from evaluators.report.samples import ReportRow, Setting, aggregates, place, samples
 from evaluators.scoring.measures import all_metrics
 
 LONG = 1e6  # plain numbers from here on are written as powers of ten
@@ -49,26 +48,23 @@ def is_main(metric: str) -> bool:
     return known is not None and known.main
 
 
-def summarise(table: pa.Table, *, main_only: bool = False) -> list[Summary]:
+def summarise(table: pa.Table) -> list[Summary]:
     """Summaries of rows with columns editor, model, dataset, protocol, edits, metric, value, case_id and subject.
 
     Values of all seeds and orders of edits count alike. The summaries' order, and every number, is independent of the
-    order of the rows, and of what other metrics there are: `main_only` leaves out all but those that tables show.
+    order of the rows.
     """
     found, names = samples(table)
-    if main_only:
-        main = [code for code, name in enumerate(names) if is_main(name)]
-        found = [sample.take(shown) for sample in found if (shown := np.isin(sample.metric, main)).any()]
-    return sorted((summary for sample in found for summary in _summarise(sample, names)), key=lambda row: row.place)
-
-
-def _summarise(sample: Sample, names: Sequence[str]) -> Iterator[Summary]:
-    metrics, clusters = sample.metrics, sample.clusters()
-    for aggregate in aggregates([names[code] for code in metrics], clusters.counts):
-        estimate = bootstrap_statistic(clusters.pick(aggregate.columns), aggregate.statistic)
-        for number, (metric, columns) in enumerate(aggregate.uses.items()):
-            mean, low, high = (float(part[number]) for part in estimate)
-            yield Summary(sample.editor, *sample.setting, metric, mean, low, high, sample.cases(metrics[columns]))
+    summaries = []
+    for sample in found:
+        metrics, clusters = sample.metrics, sample.clusters()
+        for aggregate in aggregates([names[code] for code in metrics], clusters.counts):
+            estimate = bootstrap_statistic(clusters.pick(aggregate.columns), aggregate.statistic)
+            for number, (metric, columns) in enumerate(aggregate.uses.items()):
+                mean, low, high = (float(part[number]) for part in estimate)
+                summaries.append(Summary(sample.editor, *sample.setting, metric, mean, low, high,
+                                         sample.cases(metrics[columns])))
+    return sorted(summaries, key=lambda row: row.place)
 
 
 def to_json_lines(rows: Rows) -> str:

@@ -79,6 +79,7 @@ class Pretraining(ABC, Generic[C, M]):
         self.world, self.tokenizer = world, tokenizer
         self.model = model
         self.optimizer = self._new_optimizer()
+        self._checkpoint = Checkpoint(directory / "checkpoint.safetensors")
 
     @abstractmethod
     def _loss(self, *, chains: bool) -> torch.Tensor:
@@ -115,10 +116,6 @@ class Pretraining(ABC, Generic[C, M]):
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return float(loss.detach())
-
-    @property
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.directory / "checkpoint.safetensors")
 
     def save_checkpoint(self) -> None:
         self._checkpoint.save(dict(self.model.named_parameters()), self.optimizer,

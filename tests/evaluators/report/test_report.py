@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from evaluators.report.intervals import bootstrap
-from evaluators.report.tables import Summary, in_percent, is_main, summarise, to_json_lines, to_markdown, to_rich_tables
+from evaluators.report.tables import Summary, in_percent, summarise, to_json_lines, to_markdown, to_rich_tables
 from evaluators.scoring.metrics import METRICS
 
 
@@ -217,11 +217,3 @@ def test_nothing_to_report():
     assert to_markdown([]) == "" and to_rich_tables([]) == []
     columns = pa.Table.from_pylist(ROWS).schema
     assert summarise(pa.Table.from_pylist([], schema=columns)) == []
-
-
-def test_the_main_metrics_alone_have_the_same_numbers():
-    rows = [*ROWS, *(row("rome", "portability.exact", value, subject) for subject, value in (("a", 1.0), ("b", 0.0))),
-            row("odd", "fluency", 3.0, "a")]
-    everything, main = summaries(rows), summarise(pa.Table.from_pylist(rows), main_only=True)
-    assert main == [each for each in everything if is_main(each.metric)] and {each.metric for each in main} == {
-        "reliability.exact", "portability.exact"}
