@@ -21,27 +21,27 @@ TAIL = 12  # tokens that take as long as an edit's prompt and answer, forth and 
 
 
 class CaliNetConfig(TuningConfig):
-    """The settings of training, and of the neurons. "Published code" is that of Dong et al. 2022."""
+    """The settings of training, and of the neurons that join the FFNs."""
 
     slots: PositiveInt = 64
-    """Neurons that join the FFN of every layer, without bias. Published code, for a hundred facts."""
+    """Neurons that join the FFN of every layer, without bias. Dong et al. 2022, published code, for 100 facts."""
 
     zero_values: bool = True
-    """Whether they start writing nothing. Ours: the published code leaves their values at the library's random start,
-    which disturbs the model at once."""
+    """Whether they start writing nothing. Ours: the published code of Dong et al. 2022 leaves their values at the
+    library's random start, which disturbs the model at once."""
 
     optimizer: Literal["adafactor", "adam"] = "adafactor"
-    """Adafactor at a constant rate (published code), or Adam."""
+    """Adafactor at a constant rate (Dong et al. 2022, published code), or Adam."""
 
     steps: PositiveInt = 100
-    """Passes over an edit's facts, at most. Ours: a hundred facts get 5,000 in the published code."""
+    """Passes over an edit's facts, at most. Ours: Dong et al. 2022 take up to 5,000 for 100 facts."""
 
     lr: PositiveFloat = 1e-2
-    """The optimiser's learning rate. Published code."""
+    """The optimiser's learning rate. Dong et al. 2022, published code."""
 
     objective: Literal["prompt_last", "target_new"] = "target_new"
-    """Where target tokens are read: all at the prompt's last position, or each where it is predicted. Published
-    code."""
+    """Where target tokens are read: all at the prompt's last position, or each where it is predicted. Dong
+    et al. 2022, published code."""
 
 
 class _Slots(Delta):

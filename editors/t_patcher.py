@@ -36,62 +36,62 @@ QUERY = 20  # tokens of a question of the memory
 
 
 class TPatcherConfig(EditorConfig):
-    """How neurons are trained, and against what. "Published code" is that of Huang et al. 2023 for zsRE."""
+    """How neurons are trained, and against what. The code that is named is the published one, set for zsRE."""
 
     max_neurons: PositiveInt = 5
-    """Neurons of an edit at most: one for each of its first wrong tokens. Published code."""
+    """Neurons of an edit at most: one for each of its first wrong tokens. Huang et al. 2023, code."""
 
     steps: PositiveInt = 2000
-    """Updates at most. Published code."""
+    """Updates at most. Huang et al. 2023, code."""
 
     lr: PositiveFloat = 1e-2
-    """Adam's learning rate at the start. Published code."""
+    """Adam's learning rate at the start. Huang et al. 2023, code."""
 
     weight_decay: float = Field(0.01, ge=0)
-    """Share of each parameter that Adam's gradient gets on top. Published code."""
+    """Share of each parameter that is added to its gradient. Huang et al. 2023, code."""
 
     clip: PositiveFloat = 5.0
-    """Most that the norm of an edit's gradient may be. Published code."""
+    """Most that the norm of an edit's gradient may be. Huang et al. 2023, code."""
 
     plateau: tuple[float, int, float] = (0.5, 1, 0.05)
     """The learning rate's decay: factor, checks without progress, and the relative fall of the loss that is progress.
-    Published code."""
+    Huang et al. 2023, code."""
 
     check_every: PositiveInt = 25
-    """Steps between two checks on held-out questions. Published code."""
+    """Steps between two checks on held-out questions. Huang et al. 2023, code."""
 
     check_from: PositiveInt = 100
-    """First step after which an edit whose target is right may end. Published code."""
+    """First step after which an edit whose target is right may end. Huang et al. 2023, code."""
 
     patience: PositiveInt = 1
-    """Checks without an improvement, after which an edit whose target is right ends. Published code."""
+    """Checks without an improvement, after which an edit whose target is right ends. Huang et al. 2023, code."""
 
     improvement: float = 1e-3
-    """By how much the memory loss on held-out questions must fall for an improvement. Published code."""
+    """By how much the memory loss on held-out questions must fall for an improvement. Huang et al. 2023, code."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of the target's probability that all other tokens get, in the cross-entropy. Published code."""
+    """Share of the target's probability that all other tokens get, in the cross-entropy. Huang et al. 2023, code."""
 
     activation_weight: float = Field(1.0, ge=0)
     """Weight of the loss L_a that has neurons fire at their own query. Huang et al. 2023, section 3 (l_a)."""
 
     memory_weight: float = Field(10.0, ge=0)
-    """Weight of the loss L_m that has them silent on the memory (l_m). Published code; the paper has 5."""
+    """Weight of the loss L_m that has them silent on the memory (l_m). Huang et al. 2023, code; the paper has 5."""
 
     top_activations: PositiveInt = 5
-    """How many of the largest terms L_a is the mean of. Published code."""
+    """How many of the largest terms L_a is the mean of. Huang et al. 2023, code."""
 
     top_memories: PositiveInt = 1000
-    """Likewise for L_m. Published code."""
+    """How many of the largest terms each part of L_m is the mean of. Huang et al. 2023, code."""
 
     margins: tuple[float, float] = (0.0, 0.0)
-    """Margins of L_m's two parts. Published code sets 3 and -3, but for T5 does not pass them on: 0 was measured."""
+    """Margins of L_m's two parts. Huang et al. 2023, code: 3 and -3, but not passed on for sequence-to-sequence."""
 
     amplify: float = 10.0
-    """What a neuron's value starts as, times a normal draw. Published code."""
+    """What a neuron's value starts as, times a normal draw. Huang et al. 2023, code."""
 
     memory_queries: PositiveInt = 40_000
-    """Training questions of which the memory is made, the held-out tenth among them. Published code."""
+    """Training questions of which the memory is made, the held-out tenth among them. Huang et al. 2023, code."""
 
     edits_at_once: PositiveInt = 25
     """Edits that share a training loop, for memory. Ours."""

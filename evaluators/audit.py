@@ -43,10 +43,7 @@ class Audit:
 
     def by_flag(self) -> Mapping[Flag, list[Finding]]:
         """The findings of every flag there is, in the order of `FLAGS`."""
-        found: dict[Flag, list[Finding]] = {flag: [] for flag in FLAGS}
-        for finding in self.findings:
-            found[finding.flag].append(finding)
-        return found
+        return {flag: [finding for finding in self.findings if finding.flag == flag] for flag in FLAGS}
 
     def to_json(self) -> dict[str, Any]:
         return {"cases": self.cases, "flags": {
@@ -93,12 +90,24 @@ class Auditor:
             self._facts[key].setdefault(folded(case.target_new), case.id)
 
     def look(self, case: Case) -> list[Finding]:
-        """A case's findings. Earlier cases are those remembered."""
-        looks: dict[Flag, str | None] = {
-            "no-op": _no_op(case), "subject-missing": _subject_missing(case), "target-leak": _target_leak(case),
-            "contradiction": self.contradiction(case), "duplicate": self._duplicate(case),
-            "train-overlap": self._train_overlap(case)}
-        return [Finding(case.id, flag, detail) for flag, detail in looks.items() if detail]
+        """A case's findings, in the order of `FLAGS`. Earlier cases are those remembered."""
+        subject, target = folded(case.subject), folded(case.target_new)
+        found: dict[Flag, str] = {}
+        if target in map(folded, (case.target_true or "", *case.also_true)):
+            found["no-op"] = f"the new target '{case.target_new}' is the true answer"
+        if nameless := [text for text in (case.prompt, *case.paraphrases) if subject not in folded(text)]:
+            found["subject-missing"] = f"'{case.subject}' is not in '{nameless[0]}'"
+        # An inverse question asks about the new target, so it has to name it.
+        asked = [chain.prompt for chain in case.portability if chain.kind != "inverse"]
+        if leaks := [prompt for prompt in asked if target in folded(prompt)]:
+            found["target-leak"] = f"'{case.target_new}' is in the question '{leaks[0]}'"
+        if contradiction := self.contradiction(case):
+            found["contradiction"] = contradiction
+        if (earlier := self._facts.get(next(_keys(case)), {}).get(target)) is not None:
+            found["duplicate"] = f"case {earlier} has the same prompt and the same target"
+        if subject in self._train_subjects:
+            found["train-overlap"] = f"'{case.subject}' is a subject of the training cases"
+        return [Finding(case.id, flag, detail) for flag, detail in found.items()]
 
     def contradiction(self, case: Case) -> str | None:
         """Which remembered case gives the same fact another target, if one does."""
@@ -109,41 +118,9 @@ class Auditor:
                     return f"case {case_id} has the same {what} and the target '{other}', not '{case.target_new}'"
         return None
 
-    def _duplicate(self, case: Case) -> str | None:
-        prompt = next(_keys(case))
-        earlier = self._facts.get(prompt, {}).get(folded(case.target_new))
-        return None if earlier is None else f"case {earlier} has the same prompt and the same target"
-
-    def _train_overlap(self, case: Case) -> str | None:
-        known = folded(case.subject) in self._train_subjects
-        return f"'{case.subject}' is a subject of the training cases" if known else None
-
 
 def _keys(case: Case) -> Iterator[tuple[str, ...]]:
     """What is asked: the prompt and, where the relation is known, the subject's relation."""
     yield (folded(case.prompt),)
     if case.relation is not None:
         yield folded(case.subject), case.relation
-
-
-def _no_op(case: Case) -> str | None:
-    if folded(case.target_new) in map(folded, (case.target_true or "", *case.also_true)):
-        return f"the new target '{case.target_new}' is the true answer"
-    return None
-
-
-def _subject_missing(case: Case) -> str | None:
-    subject = folded(case.subject)
-    for text in (case.prompt, *case.paraphrases):
-        if subject not in folded(text):
-            return f"'{case.subject}' is not in '{text}'"
-    return None
-
-
-def _target_leak(case: Case) -> str | None:
-    """An inverse question asks about the new target, so it has to name it."""
-    target = folded(case.target_new)
-    for chain in case.portability:
-        if chain.kind != "inverse" and target in folded(chain.prompt):
-            return f"'{case.target_new}' is in the question '{chain.prompt}'"
-    return None

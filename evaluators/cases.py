@@ -7,11 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from editors.core.requests import EditRequest
+
+if TYPE_CHECKING:  # reading cases loads no torch
+    from editors.core.patches.patch import Patch
 
 Role = Literal["rewrite", "paraphrase", "neighbourhood", "attributes", "unrelated", "portability", "link",
                "distracting"]
@@ -149,3 +152,12 @@ class EditedFacts:
             return (probe.subject, probe.relation) in self.facts
         pattern = self._subjects.get(probe.relation)
         return pattern is not None and pattern.search(probe.prompt) is not None
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A case with the patch it is judged under and what that patch edited. Cases of one edit share the patch."""
+
+    case: Case
+    patch: Patch
+    facts: EditedFacts

@@ -34,7 +34,7 @@ def read_json(path: Path, what: str) -> Any:
 
 def write_json(path: Path, value: object) -> None:
     """Numbers that are not finite become null. Raises `InputError` where the file cannot be written."""
-    write_text(path, json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    write_text(path, json.dumps(finite(value), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
 
 
 def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
@@ -60,12 +60,13 @@ def make_folder(path: Path) -> None:
         raise InputError(f"cannot write to folder '{path}': {error.strerror or error}") from error
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
+    """A value as JSON can hold it: None for numbers that are not finite, however deep."""
     match value:
         case dict():
-            return {name: _finite(inner) for name, inner in value.items()}
+            return {name: finite(inner) for name, inner in value.items()}
         case list() | tuple():
-            return [_finite(inner) for inner in value]
+            return [finite(inner) for inner in value]
         case float() if not math.isfinite(value):
             return None
     return value

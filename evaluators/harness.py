@@ -71,31 +71,24 @@ def check_tasks(names: Sequence[str], manager: Any) -> list[str]:
 
 def load_edit(files: Sequence[Path], model: LanguageModel) -> Patch:
     """The sum of saved patches. Raises `InputError` for one that this model cannot carry."""
-    from editors.core.patches.patch import Patch
+    from editors.core.models.batches import Encoded
+    from editors.core.patches.overlay import overlay
+    from editors.core.patches.patch import Patch, Route
 
     edit = Patch()
     for file in files:
-        part = Patch.load(file).to(model.device)
-        _check_fit(part, file, model)
-        edit += part
+        patch = Patch.load(file).to(model.device)
+        if any(isinstance(term, Route) for term in patch.terms):
+            raise InputError(f"'{file}' routes questions to a second model, as SERAC does; the harness asks the edited "
+                             "model itself and would see the unedited one. Use a patch of another editor")
+        try:
+            with overlay(model, patch):
+                model.states(model.collate([Encoded((0,), (0,))]))
+        except (AttributeError, RuntimeError) as error:
+            raise InputError(f"'{file}' does not fit model '{model.name}' ({error}). Use a patch that was made for "
+                             "this model") from error
+        edit += patch
     return edit.compact()
-
-
-def _check_fit(patch: Patch, file: Path, model: LanguageModel) -> None:
-    """Refuses a patch with which the harness would still see the unedited model, or one made for another model."""
-    from editors.core.models.batches import Encoded
-    from editors.core.patches.overlay import overlay
-    from editors.core.patches.patch import Route
-
-    if any(isinstance(term, Route) for term in patch.terms):
-        raise InputError(f"'{file}' routes questions to a second model, as SERAC does; the harness asks the edited "
-                         "model itself and would see the unedited one. Use a patch of another editor")
-    try:
-        with overlay(model, patch):
-            model.states(model.collate([Encoded((0,), (0,))]))
-    except (AttributeError, RuntimeError) as error:
-        raise InputError(f"'{file}' does not fit model '{model.name}' ({error}). Use a patch that was made for this "
-                         "model") from error
 
 
 def compare(model: LanguageModel, edit: Patch | None, tasks: Sequence[str], manager: Any, *, limit: int | None,
@@ -116,25 +109,20 @@ def compare(model: LanguageModel, edit: Patch | None, tasks: Sequence[str], mana
 def wrap(model: LanguageModel, batch_size: int) -> Any:
     """The model as the harness takes it, which asks the very module that `overlay` edits."""
     from lm_eval.models.huggingface import HFLM
-
-    # The harness ties a T5's head to its input embeddings, whatever the checkpoint has; so the head is put back.
-    head = model.module.get_output_embeddings()
-    own = head.weight
-    wrapped = HFLM(pretrained=model.module, tokenizer=_closing_tokenizer(model), batch_size=batch_size)
-    head.weight = own
-    return wrapped
-
-
-def _closing_tokenizer(model: LanguageModel) -> Any:
-    """A copy of the tokenizer that ends an encoder's prompts with the end token, which the built-in T5's leaves out."""
     from tokenizers.processors import TemplateProcessing
 
+    # An encoder's prompts have to end with the end token, which the built-in T5's tokenizer leaves out.
     tokenizer = copy.deepcopy(model.tokenizer)
     name, end = tokenizer.eos_token, tokenizer.eos_token_id
     if model.has_encoder and tokenizer("a").input_ids[-1] != end:
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"$A {name}", special_tokens=[(name, end)])
-    return tokenizer
+    # The harness ties a T5's head to its input embeddings, whatever the checkpoint has; so the head is put back.
+    head = model.module.get_output_embeddings()
+    own = head.weight
+    wrapped = HFLM(pretrained=model.module, tokenizer=tokenizer, batch_size=batch_size)
+    head.weight = own
+    return wrapped
 
 
 def _evaluate(wrapped: Any, tasks: Sequence[str], manager: Any, limit: int | None) -> Scores:

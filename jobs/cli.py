@@ -25,6 +25,7 @@ COMMANDS = {
     "status": Entry("jobs.status:status", "Show what is done, what failed and what is missing in a store."),
     "report": Entry("jobs.report:report", "Show results, or differences between editors, with 95 % intervals."),
     "metrics": Entry("jobs.metrics:metrics", "Show all metrics: unit, which way is better, version and meaning."),
+    "schema": Entry("jobs.schema:schema", "Print the JSON Schema of campaigns, or the reference of all settings."),
     "audit": Entry("jobs.audit:audit", "Look for edits that measure something else than they seem to."),
     "portability": Entry("jobs.portability:portability", "Make questions about what follows from edits."),
     "harness": Entry("jobs.harness:harness", "Run tasks of lm-evaluation-harness before and after an edit."),

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import GPTJConfig, GPTJForCausalLM, T5Config, T5ForConditionalGeneration
 
-from editors.core.models.model import EncoderDecoder, LanguageModel
+from editors.core.models.encoder_decoder import EncoderDecoder
+from editors.core.models.model import LanguageModel
 from evaluators.testbed.pretraining.corpus import END, train_tokenizer
 from evaluators.testbed.world import build_world
 

@@ -42,7 +42,7 @@ def test_ray_is_for_the_cluster_and_deepspeed_for_gangs():
                        if any(module.split(".")[0] == package for module in imports(path))}
              for package in ("ray", "deepspeed")}
     assert users["ray"] and all(name.startswith("cluster.workers.") for name in users["ray"])
-    assert users["deepspeed"] == {"cluster.workers.gang", "cluster.workers.zero3"}
+    assert users["deepspeed"] == {"cluster.workers.rank", "cluster.workers.zero3"}
 
 
 def test_files_are_short_enough_to_read():

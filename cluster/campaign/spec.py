@@ -154,12 +154,12 @@ class _AnyProtocol:
 
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema,
                                      handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        choices: list[dict[str, Any]] = [{"enum": list(PROTOCOLS)}]
+        choices: list[dict[str, Any]] = [{"enum": [name for name in PROTOCOLS if get_protocol(name).numbers is None]}]
         for name in PROTOCOLS:
             protocol = get_protocol(name)
             found = handler.resolve_ref_schema(handler(protocol.__pydantic_core_schema__))
             choices.append({**found, "properties": {"name": {"const": name}, **found.get("properties", {})},
-                            "required": ["name", *found.get("required", [])]})
+                            "required": ["name", *filter(None, [protocol.numbers])]})
         return {"anyOf": choices}
 
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from editors.core.errors import InputError
 from editors.core.files import read_header, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KIND = "trained editor"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -74,7 +75,7 @@ def name_of(record: Record, format: Format) -> str:
         return _zsre_id(record.number)
     content = record.content if isinstance(record.content, dict) else {}
     name = content.get("id" if format == "edits" else "case_id")
-    known = isinstance(name, int | str) and not isinstance(name, bool) and not _unsound(str(name))
+    known = isinstance(name, int | str) and not isinstance(name, bool) and not _unfit(str(name))
     return str(name) if known else f"record {record.number}"
 
 
@@ -113,31 +114,23 @@ def _shown(key: str | int) -> str:
     return ascii(key).strip("'")
 
 
-def _unsound(text: str) -> str | None:
+def _unfit(text: str, *, may_be_empty: bool = False) -> str | None:
     """What makes a text unfit for a model, if something does."""
-    return _unreadable(text) if text.strip() else "it is empty"
-
-
-def _unreadable(text: str) -> str | None:
+    if not text.strip() and not may_be_empty:
+        return "it is empty"
     if "\0" in text:
         return "it holds a null byte"
     return "it holds half of a surrogate pair" if any("\ud800" <= char <= "\udfff" for char in text) else None
 
 
-def _sound(text: str) -> str:
-    if problem := _unsound(text):
+def _checked(text: str, *, may_be_empty: bool = False) -> str:
+    if problem := _unfit(text, may_be_empty=may_be_empty):
         raise ValueError(problem)
     return text
 
 
-def _readable(text: str) -> str:
-    if problem := _unreadable(text):
-        raise ValueError(problem)
-    return text
-
-
-Text = Annotated[str, AfterValidator(_sound)]
-Optional = Annotated[str, AfterValidator(_readable)]  # may be empty
+Text = Annotated[str, AfterValidator(_checked)]
+Optional = Annotated[str, AfterValidator(partial(_checked, may_be_empty=True))]
 Name = int | Text
 
 
@@ -202,21 +195,20 @@ class _Counterfact(CounterfactEdit):
     def case(self, number: int, reading: Reading) -> Case:
         edit = self.requested_rewrite
         start = edit.prompt.find("{}")
+        paraphrases = tuple(self.paraphrase_prompts)
+        if reading.generality == "generation_prompts":
+            if not self.generation_prompts:
+                raise Malformed("generation_prompts: there are none, and 'generality' asks for them")
+            # They repeat, as each is to be written on from again.
+            paraphrases = tuple(dict.fromkeys(self.generation_prompts))
         return Case(
             id=str(self.case_id), subject=edit.subject, prompt=self.prompt(edit.subject),
             target_new=edit.target_new.text, target_true=edit.target_true.text, relation=edit.relation_id,
-            subject_start=start if start >= 0 else None, paraphrases=self._paraphrases(reading.generality),
+            subject_start=start if start >= 0 else None, paraphrases=paraphrases,
             neighbourhood=tuple(Probe(prompt=prompt, target=edit.target_true.text, relation=edit.relation_id)
                                 for prompt in self.neighborhood_prompts),
             portability=tuple(self._chains()), generation_prompts=tuple(self.generation_prompts),
             references=tuple((reading.snippets or {}).get((edit.relation_id or "", edit.target_new.id or ""), ())))
-
-    def _paraphrases(self, generality: Generality) -> tuple[str, ...]:
-        if generality != "generation_prompts":
-            return tuple(self.paraphrase_prompts)
-        if not self.generation_prompts:
-            raise Malformed("generation_prompts: there are none, and 'generality' asks for them")
-        return tuple(dict.fromkeys(self.generation_prompts))  # they repeat: each is to be written on from again
 
     def _chains(self) -> Iterator[Chain]:
         edit, other = self.requested_rewrite, self.alternative_subject
@@ -302,7 +294,7 @@ _FORMS: dict[Format, type[_Counterfact] | type[_Flat] | type[_Zsre]] = {
 def _edit(content: dict[str, Any], number: int) -> Case:
     """A case by its own fields; without an `id` it is called by the line it has, not counting empty lines."""
     for place, text in _texts(content):
-        if problem := _unsound(text):
+        if problem := _unfit(text):
             raise Malformed(f"{place}: {problem}")
     name = content.get("id", number + 1)
     named = {**content, "id": str(name) if isinstance(name, int) and not isinstance(name, bool) else name}

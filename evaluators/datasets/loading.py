@@ -108,7 +108,10 @@ def _open(spec: DatasetSpec) -> tuple[Format | None, Items]:
         records = hub_records(spec.hub, spec.hub_config, spec.split) if spec.hub else file_records(spec.path or "")
         format, records = _recognised(records, spec)
         spec.check_switches(format)
-        items = _parsed(_range(records, spec), format, _reading(spec, format), spec)
+        reading = Reading(spec.target or "alt", spec.switches(format).get("generality", "paraphrase_prompts"),
+                          paraphrases_by_case(spec.paraphrases) if spec.paraphrases else None,
+                          snippets_by_fact(spec.snippets) if spec.snippets else None)
+        items = _parsed(_range(records, spec), format, reading, spec)
     items = _editable(items)
     return format, _without_excluded(items, spec) if spec.exclude else items
 
@@ -124,13 +127,6 @@ def _recognised(records: Iterator[Record], spec: DatasetSpec) -> tuple[Format, I
         raise InputError(f"data set '{spec.name}' has 0 records")
     raise InputError(f"data set '{spec.name}' has no record that is an object; the first, {head[0]}, is "
                      f"{head[0].fault or type(head[0].content).__name__}")
-
-
-def _reading(spec: DatasetSpec, format: Format) -> Reading:
-    generality = spec.switches(format).get("generality", "paraphrase_prompts")
-    return Reading(spec.target or "alt", generality,
-                   paraphrases_by_case(spec.paraphrases) if spec.paraphrases else None,
-                   snippets_by_fact(spec.snippets) if spec.snippets else None)
 
 
 def _range(records: Iterator[T], spec: DatasetSpec) -> Iterator[T]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +19,8 @@ class _Sample(BaseModel):
 
 
 class _Snippets(BaseModel):
+    """Texts about things that have a relation to a target."""
+
     model_config = ConfigDict(strict=True)
 
     relation_id: str
@@ -27,24 +28,16 @@ class _Snippets(BaseModel):
     samples: list[_Sample]
 
 
-class Snippet(NamedTuple):
-    """A text about a thing that has a relation to a target."""
-
-    relation: str
-    target: str
-    text: str
-
-
 def snippet_texts(path: str) -> Iterator[str]:
     """All texts of an attribute_snippets.json, a file or URL. Raises `InputError` where it is none."""
-    return (snippet.text for snippet in _snippets(path))
+    return (sample.text for entry in _snippets(path) for sample in entry.samples)
 
 
 def snippets_by_fact(path: str) -> dict[tuple[str, str], list[str]]:
     """The texts of an attribute_snippets.json by (relation, target)."""
-    found = defaultdict(list)
-    for snippet in _snippets(path):
-        found[snippet.relation, snippet.target].append(snippet.text)
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for entry in _snippets(path):
+        found[entry.relation_id, entry.target_id] += [sample.text for sample in entry.samples]
     return dict(found)
 
 
@@ -62,11 +55,10 @@ def paraphrases_by_case(path: str) -> dict[str, Paraphrases]:
     return found
 
 
-def _snippets(path: str) -> Iterator[Snippet]:
+def _snippets(path: str) -> Iterator[_Snippets]:
     for record in file_records(path):
         try:
-            entry = _Snippets.model_validate(record.content)
+            yield _Snippets.model_validate(record.content)
         except ValidationError as error:
             raise InputError(f"'{path}' is no attribute_snippets.json: {record} lacks relation_id, target_id or "
                              "samples with a text each") from error
-        yield from (Snippet(entry.relation_id, entry.target_id, sample.text) for sample in entry.samples)

@@ -138,11 +138,9 @@ def _line_records(window: _Window) -> Iterator[Record]:
         number += 1
 
 
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= LONGEST_INTEGER else float(digits)
-
-
-_DECODER = json.JSONDecoder(strict=False, parse_int=_integer)  # not strict: control characters are the record's fault
+# Not strict: control characters are the record's fault.
+_DECODER = json.JSONDecoder(strict=False, parse_int=lambda digits: (
+    int(digits) if len(digits) <= LONGEST_INTEGER else float(digits)))
 
 
 def _problem(error: Exception) -> str:

@@ -14,7 +14,7 @@ from evaluators.cases import Probe
 from evaluators.files import read_json, write_json
 from evaluators.portability.endpoint import Asking
 from evaluators.portability.journal import Entry, request_key
-from evaluators.portability.prompt import VERSION, BadAnswer, Fault, Suggestion, parse, prompt
+from evaluators.portability.prompt import VERSION, BadAnswer, Fault, parse, prompt
 from evaluators.portability.records import EditRecord, EditSource
 from evaluators.scoring.metrics import KNOWN_RANK
 
@@ -77,7 +77,11 @@ def sort_answers(records: Sequence[EditRecord], asking: Asking, answers: Mapping
             unanswered.append(record.id)
             continue
         try:
-            found = _suggestion(entry, record)
+            if entry.is_cut_off:
+                raise BadAnswer("cut off", "raise --max-tokens")
+            if entry.text is None:
+                raise BadAnswer("no text", "")
+            found = parse(entry.text, record)
         except BadAnswer as error:
             rejected.append(Rejected(id=record.id, fault=error.fault, reason=str(error), answer=entry.text))
         else:
@@ -86,15 +90,6 @@ def sort_answers(records: Sequence[EditRecord], asking: Asking, answers: Mapping
                 triple=found.triple, new_question=found.question, new_answer=found.answer,
                 altered_is=found.altered_is, link=found.link, record=record.raw))
     return Sorted(tuple(candidates), tuple(rejected), tuple(unanswered))
-
-
-def _suggestion(entry: Entry, record: EditRecord) -> Suggestion:
-    """What an answered request says of a record. Raises `BadAnswer`."""
-    if entry.is_cut_off:
-        raise BadAnswer("cut off", "raise --max-tokens")
-    if entry.text is None:
-        raise BadAnswer("no text", "")
-    return parse(entry.text, record)
 
 
 def with_ranks(candidates: Sequence[Candidate],

@@ -68,17 +68,14 @@ class Suggestion:
 
 def prompt(record: EditRecord) -> str:
     """The instruction, the examples and the record, as one message: not every endpoint knows system messages."""
-    shown = [f"{_asked(*example[:3])}\n{_answered(*example[3:])}" for example in EXAMPLES]
+    shown = [f"{_asked(*about)}\nRecalled Relation: {triple}\nNew Question: {question}\nNew Answer: {answer}"
+             for *about, triple, question, answer in EXAMPLES]
     return "\n\n".join([INSTRUCTION, *shown, _asked(record.question, record.subject, record.altered)])
 
 
 def _asked(question: str, subject: str, altered: str) -> str:
     return "\n".join(f"{name}: {' '.join(text.split())}" for name, text in (
         ("Question", question), ("Subject", subject), ("Altered Answer", altered)))
-
-
-def _answered(triple: str, question: str, answer: str) -> str:
-    return f"Recalled Relation: {triple}\nNew Question: {question}\nNew Answer: {answer}"
 
 
 _FIELD = re.compile(r"^[\s\d.*#>`_-]*(recalled relation|new question|new answer)[\s*`_]*:(.*)$", re.I | re.M)

@@ -48,7 +48,11 @@ def read_source(source: str, limit: int | None = None) -> EditSource:
     twice.
     """
     if Path(source).suffix or Path(source).is_file():
-        raw = [_content(record, source) for record in islice(file_records(source), limit)]
+        raw: list[Any] = []
+        for record in islice(file_records(source), limit):
+            if record.fault is not None:
+                raise InputError(f"{source}: {record}: {record.fault}")
+            raw.append(record.content)
         if not raw:
             raise InputError(f"{source}: expected COUNTERFACT or ZsRE records, and there are none")
     else:
@@ -57,12 +61,6 @@ def read_source(source: str, limit: int | None = None) -> EditSource:
     found = list(_parsed(source, raw, format))
     return EditSource(format, tuple(each for each in found if isinstance(each, EditRecord)),
                       tuple(each for each in found if isinstance(each, Skipped)))
-
-
-def _content(record: Record, source: str) -> Any:
-    if record.fault is not None:
-        raise InputError(f"{source}: {record}: {record.fault}")
-    return record.content
 
 
 def counterfact(case: Case) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from editors.core.settings import Settings
 from evaluators.cases import Case
@@ -46,8 +48,19 @@ class Protocol(Settings, ABC):
     version: ClassVar[int]
     #: Whether several edits meet on one model: then cases come in the campaign's `orders`, without contradictions.
     together: ClassVar[bool] = True
-    #: The field that lists numbers of edits, where there is one.
+    #: The field that lists numbers of edits, where there is one; it has to be set.
     numbers: ClassVar[str | None] = None
+
+    @model_validator(mode="after")
+    def _has_numbers(self) -> Self:
+        if field := self.numbers:
+            found = getattr(self, field)
+            if not found:
+                raise ValueError(f"protocol '{self.name}' needs {field}, such as "
+                                 f"{{name: {self.name}, {field}: [1, 10, 100]}}")
+            if len(set(found)) < len(found):
+                raise ValueError(f"{field} lists a number twice: {', '.join(map(str, found))}")
+        return self
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 
-from evaluators.cases import Case, EditedFacts, Skipped
+from evaluators.cases import Case, Edited, EditedFacts, Skipped
 from evaluators.protocols.base import Piece, Protocol, cut
 from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 
 if TYPE_CHECKING:
     from editors.core.editor import Editor
-    from evaluators.scoring.edited import Edited
     from evaluators.scoring.observe import Observation
 
 
@@ -28,14 +27,6 @@ class BatchProtocol(Protocol):
 
     sizes: tuple[PositiveInt, ...] = ()
     """How many cases are edited at once, such as [1, 10, 100] (Yao et al. 2023, figure 6)."""
-
-    @model_validator(mode="after")
-    def _has_sizes(self) -> Self:
-        if not self.sizes:
-            raise ValueError("protocol 'batch' needs sizes, such as {name: batch, sizes: [1, 10, 100]}")
-        if len(set(self.sizes)) < len(self.sizes):
-            raise ValueError(f"sizes lists a number twice: {', '.join(map(str, self.sizes))}")
-        return self
 
     @property
     def joint(self) -> bool:
@@ -62,7 +53,6 @@ class BatchProtocol(Protocol):
         """A case that cannot be encoded or edited is in `failed`, and its batch is edited without it. Locality leaves
         out what any case of the batch edited. Raises what the editor raised where its fault lies in no single case."""
         from evaluators.protocols.editing import edit_and_judge, edit_together
-        from evaluators.scoring.edited import Edited
 
         batches = [cases[start: start + count] for start in range(0, len(cases), count)]
 

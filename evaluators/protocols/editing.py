@@ -10,10 +10,9 @@ import torch
 from editors.core.editor import Editor
 from editors.core.errors import CaseError, InputError
 from editors.core.patches.patch import Patch
-from evaluators.cases import Case, EditedFacts, Skipped
+from evaluators.cases import Case, Edited, EditedFacts, Skipped
 from evaluators.protocols.meters import now, peak_memory, reset_peak
 from evaluators.protocols.result import ProtocolResult
-from evaluators.scoring.edited import Edited
 from evaluators.scoring.judge import judge, unanswered
 from evaluators.scoring.measures import Measures
 from evaluators.scoring.observe import Observation

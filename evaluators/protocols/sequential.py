@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 
 from evaluators.cases import Case
 from evaluators.protocols.base import Piece, Protocol, Segment, cut
@@ -28,14 +28,6 @@ class SequentialProtocol(Protocol):
     """After how many edits the model is scored, such as [1, 10, 100] (Yao et al. 2023, figure 7)."""
     step: PositiveInt = 1
     """How many edits are made at a time, each such step as one joint edit. Ours."""
-
-    @model_validator(mode="after")
-    def _has_lengths(self) -> Self:
-        if not self.lengths:
-            raise ValueError("protocol 'sequential' needs lengths, such as {name: sequential, lengths: [1, 10, 100]}")
-        if len(set(self.lengths)) < len(self.lengths):
-            raise ValueError(f"lengths lists a number twice: {', '.join(map(str, self.lengths))}")
-        return self
 
     @property
     def joint(self) -> bool:

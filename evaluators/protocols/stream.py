@@ -16,11 +16,10 @@ from editors.core.editor import Editor
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Patch
-from evaluators.cases import Case, EditedFacts, Role, Skipped
+from evaluators.cases import Case, Edited, EditedFacts, Role, Skipped
 from evaluators.protocols.editing import ELSEWHERE, describe, edit_together, raise_unless_cases
 from evaluators.protocols.meters import now, peak_memory, reset_peak
 from evaluators.protocols.result import ProtocolResult
-from evaluators.scoring.edited import Edited
 from evaluators.scoring.judge import judge, unanswered, unusable
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import Score, score

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -135,7 +136,7 @@ def permutation_test(first: Clusters, second: Clusters, statistic: Statistic = e
     least = observed - ROUNDING * (sizes[0] + sizes[1])
     exact = len(gap) < draws.bit_length()
     hits, tried = np.zeros(len(observed)), 0
-    for signs in _all_signs(len(gap)) if exact else _random_signs(len(gap), draws, seed):
+    for signs in _signs(len(gap), None if exact else draws, seed):
         # With signs e_c = -1 where cluster c is swapped, and means over 2n values of a + b = total, a - b = gap:
         # T(e) = s((total + sum_c e_c gap_c) / 2n) - s((total - sum_c e_c gap_c) / 2n), and T(1, ..., 1) is observed.
         swapped = signs @ gap
@@ -147,19 +148,29 @@ def permutation_test(first: Clusters, second: Clusters, statistic: Statistic = e
     return np.where(np.isfinite(observed), p, np.nan)
 
 
-def _resample(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
+def _resample(clusters: int, resamples: int, seed: int) -> Iterable[Array]:
     """How often each resample holds each cluster, [resamples, clusters] in blocks."""
+    return _one_block(clusters, resamples, seed) if clusters * resamples <= BLOCK else _draw(clusters, resamples, seed)
+
+
+@lru_cache(maxsize=2)
+def _one_block(clusters: int, resamples: int, seed: int) -> tuple[Array, ...]:
+    """Kept, as the editors of a table mostly share their subjects, and drawing takes longer than summing."""
+    return tuple(_draw(clusters, resamples, seed))
+
+
+def _draw(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
     rng = np.random.default_rng(seed)
     for size in _blocks(resamples, clusters):
         drawn = rng.integers(clusters, size=(size, clusters)) + clusters * np.arange(size)[:, None]
         yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
-def _all_signs(clusters: int) -> Iterator[Array]:
-    yield 1 - 2 * (np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1).astype(np.float64)
-
-
-def _random_signs(clusters: int, draws: int, seed: int) -> Iterator[Array]:
+def _signs(clusters: int, draws: int | None, seed: int) -> Iterator[Array]:
+    """-1 where a cluster is swapped, else 1 [ways, clusters] in blocks: of all ways there are, or of random ones."""
+    if draws is None:
+        yield 1 - 2 * (np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1).astype(np.float64)
+        return
     rng = np.random.default_rng(seed)
     for size in _blocks(draws, clusters):
         yield 1 - 2 * rng.integers(2, size=(size, clusters), dtype=np.int8).astype(np.float64)

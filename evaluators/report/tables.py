@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from evaluators.files import finite
 from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
 from evaluators.report.intervals import bootstrap_statistic
@@ -20,6 +21,7 @@ from evaluators.report.samples import ReportRow, Sample, Setting, aggregates, pl
 from evaluators.scoring.measures import all_metrics
 
 LONG = 1e6  # plain numbers from here on are written as powers of ten
+
 
 @dataclass(frozen=True)
 class Summary(ReportRow):
@@ -67,11 +69,7 @@ def _summarise(sample: Sample, names: Sequence[str]) -> Iterator[Summary]:
 
 def to_json_lines(rows: Rows) -> str:
     """One JSON object a line, with the fields of `Summary` or `Comparison`; numbers that are not finite are null."""
-    def finite(value: object) -> object:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return "".join(json.dumps({name: finite(value) for name, value in asdict(row).items()}, ensure_ascii=False) + "\n"
-                   for row in rows)
+    return "".join(json.dumps(finite(asdict(row)), ensure_ascii=False) + "\n" for row in rows)
 
 
 def to_markdown(rows: Rows, *, all_metrics: bool = False) -> str:
@@ -80,28 +78,27 @@ def to_markdown(rows: Rows, *, all_metrics: bool = False) -> str:
 
     `all_metrics` has a row for each metric and a column for each editor instead.
     """
-    return "\n".join(_markdown(grid) for grid in _grids(rows, all_metrics))
-
-
-def _markdown(grid: _Grid) -> str:
-    lines = [grid.head, ["---"] * len(grid.head), *grid.body]
-    rows = ("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-    return f"{grid.title}\n\n{''.join(rows)}"
+    texts = []
+    for grid in _grids(rows, all_metrics):
+        lines = [grid.head, ["---"] * len(grid.head), *grid.body]
+        table = ("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        texts.append(f"{grid.title}\n\n{''.join(table)}")
+    return "\n".join(texts)
 
 
 def to_rich_tables(rows: Rows, *, all_metrics: bool = False) -> list[Table]:
     """The tables of `to_markdown` for a terminal."""
-    return [_rich(grid) for grid in _grids(rows, all_metrics)]
-
-
-def _rich(grid: _Grid) -> Table:
-    table = Table(title=Text(grid.title), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for number, name in enumerate(grid.head):
-        header = name if number < grid.names else name.replace(".", "\n")
-        table.add_column(Text(header), justify="left" if number < grid.names else "right", overflow="fold")
-    for line in grid.body:
-        table.add_row(*map(Text, line[:grid.names]), *(Text(cell.replace(" (p", "\n(p")) for cell in line[grid.names:]))
-    return table
+    tables = []
+    for grid in _grids(rows, all_metrics):
+        names = grid.names
+        table = Table(title=Text(grid.title), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for number, name in enumerate(grid.head):
+            header = name if number < names else name.replace(".", "\n")
+            table.add_column(Text(header), justify="left" if number < names else "right", overflow="fold")
+        for line in grid.body:
+            table.add_row(*map(Text, line[:names]), *(Text(cell.replace(" (p", "\n(p")) for cell in line[names:]))
+        tables.append(table)
+    return tables
 
 
 class _Grid(NamedTuple):
@@ -115,13 +112,9 @@ class _Grid(NamedTuple):
 
 def _grids(rows: Rows, all_metrics: bool) -> list[_Grid]:
     """One for each protocol."""
-    protocols = sorted({row.protocol for row in rows}, key=_protocol_place)
+    order = {name: number for number, name in enumerate(PROTOCOLS)}
+    protocols = sorted({row.protocol for row in rows}, key=lambda name: (order.get(name, len(order)), name))
     return [_grid([row for row in rows if row.protocol == protocol], all_metrics) for protocol in protocols]
-
-
-def _protocol_place(name: str) -> tuple[int, str]:
-    order = list(PROTOCOLS)
-    return order.index(name) if name in order else len(order), name
 
 
 def _grid(rows: Rows, all_metrics: bool) -> _Grid:
@@ -140,18 +133,10 @@ def _grid(rows: Rows, all_metrics: bool) -> _Grid:
     body = [[*key, str(max(cell.n for cell in cells.values())), *(_cell(cells.get(name)) for name in columns)]
             for key, cells in lines.items()]
     shared = [f"{field} {found[0]}" for field, found in values.items() if len(found) == 1]
-    title = ", ".join([*shared, *_what(shown)])
-    return _Grid(title, [down, *varying, "cases", *columns], body, 1 + len(varying))
-
-
-def _what(rows: Rows) -> Iterator[str]:
-    """What the cells are."""
-    others = sorted({row.versus for row in rows if isinstance(row, Comparison)})
-    if others:
-        yield f"difference to {', '.join(others)} over the cases that both have"
-    yield "shares in percent ± half the 95 % confidence interval"
-    if others:
-        yield "p by permutation"
+    what = ["shares in percent ± half the 95 % confidence interval"]
+    if others := sorted({row.versus for row in shown if isinstance(row, Comparison)}):
+        what = [f"difference to {', '.join(others)} over the cases that both have", *what, "p by permutation"]
+    return _Grid(", ".join([*shared, *what]), [down, *varying, "cases", *columns], body, 1 + len(varying))
 
 
 def _cell(row: Summary | Comparison | None) -> str:

@@ -54,6 +54,9 @@ def _generate(model: LanguageModel, rows: Sequence[Encoded], decoding: Decoding,
     end = model.module.config.eos_token_id
     pad = end if model.module.config.pad_token_id is None else model.module.config.pad_token_id
     stopping = StoppingCriteriaList([_Stopped(model, start, decoding.stop, needed)] if decoding.stop else [])
+    tokens = decoding.tokens
+    if not model.has_encoder and model.max_length is not None:
+        tokens = max(1, min(tokens, model.max_length - start))  # no more than the model has positions left for
     choose: dict[str, Any] = {"do_sample": False}
     if decoding.top_k is not None:
         choose = {"do_sample": True, "top_k": decoding.top_k, "top_p": 1.0, "temperature": 1.0}
@@ -61,16 +64,9 @@ def _generate(model: LanguageModel, rows: Sequence[Encoded], decoding: Decoding,
     with torch.random.fork_rng(devices):
         torch.manual_seed(decoding.seed)
         ids = model.module.generate(
-            input_ids=read.input_ids, attention_mask=read.attention_mask, max_new_tokens=_room(model, start, decoding),
+            input_ids=read.input_ids, attention_mask=read.attention_mask, max_new_tokens=tokens,
             pad_token_id=pad, use_cache=True, stopping_criteria=stopping, num_beams=1, **choose)
     return [_decode(model, row) for row in ids[:, start:]]
-
-
-def _room(model: LanguageModel, start: int, decoding: Decoding) -> int:
-    """As many tokens as asked for, or as the model has positions left for."""
-    if model.has_encoder or model.max_length is None:
-        return decoding.tokens
-    return max(1, min(decoding.tokens, model.max_length - start))
 
 
 def _decode(model: LanguageModel, ids: Tensor) -> str:

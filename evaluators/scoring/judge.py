@@ -9,8 +9,7 @@ from editors.core.errors import CaseError
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED
 from editors.core.patches.patch import Patch
-from evaluators.cases import ROLES, Case, Role, Skipped
-from evaluators.scoring.edited import Edited
+from evaluators.cases import ROLES, Case, Edited, Role, Skipped
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import Score, score
 from evaluators.scoring.observe import Observation, observe, questions

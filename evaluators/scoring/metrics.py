@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from evaluators.cases import Case, Chain, EditedFacts, Probe, Role, ask
+from evaluators.cases import Case, Chain, EditedFacts, ask
 from evaluators.scoring.answers import same_answer
 
 if TYPE_CHECKING:  # observing loads torch, and reports need only the names below
@@ -126,20 +126,15 @@ def _values(case: Case, after: Observation, before: Observation, edits: EditedFa
             for metric in _portability(case.portability[key.number], before.get("link", key.number)):
                 yield from _accuracy(metric, outputs, targets[key])
         elif key.role in LOCALITY:
-            if not edits.cover(_probes(case, key.role)[key.number]):
+            # A distracting probe asks for what its neighbourhood probe does.
+            probes = getattr(case, "neighbourhood" if key.role == "distracting" else key.role)
+            if not edits.cover(probes[key.number]):
                 yield from _agreement(LOCALITY[key.role][0], outputs, before.outputs[key])
                 yield from _contest(LOCALITY[key.role][0], outputs, rival)
         else:
             metric = "reliability" if key.role == "rewrite" else "generality"
             yield from _accuracy(metric, outputs, targets[key])
             yield from _contest(metric, outputs, rival)
-
-
-def _probes(case: Case, role: Role) -> Sequence[Probe]:
-    """Those of a locality role; a distracting probe asks for what its neighbourhood probe does."""
-    probes: dict[str, Sequence[Probe]] = {"neighbourhood": case.neighbourhood, "distracting": case.neighbourhood,
-                                          "attributes": case.attributes, "unrelated": case.unrelated}
-    return probes[role]
 
 
 def _portability(chain: Chain, link: Outputs | None) -> Iterator[str]:

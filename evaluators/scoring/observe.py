@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from editors.core.errors import CaseError
-from editors.core.models.batches import Encoded, Padding
+from editors.core.models.batches import Encoded, Padding, by_length
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED, overlay
 from editors.core.patches.patch import Patch
@@ -138,8 +138,10 @@ def answer(model: LanguageModel, rows: Collection[Row], patches: Sequence[Patch]
     guests = _guests(rows)
     answered: dict[Row, Outputs] = {}
     budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cpu"])
-    for hosts in _batches(guests, budget):
-        answered.update(_answer(model, patches, hosts, guests, compared, padding))
+    # Rows of similar length together, those of one patch side by side.
+    ordered = sorted(guests, key=lambda row: (len(row.encoded), row.patch, row.encoded.prompt, row.encoded.target))
+    for group in by_length([len(row.encoded) for row in ordered], budget):
+        answered |= _answer(model, patches, [ordered[number] for number in group], guests, compared, padding)
     return answered
 
 
@@ -149,27 +151,11 @@ def _guests(rows: Collection[Row]) -> dict[Row, list[Row]]:
     host = None
     ordered = sorted(rows, key=lambda row: (row.patch, row.encoded.prompt, row.read, row.encoded.target), reverse=True)
     for row in ordered:
-        if host is None or not _answers(host, row):
+        if (host is None or (host.patch, host.encoded.prompt) != (row.patch, row.encoded.prompt)
+                or host.read[: len(row.read)] != row.read):
             host = row
         guests[host].append(row)
     return guests
-
-
-def _answers(host: Row, row: Row) -> bool:
-    return (host.patch == row.patch and host.encoded.prompt == row.encoded.prompt
-            and host.read[: len(row.read)] == row.read)
-
-
-def _batches(rows: Collection[Row], budget: int) -> Iterator[list[Row]]:
-    """Rows of similar length together, those of one patch side by side."""
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: (len(row.encoded), row.patch, row.encoded.prompt, row.encoded.target)):
-        if batch and len(row.encoded) * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 @torch.no_grad()

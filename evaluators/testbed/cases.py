@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Literal
 
@@ -77,12 +77,24 @@ class _CaseMaker:
         self.new, self.hop = self._counterfactual()
 
     def case(self, name: str) -> Case:
+        # Everything is drawn from one generator, so the order of these lines decides what the cases are.
         wording = self._wording(self.relation)
+        paraphrases = [held_out.fill(self.subject) for style, count in PARAPHRASES[self.flavour]
+                       for held_out in self.rng.sample(pick(self.relation, held_out=True, style=style), count)]
+        neighbourhood = self._neighbourhood()
+        others = [relation for relation in EDITABLE
+                  if relation.subject == self.relation.subject and relation != self.relation]
+        attributes = [self._probe(self.subject, relation)
+                      for relation in self.rng.sample(others, min(ATTRIBUTES, len(others)))]
+        lines = [line.rpartition(" ") for line in self.rng.sample(FILLER, UNRELATED)]
+        chain = Chain(prompt=self._wording(self.hop, "question").fill(self.subject),
+                      target=self.world.answer(self.new, self.hop.second), subject=self.subject,
+                      relation=self.hop.name, link=self._probe(self.new, self.hop.second))
         return Case(
             id=name, subject=self.subject, prompt=wording.fill(self.subject), target_new=self.new,
             target_true=self.true, relation=self.relation.name, subject_start=wording.text.index("{S}"),
-            paraphrases=tuple(self._paraphrases()), neighbourhood=tuple(self._neighbourhood()),
-            attributes=tuple(self._attributes()), unrelated=tuple(self._unrelated()), portability=(self._chain(),))
+            paraphrases=tuple(paraphrases), neighbourhood=tuple(neighbourhood), attributes=tuple(attributes),
+            unrelated=tuple(Probe(prompt=prompt, target=last) for prompt, _, last in lines), portability=(chain,))
 
     def _wording(self, what: Relation | Hop, style: Style | None = None) -> Template:
         return self.rng.choice(pick(what, held_out=False, style=style or self.flavour))
@@ -100,12 +112,7 @@ class _CaseMaker:
         new = self.rng.choice(list(dict.fromkeys(new for new, _ in pairs)))
         return new, self.rng.choice([hop for other, hop in pairs if other == new])
 
-    def _paraphrases(self) -> Iterator[str]:
-        for style, count in PARAPHRASES[self.flavour]:
-            wordings = pick(self.relation, held_out=True, style=style)
-            yield from (wording.fill(self.subject) for wording in self.rng.sample(wordings, count))
-
-    def _neighbourhood(self) -> Iterator[Probe]:
+    def _neighbourhood(self) -> list[Probe]:
         """Other subjects, those with the same true answer first; none has the new answer."""
         same = [name for name in self.subjects[self.relation.name, self.true] if name != self.subject]
         chosen = self.rng.sample(same, min(NEIGHBOURS, len(same)))
@@ -113,20 +120,4 @@ class _CaseMaker:
             others = [name for name in self.world.entities[self.relation.subject]
                       if self.world.answer(name, self.relation) not in (self.true, self.new)]
             chosen += self.rng.sample(others, NEIGHBOURS - len(chosen))
-        yield from (self._probe(name, self.relation) for name in chosen)
-
-    def _attributes(self) -> Iterator[Probe]:
-        others = [relation for relation in EDITABLE
-                  if relation.subject == self.relation.subject and relation != self.relation]
-        yield from (self._probe(self.subject, relation)
-                    for relation in self.rng.sample(others, min(ATTRIBUTES, len(others))))
-
-    def _unrelated(self) -> Iterator[Probe]:
-        for line in self.rng.sample(FILLER, UNRELATED):
-            prompt, _, target = line.rpartition(" ")
-            yield Probe(prompt=prompt, target=target)
-
-    def _chain(self) -> Chain:
-        return Chain(prompt=self._wording(self.hop, "question").fill(self.subject),
-                     target=self.world.answer(self.new, self.hop.second), subject=self.subject, relation=self.hop.name,
-                     link=self._probe(self.new, self.hop.second))
+        return [self._probe(name, self.relation) for name in chosen]

@@ -1,5 +1,6 @@
 """Editors by name, and their configurations."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -46,3 +47,9 @@ def test_a_model_without_preset_needs_its_required_fields():
     with pytest.raises(InputError, match="layer: required, because there is no preset for this model"):
         resolve_config("rome", other)
     assert resolve_config("rome", other, {"layer": 1}).layer == 1
+
+
+@pytest.mark.parametrize("name", sorted(EDITORS))
+def test_every_setting_says_what_it_is_and_where_its_value_is_from(name):
+    for field, info in get_editor(name).Config.model_fields.items():
+        assert re.search(r"et al\. |[Pp]ublished|Ours|EasyEdit", info.description or ""), field

@@ -19,27 +19,27 @@ from editors.core.requests import EditRequest
 
 
 class TuningConfig(EditorConfig):
-    """What is trained, and for how long. "Published configuration" is the one of Meng et al. 2022 for fine-tuning."""
+    """What is trained, and for how long. Meng et al. 2022 fine-tune to compare; the values are theirs."""
 
     layers: tuple[int, ...] = Field(min_length=1)
     """Decoder blocks whose FFN gets the addition, counted from 0. Yao et al. 2023: block 21 (FT), the last two
     (CaliNET)."""
 
     steps: PositiveInt = 25
-    """Passes over an edit's facts, at most. Published configuration."""
+    """Passes over an edit's facts, at most. Meng et al. 2022, published configuration."""
 
     lr: PositiveFloat = 5e-4
-    """The optimiser's learning rate. Published configuration."""
+    """The optimiser's learning rate. Meng et al. 2022, published configuration."""
 
     stop_loss: float = Field(1e-2, ge=0)
-    """Mean loss of a pass, in nats a token, below which an edit is done. Published code."""
+    """Mean loss of a pass, in nats a token, below which an edit is done. Meng et al. 2022, published code."""
 
     objective: Literal["prompt_last", "target_new"] = "prompt_last"
-    """Where target tokens are read: `prompt_last` reads all of them at the prompt's last position (published code),
-    `target_new` each where it is predicted, teacher-forced (EasyEdit, there called FT-M)."""
+    """Where target tokens are read: `prompt_last` reads all of them at the prompt's last position (Meng et al. 2022,
+    published code), `target_new` each where it is predicted, teacher-forced (EasyEdit, there called FT-M)."""
 
     batch_size: PositiveInt = 128
-    """Facts of a joint edit in one update. Published configuration."""
+    """Facts of a joint edit in one update. Meng et al. 2022, published configuration."""
 
     edits_at_once: PositiveInt = 25
     """Independent edits that share a forward pass, for memory. Ours."""

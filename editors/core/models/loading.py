@@ -13,7 +13,8 @@ import torch
 
 from editors.core.errors import InputError
 from editors.core.models.architectures import architecture
-from editors.core.models.model import EncoderDecoder, LanguageModel
+from editors.core.models.encoder_decoder import EncoderDecoder
+from editors.core.models.model import LanguageModel
 from editors.core.models.weights import Weights
 
 if TYPE_CHECKING:

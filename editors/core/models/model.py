@@ -1,11 +1,10 @@
 """A frozen language model as editors and evaluators see it: where its modules are, how text becomes tokens, and the
-logits of target tokens. `LanguageModel` is decoder-only; `EncoderDecoder` differs where an encoder reads the prompt."""
+logits of target tokens. `LanguageModel` is decoder-only; what differs behind an encoder is in `encoder_decoder`."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 
 from editors.core.errors import CaseError, InputError
 from editors.core.models.architectures import Layout, Stack, architecture
-from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding
+from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.weights import Weights
 from editors.core.requests import EditRequest
 
-if TYPE_CHECKING:  # half of the time that a command takes to start, for none of its names is used before a model is
+if TYPE_CHECKING:  # else imported where it is used: the library's models take as long to import as torch itself
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
@@ -64,6 +63,7 @@ class LanguageModel:
 
     @property
     def width(self) -> int:
+        """Numbers in a hidden state."""
         return int(self.module.config.hidden_size)
 
     @property
@@ -106,29 +106,35 @@ class LanguageModel:
     # --- where modules are
 
     def submodule(self, path: str) -> nn.Module:
+        """The module at a dotted path, as `block_path` and its like give it."""
         found: nn.Module = self.module.get_submodule(path)
         return found
 
     def layout(self, stack: Stack) -> Layout:
+        """Where a stack keeps its parts. Raises `InputError` where the model has no such stack."""
         if stack not in self.architecture.layouts:
             raise InputError(f"'{self.name}' has no {stack}; it is decoder-only")
         return self.architecture.layouts[stack]
 
     def block_path(self, layer: int, stack: Stack = "decoder") -> str:
+        """The path of a block, counted from 0. Raises `InputError` where there is none."""
         layout = self.layout(stack)
         if not 0 <= layer < self.depth:
             raise InputError(f"layer {layer} does not exist: '{self.name}' has layers 0 to {self.depth - 1}")
         return f"{layout.backbone}.{layout.blocks}.{layer}"
 
     def ffn_path(self, layer: int, stack: Stack = "decoder") -> str:
+        """The path of a block's FFN."""
         return f"{self.block_path(layer, stack)}.{self.layout(stack).ffn}"
 
     def up_path(self, layer: int, stack: Stack = "decoder") -> str:
+        """The path of an FFN's first projection [inner, width], in a gated FFN the one that passes the activation."""
         path = self.ffn_path(layer, stack)
         ffn = self.submodule(path)
         return next(f"{path}.{name}" for name in self.layout(stack).up if hasattr(ffn, name))
 
     def down_path(self, layer: int, stack: Stack = "decoder") -> str:
+        """The path of an FFN's last projection [width, inner], which reads its keys."""
         return f"{self.ffn_path(layer, stack)}.{self.layout(stack).down}"
 
     # --- text to tokens
@@ -149,6 +155,7 @@ class LanguageModel:
         return encoded
 
     def tokenise(self, text: str) -> tuple[int, ...]:
+        """A text's token ids, without special tokens."""
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
@@ -254,7 +261,7 @@ class LanguageModel:
         """A stack with only some of its blocks, with or without its last norm. It shares every submodule, so hooks
         on them work."""
         layout = self.layout(stack)
-        part = _shallow(self.submodule(layout.backbone))
+        part = shallow(self.submodule(layout.backbone))
         blocks = part._modules[layout.blocks]
         assert isinstance(blocks, nn.ModuleList)
         part._modules[layout.blocks] = blocks[start:stop]
@@ -268,95 +275,8 @@ class LanguageModel:
         return hidden
 
 
-class EncoderDecoder(LanguageModel):
-    """A T5: the encoder reads the prompt, the decoder the target shifted right by one (its start token first)."""
-
-    has_encoder = True
-
-    def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
-        closing = (int(self.module.config.eos_token_id),)
-        return Encoded(prompt + closing, target + closing if end and target else target)
-
-    def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
-        """`padding` is the encoder's; the decoder's rows all start at position 0."""
-        ids, mask, _ = self._pad([row.prompt for row in rows], padding)
-        start = int(self.module.config.decoder_start_token_id)
-        inputs, seen, _ = self._pad([(start, *row.target[:-1]) for row in rows], "right")
-        positions = (seen.cumsum(1) - 1).clamp(min=0)
-        return Batch(inputs, seen, positions, *self._places(rows, [0] * len(rows)), EncoderInput(ids, mask))
-
-    def read(self, batch: Batch) -> Batch:
-        source = self._source(batch)
-        if source.states is not None:
-            return batch
-        states = self._encode(self._part("encoder", 0, self.depth), source, input_ids=source.input_ids)
-        return replace(batch, source=replace(source, states=states))
-
-    def run_to(self, batch: Batch, at: BlockRef) -> Tensor:
-        if at.stack == "encoder":
-            source = self._source(batch)
-            return self._encode(self._part("encoder", 0, at.layer, norm=False), source, input_ids=source.input_ids)
-        return self._run(self._part("decoder", 0, at.layer, norm=False), self.read(batch), input_ids=batch.input_ids)
-
-    def run_from(self, hidden: Tensor, batch: Batch, at: BlockRef, past: KeysValues | None = None) -> Tensor:
-        if past is not None:
-            raise ValueError("a decoder behind an encoder has no cached prompt")
-        if at.stack == "encoder":
-            source = self._source(batch)
-            states = self._encode(self._part("encoder", at.layer, self.depth), source, inputs_embeds=hidden)
-            return self.states(replace(batch, source=replace(source, states=states)))
-        return self._run(self._part("decoder", at.layer, self.depth), self.read(batch), inputs_embeds=hidden)
-
-    def states(self, batch: Batch) -> Tensor:
-        return self._run(self._backbone, self.read(batch), input_ids=batch.input_ids)
-
-    def states_and_cache(self, batch: Batch) -> tuple[Tensor, KeysValues]:
-        raise InputError(f"'{self.name}' is an encoder-decoder; cached suffixes are for decoder-only models")
-
-    def head(self, states: Tensor) -> Tensor:
-        return super().head(states if self.own_head else states * self.width**-0.5)
-
-    @staticmethod
-    def _source(batch: Batch) -> EncoderInput:
-        assert batch.source is not None
-        return batch.source
-
-    def _part(self, stack: Stack, start: int, stop: int, *, norm: bool = True) -> nn.Module:
-        """Blocks `start` to `stop`, the first of which makes the relative position bias that all of them use."""
-        part = self._blocks(start, stop, stack, norm=norm)
-        blocks = part._modules[self.layout(stack).blocks]
-        assert isinstance(blocks, nn.ModuleList)
-        if 0 < start < stop:
-            bias = self.submodule(f"{self.block_path(0, stack)}.layer.0.SelfAttention.relative_attention_bias")
-            blocks[0] = _with_position_bias(blocks[0], bias)
-        return part
-
-    @staticmethod
-    def _encode(encoder: nn.Module, source: EncoderInput, **start: Tensor) -> Tensor:
-        states: Tensor = encoder(attention_mask=source.attention_mask, **start).last_hidden_state
-        return states
-
-    def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
-        source = self._source(batch)
-        hidden: Tensor = backbone(
-            attention_mask=batch.attention_mask, encoder_hidden_states=source.states,
-            encoder_attention_mask=source.attention_mask, use_cache=False, **start).last_hidden_state
-        return hidden
-
-
-def _shallow(module: nn.Module) -> nn.Module:
+def shallow(module: nn.Module) -> nn.Module:
     """A copy with the same submodules and hooks, whose table of submodules can be changed without harm."""
     twin = copy.copy(module)
     twin._modules = dict(module._modules)
     return twin
-
-
-def _with_position_bias(block: nn.Module, bias: nn.Module) -> nn.Module:
-    """A T5 block that computes the relative position bias, as the first block of a stack does for all."""
-    block = twin = _shallow(block)
-    for name in ("layer", "0", "SelfAttention"):
-        twin._modules[name] = inner = _shallow(twin.get_submodule(name))
-        twin = inner
-    twin._modules["relative_attention_bias"] = bias
-    vars(twin)["has_relative_attention_bias"] = True
-    return block

@@ -1,4 +1,5 @@
-"""Second moments of FFN keys: `C = E[k kᵀ]` over the tokens of a text, for ROME's and MEMIT's closed forms."""
+"""Second moments of FFN keys: `C = E[k kᵀ]` over the tokens of a text, for ROME's and MEMIT's closed forms (Meng et al.
+2022, Eq. 2; Meng et al. 2023, Eq. 15)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from editors.core.errors import InputError
 from editors.core.files import read_header, read_tensor, read_tensors, write_tensors
@@ -18,7 +19,8 @@ from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE, Shard
 
 KIND = "second moments"  # of a file
-BATCH_TOKENS = 2048
+EMPTY = "the text for second moments is empty"
+BATCH_TOKENS = 2048  # of a forward pass, at least, while the text lasts
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,25 +60,18 @@ def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[
         with torch.no_grad(), capture_inputs(model, paths) as inputs:
             model.run_to(batch, BlockRef("decoder", max(layers) + 1))
         for path in paths:
+            # Σ k kᵀ of the batch, then added in fp64
             keys = inputs[path][real].float()
             update = keys.T @ keys
             totals[path] = totals[path].add_(update) if path in totals else update.double()
         count += int(real.sum())
     if not count:
         if shard == WHOLE:
-            raise _empty()
-        totals = {path: _zeros(model, path) for path in paths}
+            raise InputError(EMPTY)
+        for path in paths:
+            inner = model.weights.shape(model.submodule(path).get_parameter("weight"))[1]
+            totals[path] = torch.zeros(inner, inner, dtype=torch.float64, device=model.device)
     return {path: SecondMoment(count, total) for path, total in totals.items()}
-
-
-def _empty() -> InputError:
-    return InputError("the text for second moments is empty")
-
-
-def _zeros(model: LanguageModel, path: str) -> Tensor:
-    down = model.submodule(path)
-    assert isinstance(down, nn.Linear)
-    return torch.zeros(down.in_features, down.in_features, dtype=torch.float64, device=model.device)
 
 
 def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
@@ -88,7 +83,7 @@ def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
     if any(each.keys() != counts[0].keys() for each in counts):
         raise InputError(f"the second moments in '{files[0].parent}' are of other modules: they do not add")
     if not all(sum(each[name] for each in counts) for name in names):
-        raise _empty()
+        raise InputError(EMPTY)
     summed = {}
     for name in names:
         total = read_tensor(files[0], KIND, name).clone()  # what is read may be the file itself
@@ -99,6 +94,7 @@ def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
 
 
 def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterator[list[Encoded]]:
+    """The texts in their order, for they are too many to be sorted, until they have `tokens` tokens."""
     limit = model.max_length or 2048
     rows: list[Encoded] = []
     seen = 0
@@ -130,10 +126,10 @@ def load_moments(path: Path) -> dict[str, SecondMoment]:
 
 
 class KeySolver:
-    """Solves `(C + ridge) x = k` in fp64 by one cached Cholesky factor of C.
+    """Solves `(C + r s I) x = k` in fp64 by one Cholesky factor, s the mean of C's diagonal and r the `ridge`.
 
-    `ridge` is relative to the mean of C's diagonal; it grows tenfold until the factor exists, which a C from fewer
-    keys than dimensions needs.
+    The ridge grows tenfold until the factor exists, which a C of fewer keys than dimensions needs. Raises `InputError`
+    for moments that are zero or not finite.
     """
 
     def __init__(self, moment: SecondMoment, ridge: float = 1e-8) -> None:
@@ -143,6 +139,7 @@ class KeySolver:
             raise InputError("the second moment is zero or not finite: no key statistics to solve with. Take them from "
                              "another text, or with the model in float32")
         while True:
+            # C + r s I = L Lᵀ
             ridged = mean.clone()
             ridged.diagonal().add_(ridge * scale)
             self.factor, failed = torch.linalg.cholesky_ex(ridged)

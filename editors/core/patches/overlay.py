@@ -48,19 +48,20 @@ def _hooks(patches: Sequence[Patch], rows: Sequence[int] | None) -> dict[str, Ca
 
 
 def _make_hook(path: str, terms: Sequence[tuple[int, Term]], rows: Sequence[int] | None) -> Callable[..., Tensor]:
-    layers = _layers(terms)
+    groups = _groups(terms)
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = args[0]
         if rows is not None and len(rows) != x.shape[0]:
             raise ValueError(f"overlay has {len(rows)} rows, but {path} got a batch of {x.shape[0]}")
-        delta = sum(_delta(layer, rows, x) for layer in layers)
+        # y + Σ_p Δ_p(x), over the patches p of each row
+        delta = sum(_delta(group, rows, x) for group in groups)
         return (output + delta).to(output.dtype)
 
     return hook
 
 
-def _layers(terms: Sequence[tuple[int, Term]]) -> list[dict[int, Term]]:
+def _groups(terms: Sequence[tuple[int, Term]]) -> list[dict[int, Term]]:
     """Splits terms into groups of one class that hold at most one term of each patch."""
     groups: list[tuple[type[Term], dict[int, Term]]] = []
     for number, term in terms:

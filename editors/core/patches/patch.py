@@ -14,7 +14,8 @@ from torch import Tensor
 from editors.core.errors import InputError
 from editors.core.files import read_tensors, write_tensors
 
-GATHER_RANK = 16  # up to this rank, copying each row's factors beats a loop over patches
+# Up to this rank, or so many neurons, copying each row's factors and one batched product beat a loop over the patches.
+GATHER_RANK = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,7 @@ class LowRank(Term):
     b: Tensor
 
     def delta(self, x: Tensor) -> Tensor:
+        # (x b) aᵀ; never a bᵀ, which is as large as the module's weight
         return (x.to(self.b.dtype) @ self.b) @ self.a.T
 
     @property
@@ -88,6 +90,7 @@ class LowRank(Term):
 
     @classmethod
     def merge(cls, terms: Sequence[Self]) -> Self:
+        # a₁ b₁ᵀ + a₂ b₂ᵀ = [a₁ a₂] [b₁ b₂]ᵀ
         return cls(terms[0].module, torch.cat([term.a for term in terms], 1), torch.cat([term.b for term in terms], 1))
 
     @classmethod
@@ -95,6 +98,7 @@ class LowRank(Term):
         rank = max(term.b.shape[1] for term in terms)
         if rank > GATHER_RANK:
             return super().delta_by_row(terms, index, x)
+        # For row i: (x_i b_i) a_iᵀ, with columns of zeros where a rank is below the largest.
         a = torch.stack([_pad_columns(term.a, rank) for term in terms])[index]
         b = torch.stack([_pad_columns(term.b, rank) for term in terms])[index]
         flat = x.to(b.dtype).reshape(x.shape[0], -1, x.shape[-1])
@@ -140,6 +144,7 @@ class Neurons(Term):
 
     def delta(self, x: Tensor) -> Tensor:
         x = x.to(self.keys.dtype)
+        # (act(x keysᵀ + bias) ⊙ x gateᵀ) valuesᵀ
         active: Tensor = activation_function(self.activation)(torch.nn.functional.linear(x, self.keys, self.bias))
         if self.gate is not None:
             active = active * (x @ self.gate.T)
@@ -161,19 +166,17 @@ class Neurons(Term):
         count = max(len(term.keys) for term in terms)
         if count > GATHER_RANK or len({(term.activation, term.gate is None) for term in terms}) > 1:
             return super().delta_by_row(terms, index, x)
+        # For row i as in `delta`. Padded neurons have a value of 0, so that it does not matter what they fire.
         flat = x.to(terms[0].keys.dtype).reshape(x.shape[0], -1, x.shape[-1])
         keys = torch.stack([_pad_columns(term.keys.T, count) for term in terms])[index]
         values = torch.stack([_pad_columns(term.values, count) for term in terms])[index]
-        bias = torch.stack([_pad_columns(term._bias[None], count) for term in terms])[index]
+        biases = [term.keys.new_zeros(len(term.keys)) if term.bias is None else term.bias for term in terms]
+        bias = torch.stack([_pad_columns(bias[None], count) for bias in biases])[index]
         active = activation_function(terms[0].activation)(torch.baddbmm(bias, flat, keys))
         if terms[0].gate is not None:
             gates = [term.gate for term in terms if term.gate is not None]
             active = active * torch.bmm(flat, torch.stack([_pad_columns(gate.T, count) for gate in gates])[index])
         return torch.bmm(active, values.transpose(1, 2)).reshape(*x.shape[:-1], values.shape[1])
-
-    @property
-    def _bias(self) -> Tensor:
-        return self.keys.new_zeros(len(self.keys)) if self.bias is None else self.bias
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

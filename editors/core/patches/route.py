@@ -1,5 +1,5 @@
-"""Answers from a second model where a patch says so: `Route` terms at work (SERAC; Mitchell et al. 2022, section 3;
-METHODS section 2)."""
+"""Answers from a second model where a patch says so: `Route` terms at work (SERAC; Mitchell et al. 2022b,
+section 3)."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ class SideModel:
         """For each prompt the entry in whose scope it lies: the nearest, of equals the latest. The classifier sees
         questions alone, neither a prompt's answer nor an entry's."""
         vectors = self.embed([*prompts, *(self.encode(prompt).prompt for prompt, _ in memory)])
+        # score = exp(-‖g(prompt) - g(entry)‖²)
         distances = torch.cdist(vectors[: len(prompts)], vectors[len(prompts):],
                                 compute_mode="donot_use_mm_for_euclid_dist")  # the other is inexact near zero
         scores = (-distances.square()).exp()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from editors.core.errors import InputError
 from editors.core.registry import look_up
-from evaluators.cases import ROLES, Case, Role
+from evaluators.cases import ROLES, Case, Edited, Role
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import DERIVED, METRICS, Metric, Score
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
     from evaluators.datasets import DatasetSpec
-    from evaluators.scoring.edited import Edited
     from evaluators.scoring.observe import Observation
 
 MEASURES = {
@@ -40,7 +39,12 @@ def get_measure(name: str) -> type[Measure]:
 
 def all_metrics() -> dict[str, Metric]:
     """Every metric that there is by name, those of one kind of question together."""
-    found = METRICS | {metric.name: metric for name in MEASURES for metric in get_measure(name).metrics} | DERIVED
+    return _all_metrics(tuple(MEASURES))
+
+
+@cache
+def _all_metrics(measures: tuple[str, ...]) -> dict[str, Metric]:
+    found = METRICS | {metric.name: metric for name in measures for metric in get_measure(name).metrics} | DERIVED
     asked = list(dict.fromkeys(name.rpartition(".")[0] for name in found))
     return dict(sorted(found.items(), key=lambda item: asked.index(item[0].rpartition(".")[0])))
 

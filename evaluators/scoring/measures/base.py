@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from editors.core.settings import Settings
-from evaluators.cases import Case, Role
+from evaluators.cases import Case, Edited, Role
 from evaluators.scoring.metrics import Metric, Score
 
 if TYPE_CHECKING:  # reading a campaign loads no torch
     from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
     from evaluators.datasets import DatasetSpec
-    from evaluators.scoring.edited import Edited
     from evaluators.scoring.observe import Observation
 
 

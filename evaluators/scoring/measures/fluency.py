@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import PositiveInt
 
 from editors.core.errors import InputError
-from evaluators.cases import Case
+from evaluators.cases import Case, Edited
 from evaluators.datasets import DatasetSpec, snippet_texts
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import Metric, Score
 
 if TYPE_CHECKING:
-    from editors.core.models.batches import Encoded
     from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
-    from evaluators.scoring.edited import Edited
 
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}  # of bigrams and trigrams
 TOKENS = 10  # read for each token that a text may be long, all texts of a case together; measured
@@ -95,14 +93,10 @@ def write(model: LanguageModel, case: Case, patch: Patch, how: Fluency) -> list[
     texts: list[str] = []
     with overlay(model, patch):
         for prompt, encoded in zip(case.generation_prompts, prompts, strict=True):
-            decoding = Decoding(max(how.tokens - _length(model, encoded), 1), top_k=how.top_k, seed=seed + len(texts))
+            read = 0 if model.has_encoder else len(encoded)  # an encoder's prompt is no part of the text
+            decoding = Decoding(max(how.tokens - read, 1), top_k=how.top_k, seed=seed + len(texts))
             texts += [f"{prompt}{text}" for text in generate(model, [encoded], decoding)]
     return texts
-
-
-def _length(model: LanguageModel, prompt: Encoded) -> int:
-    """Tokens of a prompt that count towards a text's length: an encoder's do not."""
-    return 0 if model.has_encoder else len(prompt)
 
 
 @cache

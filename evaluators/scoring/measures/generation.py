@@ -6,13 +6,13 @@ Teacher forcing shows a model the answer's length and its first tokens; what it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import PositiveInt, field_validator
 
-from evaluators.cases import Case, ProbeKey, Role, ask
+from evaluators.cases import Case, Role, ask
 from evaluators.scoring.answers import cut
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import Metric
@@ -28,21 +28,18 @@ BATCH_ROWS = {"cpu": 64, "cuda": 256}
 TOKENS = 5  # read for each token that an answer may be long, all questions of a case together; measured
 
 
-def _metrics() -> Iterator[Metric]:
-    for what in ("reliability", "generality", "portability", "portability.all", "portability.inverse",
-                 "portability.subject"):
-        yield Metric(f"{what}.generation", "what the model writes freely, up to a stop, is the target (but for case, "
-                                           "punctuation, articles)")
-    yield Metric("locality.generation", "what the model writes freely about neighbours is what it wrote unedited")
-
-
 class Generation(Measure):
     """Free greedy answers to the edit's own questions and to its neighbours'."""
 
     name = "generation"
     version = 1
     of_baseline = True
-    metrics = tuple(_metrics())
+    metrics = (
+        *(Metric(f"{what}.generation", "what the model writes freely, up to a stop, is the target (but for case, "
+                                       "punctuation, articles)")
+          for what in ("reliability", "generality", "portability", "portability.all", "portability.inverse",
+                       "portability.subject")),
+        Metric("locality.generation", "what the model writes freely about neighbours is what it wrote unedited"))
 
     tokens: PositiveInt = 50
     """Most tokens of an answer. Ours."""
@@ -79,7 +76,9 @@ class Generation(Measure):
                       for key, prompt, target in ask(case) if key.role in GENERATED and key.which == "answer"}
                      for case, row in zip(cases, rows, strict=True)]
         texts = self._answers(model, {question for each in questions for question in each.values()}, patches)
-        return [_with_texts(observation, {key: texts[question] for key, question in each.items()})
+        return [replace(observation, outputs={
+                    key: replace(outputs, text=texts[each[key]] if key in each else None)
+                    for key, outputs in observation.outputs.items()})
                 for observation, each in zip(observations, questions, strict=True)]
 
     def _answers(self, model: LanguageModel, questions: set[_Question],
@@ -107,8 +106,3 @@ class _Question(NamedTuple):
     patch: int
     prompt: Encoded
     target: str
-
-
-def _with_texts(observation: Observation, texts: dict[ProbeKey, str]) -> Observation:
-    return replace(observation, outputs={key: replace(outputs, text=texts.get(key))
-                                         for key, outputs in observation.outputs.items()})

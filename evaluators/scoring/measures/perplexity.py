@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import PositiveInt
 
 from editors.core.errors import CaseError, InputError, quoted
+from evaluators.cases import Edited
 from evaluators.datasets import TESTBED_CORPUS, read_corpus
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import Metric, Score
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from editors.core.models.batches import Encoded
     from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
-    from evaluators.scoring.edited import Edited
 
 TOKENS = 100  # of a text, about
 

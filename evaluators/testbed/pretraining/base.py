@@ -98,17 +98,14 @@ class Pretraining(ABC, Generic[C, M]):
         cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         return config.learning_rate * cosine * min(1.0, (step + 1) / config.warmup)
 
-    def _begin_polish(self) -> None:
-        """From the weights as they will be stored, with a fresh optimiser."""
-        nn.Module.half(self.model)
-        nn.Module.float(self.model)
-        self.optimizer = self._new_optimizer()
-
     def train_step(self) -> float:
         """One optimiser step; returns the loss."""
         config = self.config
         if self.step == config.steps:
-            self._begin_polish()
+            # The polish starts from the weights as they will be stored, with a fresh optimiser.
+            nn.Module.half(self.model)
+            nn.Module.float(self.model)
+            self.optimizer = self._new_optimizer()
         loss = self._loss(chains=config.facts_only_share * config.steps <= self.step < config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()

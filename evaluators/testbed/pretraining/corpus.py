@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -129,12 +128,7 @@ class Corpus:
     def __init__(self, world: World, maker: SentenceMaker, config: CorpusConfig, seed: int) -> None:
         self.maker, self.config, self.seed = maker, config, seed
         self._sampler = Sampler(world, config.chain_share, config.filler_share, config.bridge_weight)
-
-    @cached_property
-    def _document(self) -> int:
-        token = self.maker.tokenizer.convert_tokens_to_ids(DOCUMENT)
-        assert isinstance(token, int)
-        return token
+        self._document = maker.piece(DOCUMENT)
 
     def sentences(self, rng: random.Random, chains: bool) -> Iterator[tuple[bool, Sentence]]:
         """Endless (starts a document, sentence) pairs; the first starts one."""
@@ -154,7 +148,7 @@ class Corpus:
         subjects: list[tuple[int, int]] = []
         for opening, sentence in self.sentences(rng, chains):
             # Half of the rows start bare, as prompts do.
-            lead = [self._document] if opening and (ids or rng.random() < 0.5) else []
+            lead = self._document if opening and (ids or rng.random() < 0.5) else []
             offset = len(ids) + len(lead)
             if offset + len(sentence.ids) > self.config.length:
                 padding = self.config.length - len(ids)

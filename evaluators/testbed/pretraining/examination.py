@@ -16,14 +16,6 @@ from evaluators.testbed.templates import Style, pick
 from evaluators.testbed.world import World
 
 
-def _sentences(maker: SentenceMaker, statements: Sequence[Statement], held_out: bool, style: Style | None, limit: int,
-               seed: int) -> list[Sentence]:
-    rng = random.Random(f"examination {seed}")
-    chosen = rng.sample(statements, min(limit, len(statements)))
-    return [maker.fact(rng.choice(wordings), subject, answer, opening=True) for what, subject, answer in chosen
-            if (wordings := pick(what, held_out=held_out, style=style))]
-
-
 def exact_match(model: PreTrainedModel, sentences: Sequence[Sentence], batch_size: int = 128) -> float:
     """Share of sentences whose answer tokens are all the argmax, given the prompt and the answer so far."""
     guess = _guess_t5 if isinstance(model, T5ForConditionalGeneration) else _guess_gptj
@@ -64,8 +56,14 @@ def examine(model: PreTrainedModel, world: World, maker: SentenceMaker, limit: i
         "two-hop, subjects held out": (unseen, False, "question"),
         "two-hop, subjects and wording held out": (unseen, True, "question"),
     }
-    return {name: exact_match(model, _sentences(maker, chosen, held_out, style, limit, seed))
-            for name, (chosen, held_out, style) in kinds.items()}
+    exact = {}
+    for name, (statements, held_out, style) in kinds.items():
+        rng = random.Random(f"examination {seed}")
+        chosen = rng.sample(statements, min(limit, len(statements)))
+        exact[name] = exact_match(model, [
+            maker.fact(rng.choice(wordings), subject, answer, opening=True) for what, subject, answer in chosen
+            if (wordings := pick(what, held_out=held_out, style=style))])
+    return exact
 
 
 @torch.no_grad()

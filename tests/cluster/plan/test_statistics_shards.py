@@ -50,7 +50,7 @@ def test_ids_tell_the_shards_apart_from_each_other_and_from_the_whole(make_plan,
     assert not ids(corpus="text.txt") & before
     for shard, count in ((500, 1), (125, 5)):
         assert len(found := ids(shard=shard)) == count and not found & before
-    monkeypatch.setattr("editors.core.models.statistics.VERSION", 99)
+    monkeypatch.setattr("editors.core.models.shards.VERSION", 99)
     assert not ids() & before
 
 

@@ -21,8 +21,9 @@ import cluster.workers.gang
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
 from cluster.store.store import ResultKey, Store
-from cluster.workers.gang import Gang, GangLost, Rank, RankStore
+from cluster.workers.gang import Gang, GangLost
 from cluster.workers.pool import ray_pool
+from cluster.workers.rank import Rank, RankStore
 from cluster.workers.runner import TaskResult
 from cluster.workers.worker import end_worker, worker_class
 from editors import EDITORS, get_editor, resolve_config

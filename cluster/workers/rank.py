@@ -1,0 +1,169 @@
+"""One process of a gang, a rank: a worker's runner on its part of the model, in lockstep with the other ranks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import ray
+import torch
+from safetensors import safe_open
+
+from cluster.campaign.spec import WorkerSpec
+from cluster.plan.tasks import Task
+from cluster.store.files import WorkingFile
+from cluster.store.store import ResultKey, Store
+from cluster.workers.runner import TaskResult, TaskRunner
+from cluster.workers.scratch import Scratch
+from cluster.workers.version import code_version
+from editors.core.models.model import LanguageModel
+
+
+class RankAddress(NamedTuple):
+    """Where a rank has come up, a port at which the others could meet it, and the code that it runs."""
+
+    host: str
+    port: int
+    node: str
+    code: str
+
+
+class Rank:
+    """One process of a gang."""
+
+    def __init__(self, store: str, spec: WorkerSpec, number: int) -> None:
+        self._root, self._spec, self._number = store, spec, number
+        self._module: Any = lambda: None
+        self._files: Path | None = None
+
+    def arrive(self) -> RankAddress:
+        """Returns once this rank has come up. Raises `InputError` where weights cannot be kept in files."""
+        device, world = ("cuda" if self._spec.gpus else "cpu"), str(self._spec.devices)
+        # Ray shows each rank its own device alone, as number 0.
+        os.environ.update(DS_ACCELERATOR=device, RANK=str(self._number), WORLD_SIZE=world, LOCAL_RANK="0",
+                          LOCAL_SIZE=world)
+        import deepspeed.ops  # reads the environment
+
+        if device == "cpu":  # else an operation is compiled for half a minute, to reduce what is never reduced
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        from cluster.workers.zero3 import weight_files
+
+        if self._spec.nvme is not None:
+            self._files = weight_files(self._spec.nvme)
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return RankAddress(ray.util.get_node_ip_address(), probe.getsockname()[1],
+                         ray.get_runtime_context().get_node_id(), code_version())
+
+    def join(self, host: str, port: int) -> None:
+        """Returns once all ranks have met at this address."""
+        import deepspeed
+
+        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
+        deepspeed.init_distributed("nccl" if self._spec.gpus else "gloo", auto_mpi_discovery=False, verbose=False,
+                                   timeout=timedelta(seconds=self._spec.timeout))
+        self._runner = TaskRunner(self._root, self._spec)
+        executor = self._runner.executor
+        executor.load = self._load
+        executor.store = self._store = RankStore(executor.store, agree, writes=self._number == 0)
+
+    def begin(self, task: Task) -> None:
+        """Has all ranks start from the same: the result is missing, and so far the training has come."""
+        self._store.begin(task.key)
+
+    def run(self, task: Task, *arguments: Any) -> TaskResult:
+        result = self._runner.run(task, *arguments)
+        module = self._module()
+        if result.outcome != "done" and module is not None:
+            from cluster.workers.zero3 import tidy
+
+            tidy(module)
+        return result
+
+    def meet(self) -> None:
+        """Returns once all ranks have come here; raises where they cannot talk any more."""
+        torch.distributed.barrier()
+
+    def _load(self, path: str, *, device: str, dtype: str) -> LanguageModel:
+        from cluster.workers.zero3 import load_sharded
+
+        model = load_sharded(path, device=device, dtype=dtype, offload=self._spec.offload, files=self._files)
+        self._module = weakref.ref(model.module)
+        return model
+
+
+def agree(result: object) -> None:
+    """Returns once all ranks have come here with equal results. Raises where they have not, or one is lost."""
+    results: list[object] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(results, result)
+    if any(other != result for other in results):
+        raise RuntimeError(f"the ranks of a gang came to different results: {'; '.join(map(str, results))}")
+
+
+class RankStore(Store):
+    """A store as one rank sees it. Every rank reads; what others than rank 0 write goes nowhere.
+
+    Nothing is written before all ranks `agree` on its form: to the evaluators a rank that is lost looks like a case
+    that cannot be edited, and what comes after would be wrong.
+    """
+
+    def __init__(self, store: Store, agree: Callable[[object], None], *, writes: bool) -> None:
+        vars(self).update(vars(store))
+        self._agree, self._writes = agree, writes
+        self._missing: ResultKey | None = None
+        self._nowhere = Scratch()
+
+    def begin(self, key: ResultKey) -> None:
+        """Counts the result as missing from here on, whoever may write it meanwhile; keeps its checkpoint as it is."""
+        self._missing = key
+        if not self._writes:
+            self._nowhere.remove()
+            with super().checkpoint(key) as (found, _):
+                if found.exists():
+                    shutil.copyfile(found, self._checkpoint(key))
+
+    def has(self, key: ResultKey) -> bool:
+        return key != self._missing and super().has(key)
+
+    def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+        self._agree([table.num_rows, *(case["case_id"] for case in provenance["failed"])])
+        if self._writes:
+            super().write_table(key, table, provenance)
+
+    @contextmanager
+    def new_artefact(self, key: ResultKey, provenance: Mapping[str, Any]) -> Iterator[Path]:
+        if self._writes:
+            with super().new_artefact(key, provenance) as path:
+                yield path
+                self._agree(_shapes(path))
+        else:
+            path = self._nowhere.folder / "artefact"
+            try:
+                yield path
+                self._agree(_shapes(path))
+            finally:
+                self._nowhere.remove()
+
+    def forget(self, key: ResultKey) -> None:
+        """Others may still be reading what the ranks of a machine share."""
+
+    def checkpoint(self, key: ResultKey) -> AbstractContextManager[WorkingFile]:
+        if self._writes:
+            return super().checkpoint(key)
+        return nullcontext(WorkingFile(self._checkpoint(key), lambda: None))
+
+    def _checkpoint(self, key: ResultKey) -> Path:
+        return self._nowhere.folder / f"{key.id}.checkpoint"
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
