@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test chaos bench check clean
 
 demo: $(INSTALLED)
-	$(BIN)/editfleet run quickstart --out results/quickstart
+	$(BIN)/editfleet run quickstart
 
 test: $(INSTALLED)
 	$(BIN)/pytest

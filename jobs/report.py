@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from cluster.store.store import CampaignRecord, Store
 from editors.core.errors import InputError, unknown
+from evaluators.files import make_folder, write_text
 from evaluators.report.compare import compare
+from evaluators.report.figure import to_svg
 from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
 from jobs.console import console, exit_codes, shorten
 
@@ -23,10 +26,13 @@ def report(
     every: Annotated[bool, typer.Option("--all", help="Show every metric, not only the main ones.")] = False,
     versus: Annotated[str | None, typer.Option(
         metavar="EDITOR", help="Show the other editors' differences to this one, on the cases both have.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="An SVG file to draw the results into as well.")] = None,
     campaign: Annotated[str | None, typer.Option(help="Which campaign, if not the one that was run last.")] = None,
 ) -> None:
     """Show the results of a campaign: means, or differences between editors, with 95 % confidence intervals."""
     with exit_codes():
+        if figure is not None and versus is not None:
+            raise InputError(f"'--figure {figure}' draws results, not differences; leave '--versus {versus}' out")
         found = Store.open(store)
         record = _choose(found.campaigns(), campaign)
         table = found.rows(record.tasks)
@@ -35,7 +41,10 @@ def report(
             typer.echo(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done", err=True)
         rows: Rows
         if versus is None:
-            rows = summarise(table)
+            rows = summaries = summarise(table)
+            if figure is not None:
+                make_folder(figure.parent)
+                write_text(figure, to_svg(summaries))
         else:
             rows, notes = compare(table, versus)
             for note in shorten(notes):

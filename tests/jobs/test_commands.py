@@ -263,3 +263,11 @@ def test_shipped_campaigns_are_valid(path):
     from cluster.campaign.file import load_campaign
 
     assert load_campaign(path).name == path.stem
+
+
+def test_report_draws_a_figure(invoke, done, tmp_path):
+    picture = tmp_path / "pictures" / "small.svg"
+    assert invoke("report", done, "--figure", picture).exit_code == 0
+    assert picture.read_text().startswith("<svg") and ">rome<" in picture.read_text()
+    wrong = invoke("report", done, "--figure", picture, "--versus", "ft")
+    assert wrong.exit_code == 2 and "--versus" in wrong.stderr

@@ -1,0 +1,76 @@
+"""Results as a picture: a row for each editor, a panel for each main metric, means with their 95 % intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import groupby
+
+from evaluators.report.samples import UNEDITED, Setting, place
+from evaluators.report.tables import Summary, in_percent, is_main
+
+# Sizes in pixels, of a panel the room that its 100 % take.
+MARGIN, LETTER, PANEL, NUMBER, GAP, ROW, HEAD, FOOT = 20, 8, 108, 46, 22, 26, 66, 32
+TICKS = (0, 50, 100)
+INK, SOFT, GRID, LINE, DOT, GREY = "#1f2328", "#656d76", "#eaeef2", "#9dc3ee", "#0b5cad", "#8c959f"
+STYLE = (f"text{{font:13px ui-sans-serif,system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:{INK}}}"
+         f".soft{{fill:{SOFT};font-size:11px}}.head{{font-weight:600}}.number{{fill:{SOFT};font-size:11.5px}}")
+
+
+def to_svg(rows: Sequence[Summary]) -> str:
+    """An SVG of the main metrics that are shares, one block below the other for each model, data set, protocol and
+    number of edits."""
+    shown = [row for row in rows if is_main(row.metric) and in_percent(row.metric)]
+    metrics = sorted({row.metric for row in shown}, key=place)
+    names = MARGIN + LETTER * (2 + max((len(row.editor) for row in shown), default=0))
+    width = names + len(metrics) * (PANEL + NUMBER + GAP) - GAP + MARGIN
+    parts, top = list[str](), 0
+    blocks = groupby(sorted(shown, key=lambda row: row.place[:4]), key=lambda row: Setting(*row.place[:4]))
+    for setting, found in blocks:
+        block = list(found)
+        editors = sorted({row.editor for row in block}, key=place)
+        parts += _block(setting, block, editors, metrics, names, top)
+        top += HEAD + ROW * len(editors) + FOOT
+    height = top + MARGIN // 2
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" role="img"><style>{STYLE}</style>\n'
+            f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n")
+
+
+def _block(setting: Setting, rows: Sequence[Summary], editors: Sequence[str], metrics: Sequence[str], names: int,
+           top: int) -> Iterator[str]:
+    """The panels of one setting, side by side below its title; the first begins at `names`."""
+    edits = f", {setting.edits} edits" if setting.edits > 1 else ""
+    cases = max(row.n for row in rows)
+    title = f"{setting.model}, {setting.dataset}: {setting.protocol}{edits}, {cases} cases"
+    yield _text(MARGIN, top + 22, f"{title}; % of cases right, mean and 95 % interval", "soft")
+    first, last = top + HEAD, top + HEAD + ROW * len(editors)
+    for line, editor in enumerate(editors):
+        yield _text(MARGIN, first + ROW * line + ROW / 2 + 4, editor, "soft" if editor == UNEDITED else "")
+    for number, metric in enumerate(metrics):
+        left = names + number * (PANEL + NUMBER + GAP)
+        yield _text(left, top + 50, metric.removesuffix(".exact"), "head")
+        for tick in TICKS:
+            x = left + PANEL * tick / 100
+            yield f'<line x1="{x:g}" y1="{first}" x2="{x:g}" y2="{last}" stroke="{GRID}"/>'
+            yield _text(x, last + 16, str(tick), "soft", "middle")
+        found = {row.editor: row for row in rows if row.metric == metric}
+        for line, editor in enumerate(editors):
+            if editor in found:
+                yield from _dot(found[editor], left, first + ROW * line + ROW / 2)
+
+
+def _dot(row: Summary, left: int, y: float) -> Iterator[str]:
+    """A mean as a dot on its interval, and as a number beside the panel."""
+    low, mean, high = (left + PANEL * min(max(value, 0.0), 1.0) for value in (row.low, row.mean, row.high))
+    line, dot = (GRID, GREY) if row.editor == UNEDITED else (LINE, DOT)
+    yield f'<line x1="{left}" y1="{y:g}" x2="{left + PANEL}" y2="{y:g}" stroke="{GRID}" stroke-dasharray="1 3"/>'
+    yield (f'<line x1="{low:.1f}" y1="{y:g}" x2="{high:.1f}" y2="{y:g}" stroke="{line}" stroke-width="6" '
+           'stroke-linecap="round"/>')
+    yield f'<circle cx="{mean:.1f}" cy="{y:g}" r="4.5" fill="{dot}"/>'
+    yield _text(left + PANEL + NUMBER, y + 4, f"{100 * row.mean:.1f}", "number", "end")
+
+
+def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+    style = f' class="{kind}"' if kind else ""
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
