@@ -105,7 +105,7 @@ class Files:
 
     # --- writing
 
-    def found(self, folders: list[str], marker: bytes) -> None:
+    def create(self, folders: list[str], marker: bytes) -> None:
         """Makes a new store. Raises `StoreError`."""
         if not self.exists(MARKER):
             try:

@@ -43,7 +43,7 @@ class LocalFiles(Files):
     def forget(self, name: str) -> None:
         pass
 
-    def found(self, folders: list[str], marker: bytes) -> None:
+    def create(self, folders: list[str], marker: bytes) -> None:
         try:
             Path(self.root).mkdir(parents=True, exist_ok=True)
             if not self.exists(MARKER):  # first: a folder with anything else is no store

@@ -87,7 +87,7 @@ class Store(Results):
                 cls.open(root)
             elif occupied:
                 raise InputError(f"'{root}' is not a store but has files in it; choose an empty or a new folder")
-            store._files.found([*SUFFIXES, "damaged"], json.dumps({"format": FORMAT}).encode())
+            store._files.create([*SUFFIXES, "damaged"], json.dumps({"format": FORMAT}).encode())
             store.probe()
         except StoreError as error:
             raise InputError(str(error)) from error

@@ -60,7 +60,7 @@ def bucket(environment, server):
 
         def times(self):
             found = client.list_objects_v2(Bucket="bucket").get("Contents", [])
-            return {entry["ResultKey"]: entry["LastModified"] for entry in found}
+            return {entry["Key"]: entry["LastModified"] for entry in found}
 
     wait_for(Bucket().make)
     return Bucket()
@@ -79,7 +79,10 @@ def test_a_campaign_whose_driver_is_killed_goes_on_in_s3_and_leaves_the_rows_of_
         return result.stdout
 
     def rows():
-        return {name: written for name, written in bucket.times().items() if "/rows/" in name}
+        """When each result with rows was written that is there as a whole."""
+        times = bucket.times()
+        return {name: written for name, written in times.items()
+                if "/rows/" in name and name.replace("/rows/", "/provenance/").replace(".parquet", ".json") in times}
 
     driver = subprocess.Popen(command("run", campaign, "--out", url, "--workers", 2), env=environment,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
