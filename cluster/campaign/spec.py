@@ -154,13 +154,15 @@ class _AnyProtocol:
 
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema,
                                      handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        choices: list[dict[str, Any]] = [{"enum": [name for name in PROTOCOLS if get_protocol(name).numbers is None]}]
+        bare, choices = [], []
         for name in PROTOCOLS:
             protocol = get_protocol(name)
             found = handler.resolve_ref_schema(handler(protocol.__pydantic_core_schema__))
+            numbers = [field for field in [protocol.numbers] if field and not found["properties"][field].get("default")]
             choices.append({**found, "properties": {"name": {"const": name}, **found.get("properties", {})},
-                            "required": ["name", *filter(None, [protocol.numbers])]})
-        return {"anyOf": choices}
+                            "required": ["name", *numbers]})
+            bare += [] if numbers else [name]
+        return {"anyOf": [{"enum": bare}, *choices]}
 
 
 AnyProtocol = Annotated[Protocol, BeforeValidator(parse_protocol), _AnyProtocol()]
