@@ -108,7 +108,7 @@ def list_skipped(record: CampaignRecord) -> Iterator[str]:
 
 
 def list_failed(record: CampaignRecord, standing: Standing, store: Store) -> Iterator[str]:
-    """Cases that could not be edited or scored, then tasks that were set aside."""
+    """Cases that could not be edited or scored, then tasks that were given up."""
     if cases := store.failed_cases(record.tasks):
         yield f"{count(len(cases), 'case')} could not be edited or scored:"
         yield from shorten(f"  {case.case_id}: {case.reason} ({count(tasks, 'task')})" for case, tasks in cases.items())

@@ -43,7 +43,7 @@ class Results:
             return False
 
     def done(self, keys: Iterable[ResultKey]) -> set[str]:
-        """Ids of the results that are there. Those of another length are set aside; in a remote store, where to ask
+        """Ids of the results that are there. Those of another length are quarantined; in a remote store, where to ask
         for each takes long, only empty ones."""
         keys = list(keys)
         listed = {folder: self._files.sizes(folder) for folder in ("provenance", *sorted({key.output for key in keys}))}
@@ -109,7 +109,7 @@ class Results:
         return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
     def rows(self, tasks: Iterable[TaskRecord]) -> pa.Table:
-        """The rows of all of these tasks that are done. Damaged results are set aside: ask `standing` afterwards."""
+        """The rows of all of these tasks that are done. Damaged results are quarantined: ask `standing` afterwards."""
         def read(key: ResultKey) -> pa.Table | None:
             try:
                 return self.read_table(key)

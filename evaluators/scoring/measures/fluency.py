@@ -53,7 +53,7 @@ class Fluency(Measure):
     def prepared(self) -> Self:
         if not all(map(find_spec, ("nltk", "sklearn"))):
             raise InputError("the measure 'fluency' needs the packages nltk and scikit-learn: "
-                             "pip install 'editfleet[writing]'")
+                             "pip install 'editfleet[fluency]'")
         return self
 
     def on(self, dataset: DatasetSpec) -> Self:

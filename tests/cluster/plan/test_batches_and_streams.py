@@ -204,7 +204,7 @@ MEASURES = {"kl": True, "distracting": True, "generation": {"tokens": 4}, "perpl
 def test_what_writing_lacks_is_told(make_plan, monkeypatch):
     assert any("no case has generation prompts" in note for note in make_plan(measures={"fluency": True}).notes)
     monkeypatch.setattr("evaluators.scoring.measures.fluency.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"measures.fluency: .*pip install 'editfleet\[writing\]'"):
+    with pytest.raises(InputError, match=r"measures.fluency: .*pip install 'editfleet\[fluency\]'"):
         make_plan(measures={"fluency": True})
 
 
