@@ -22,8 +22,10 @@ class Settings(BaseModel):
     def _knows_its_fields(cls, value: Any) -> Any:
         strange = [name for name in value if name not in cls.model_fields] if isinstance(value, Mapping) else []
         if strange:
+            nothing = "there is nothing to set here: leave '{}' out"
+            texts = {name: str(unknown("field", str(name), cls.model_fields)) if cls.model_fields else
+                     nothing.format(name) for name in strange}
             raise ValidationError.from_exception_data(cls.__name__, [
-                InitErrorDetails(type=PydanticCustomError("unknown_field", "{text}", {
-                    "text": str(unknown("field", str(name), cls.model_fields))}), loc=(str(name),), input=value[name])
-                for name in strange])
+                InitErrorDetails(type=PydanticCustomError("unknown_field", "{text}", {"text": text}), loc=(str(name),),
+                                 input=value[name]) for name, text in texts.items()])
         return value

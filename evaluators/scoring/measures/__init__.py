@@ -65,13 +65,18 @@ class Measures:
         found, mistakes = dict[str, Measure](), list[InitErrorDetails]()
         for name, settings in value.items():
             try:
-                if settings is not None and settings is not False:
-                    found[name] = get_measure(name).model_validate({} if settings is True else settings)
+                measure = get_measure(str(name))
+                if isinstance(settings, Mapping) or settings is True:
+                    found[name] = measure.model_validate({} if settings is True else settings)
+                elif settings is not None and settings is not False:
+                    raise InputError(f"expected true, false or a mapping of its settings, got {settings!r}")
             except InputError as error:
                 mistakes.append(_mistake(str(error), (str(name),), settings))
             except ValidationError as error:
-                mistakes += [_mistake(detail["msg"].removeprefix("Value error, "), (str(name), *detail["loc"]),
-                                      detail["input"]) for detail in error.errors()]
+                for detail in error.errors():
+                    own = detail["type"] in ("value_error", "unknown_field")  # these name the value
+                    told = detail["msg"].removeprefix("Value error, ") + ("" if own else f", got {detail['input']!r}")
+                    mistakes.append(_mistake(told, (str(name), *detail["loc"]), detail["input"]))
         if mistakes:
             raise ValidationError.from_exception_data("Measures", mistakes)
         return Measures(tuple(found[name] for name in MEASURES if name in found))

@@ -201,6 +201,10 @@ def test_paths_of_data_sets_start_at_data(load, tmp_path):
     ("protocols: [{name: batch, sizes: [2], step: 2}]", ["protocols[0].step", "unknown field 'step'"]),
     ("measures: {generation: {token: 3}}", ["measures.generation.token", "Did you mean 'tokens'?"]),
     ("measures: {fluenc: true}", ["measures.fluenc", "unknown measure", "Did you mean 'fluency'?"]),
+    ("measures: {1: true}", ["measures.1", "unknown measure '1'"]),
+    ("measures: {kl: 3}", ["measures.kl", "expected true, false", "got 3"]),
+    ("measures: {perplexity: {texts: 0}}", ["measures.perplexity.texts", "greater than 0", "got 0"]),
+    ("protocols: [{name: single, sizes: [3]}]", ["protocols[0].sizes", "nothing to set here"]),
     ("measures: {generation: {template: x}}", ["template 'x'", "{prompt}"]),
     ("contradictions: keep", ["contradictions", "'exclude' or 'allow'"]),
 ])
