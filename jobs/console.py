@@ -73,6 +73,13 @@ def plan_campaign(name: str, scale: str | None, data: str | None) -> Plan:
         return plan(campaign)
 
 
+def default_store(name: str) -> Path:
+    """Where a campaign's results go without a store's name. Raises `InputError` for a name that is no folder's."""
+    if name in (".", "..") or Path(name).name != name:
+        raise InputError(f"'{name}' cannot be a folder's name: give the store one, with --out, or the campaign another")
+    return RESULTS / name
+
+
 def is_store(folder: Path) -> bool:
     return (folder / MARKER).is_file()
 

@@ -19,11 +19,11 @@ from cluster.store.store import CampaignRecord, Store
 from evaluators.report.tables import summarise, to_rich_tables
 from jobs.console import (
     FAILED,
-    RESULTS,
     CampaignName,
     Data,
     Scale,
     console,
+    default_store,
     exit_codes,
     list_failed,
     list_skipped,
@@ -50,7 +50,7 @@ def run(
         screen = console()
         with screen.status("planning"):
             planned = plan_campaign(campaign, scale, data)
-            store = Store.create(out or RESULTS / planned.campaign.name)
+            store = Store.create(default_store(planned.campaign.name) if out is None else out)
         spec = planned.campaign.workers
         if workers is not None:
             spec = spec.model_copy(update={"count": workers})

@@ -104,6 +104,14 @@ def test_wrong_arguments_end_with_2(invoke, arguments):
     assert result.exit_code == 2 and "Traceback" not in result.output and result.stderr
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp", "..", "a/b"])
+def test_a_campaigns_name_leads_nowhere_else(invoke, write_campaign, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    refused = invoke("run", write_campaign(name=name))
+    assert refused.exit_code == 2 and f"'{name}' cannot be a folder's name" in refused.stderr
+    assert not (tmp_path / "results").exists()
+
+
 def test_run_without_a_place_goes_to_results_by_the_campaigns_name(invoke, write_campaign, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "done" not in invoke("plan", write_campaign()).stdout
