@@ -33,6 +33,8 @@ def report(
     with exit_codes():
         if figure is not None and versus is not None:
             raise InputError(f"'--figure {figure}' draws results, not differences; leave '--versus {versus}' out")
+        if figure is not None and figure.suffix.lower() != ".svg":
+            raise InputError(f"'--figure {figure}': the picture is an SVG; call it '{figure.with_suffix('.svg')}'")
         found = Store.open(store)
         record = _choose(found.campaigns(), campaign)
         table = found.rows(record.tasks)
