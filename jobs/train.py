@@ -69,6 +69,7 @@ def _train_all(tasks: list[TrainTask], out: Path, threads: int, screen: Console)
         with progress(screen) as tell:
             artefact = train_editor(task, held[1], checkpoint, partial(_told, tell, task, _steps(task)))
         artefact.save(path)
+        checkpoint.remove()
         report = ", ".join(f"{name} {value}" for name, value in artefact.report.items())
         screen.print(f"{task.title}: {path.name}" + (f" ({report})" if report else ""), soft_wrap=True)
 

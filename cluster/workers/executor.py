@@ -49,14 +49,12 @@ PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
 def train(task: TrainTask, model: LanguageModel, checkpoint: Checkpoint,
           on_step: Callable[[int, float], None] | None = None) -> Artefact:
     """What the method learns from the training cases that can be encoded. Goes on from `checkpoint`, where there is
-    one, and removes it in the end."""
+    one; who has saved the outcome removes it."""
     unfit = {case.case_id for case in unusable(model, task.cases.cases)}
     examples = [training_example(case) for case in task.cases.cases if case.id not in unfit]
     method = get_editor(task.editor.name)
-    artefact = method.train(model, method.Config.model_validate(task.editor.config), examples, seed=task.seed,
-                            checkpoint=checkpoint, on_step=on_step)
-    checkpoint.remove()
-    return artefact
+    return method.train(model, method.Config.model_validate(task.editor.config), examples, seed=task.seed,
+                        checkpoint=checkpoint, on_step=on_step)
 
 
 def in_parts(cases: Sequence[Case], parts: int, unit: int = 1) -> list[Sequence[Case]]:
@@ -147,11 +145,13 @@ class TaskExecutor:
         model = self._hold_model(task.model)
         started = perf_counter()
         with self.store.checkpoint(task.key) as (path, changed):
-            artefact = train(task, model, Checkpoint(path, changed))
+            checkpoint = Checkpoint(path, changed)
+            artefact = train(task, model, checkpoint)
             provenance = self._provenance(task, examples=len(task.cases.cases), data=task.cases.source,
                                           seconds=perf_counter() - started)
             with self.store.new_artefact(task.key, provenance) as path:
                 artefact.save(path)
+            checkpoint.remove()
 
     def _stream(self, task: StreamTask) -> None:
         model = self._hold_model(task.model)

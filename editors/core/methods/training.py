@@ -105,8 +105,8 @@ def fit(trainee: Trainee, examples: Sequence[Example], config: TrainingConfig, *
         checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains and leaves the best weights in `trainee.module`; returns a report (JSON).
 
-    Held out are whole subjects. With `checkpoint`, a run that was cut short goes on from that file, and the file is
-    removed at the end. Raises `InputError` where there are too few examples, or no loss was ever finite.
+    Held out are whole subjects. With `checkpoint`, a run that was cut short goes on from that file; who keeps the
+    outcome removes it. Raises `InputError` where there are too few examples, or no loss was ever finite.
     """
     run = _Run(trainee, examples, config, seed, checkpoint)
     run.resume()
@@ -231,8 +231,6 @@ class _Run:
                              f"Lower learning_rate ({self.config.learning_rate:g}), or take the model in float32 or "
                              "bfloat16")
         self.trainee.module.load_state_dict(self.best)
-        if self.checkpoint is not None:
-            self.checkpoint.remove()
         return {**asdict(self.progress), "examples": len(self.training), "held_out": len(self.held_out)}
 
 

@@ -292,6 +292,20 @@ def test_a_case_a_stream_cannot_edit_is_named(make_plan, store, local_pool, monk
 TRAINED = {"protocols": ["single", BATCH, STREAM], "training": {"limit": 6}}
 
 
+def test_a_checkpoint_stays_until_what_was_learned_is_in_the_store(make_plan, store, drilled, monkeypatch):
+    [train] = of_kind(make_plan(editors=["drilled"], **TRAINED), "train")
+
+    def fail(self, path):
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"):
+        patch.setattr(Artefact, "save", fail)
+        TaskExecutor(store).run(train)
+    assert len(list(Path(store.root, "checkpoints").iterdir())) == 1 and not store.has(train.key)
+    TaskExecutor(store).run(train)
+    assert list(Path(store.root, "checkpoints").iterdir()) == [] and store.has(train.key)
+
+
 def test_an_editor_is_trained_once_for_all_that_need_it(make_plan, store, local_pool, drilled):
     planned = make_plan(editors=["drilled"], **TRAINED)
     [train] = of_kind(planned, "train")
