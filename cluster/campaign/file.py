@@ -34,7 +34,7 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
     try:
         campaign = Campaign.model_validate(fields)
     except ValidationError as error:
-        raise InputError("\n".join(f"{source.place(detail['loc'])}: {_explain(detail)}"
+        raise InputError("\n".join(f"{source.where(detail['loc'])}: {_explain(detail)}"
                                    for detail in _told(error.errors()))) from None
     campaign._source = source
     return campaign.beside(path.parent)
@@ -47,7 +47,7 @@ def _scaled(fields: Any, source: SourceFile, scale: str | None) -> tuple[Any, So
     fields = dict(fields)
     scales = fields.pop("scales", {})
     if not (isinstance(scales, dict) and all(isinstance(changes, dict) for changes in scales.values())):
-        raise InputError(f"{source.place(('scales',))}: expected a mapping from names to the fields they change")
+        raise InputError(f"{source.where(('scales',))}: expected a mapping from names to the fields they change")
     if scale is None:
         return fields, source
     if scale not in scales:

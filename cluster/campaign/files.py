@@ -16,7 +16,7 @@ from evaluators.datasets import TESTBED_CORPUS
 class NamedFile(NamedTuple):
     """A local file that a campaign names. Every plan reads one that is `needed`; of the others, some editors do."""
 
-    place: Location
+    location: Location
     path: str
     needed: bool
 
@@ -62,7 +62,7 @@ def missing_files_told(campaign: Campaign) -> Iterator[None]:
 
 
 def _tell(campaign: Campaign, missing: list[NamedFile]) -> str:
-    lines = [f"{campaign.place(file.place)}: there is no file '{file.path}'" for file in missing]
+    lines = [f"{campaign.where(file.location)}: there is no file '{file.path}'" for file in missing]
     published: dict[str, list[str]] = defaultdict(list)
     for file in missing:
         for name, where in campaign.published.items():

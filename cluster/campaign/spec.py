@@ -175,7 +175,7 @@ class SourceFile:
     file: str = "campaign"
     lines: Mapping[Location, int] = field(default_factory=dict)
 
-    def place(self, location: Location) -> str:
+    def where(self, location: Location) -> str:
         """Where a value stands, for messages: `study.yaml, line 7, editors[1].config`."""
         known = next((location[:end] for end in range(len(location), -1, -1) if location[:end] in self.lines), None)
         line = "" if known is None else f", line {self.lines[known]}"
@@ -239,9 +239,9 @@ class Campaign(Settings):
             raise ValueError(f"'{twice[0]}' is listed twice; give each its own name (editors: its own label)")
         return entries
 
-    def place(self, location: Location) -> str:
+    def where(self, location: Location) -> str:
         """Where a value stands in the campaign's file, for messages."""
-        return self._source.place(location)
+        return self._source.where(location)
 
     @contextmanager
     def at(self, *location: str | int) -> Iterator[None]:
@@ -249,7 +249,7 @@ class Campaign(Settings):
         try:
             yield
         except InputError as error:
-            raise InputError(f"{self.place(location)}: {error}") from error
+            raise InputError(f"{self.where(location)}: {error}") from error
 
     def beside(self, folder: Path) -> Self:
         """This campaign with paths that exist relative to `folder` resolved; others mean what they say. Those of data

@@ -64,7 +64,7 @@ def compare(table: pa.Table, versus: str) -> Compared:
                              f"'{versus}' has them: {single} {'case' if single == 1 else 'cases'}")
             if len(first.values):
                 comparisons += _compare(first, second, metrics)
-    return Compared(sorted(comparisons, key=lambda row: row.place), notes)
+    return Compared(sorted(comparisons, key=lambda row: row.sort_key), notes)
 
 
 def _pair(first: Sample, second: Sample) -> tuple[Sample, Sample, int]:

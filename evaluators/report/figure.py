@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 
-from evaluators.report.samples import UNEDITED, Setting, place
+from evaluators.report.samples import UNEDITED, Setting, name_key
 from evaluators.report.tables import Summary, in_percent, is_main
 
 # Sizes in pixels, of a panel the room that its 100 % take.
@@ -21,14 +21,14 @@ def to_svg(rows: Sequence[Summary]) -> str:
     """An SVG of the main metrics that are shares, one block below the other for each model, data set, protocol and
     number of edits."""
     shown = [row for row in rows if is_main(row.metric) and in_percent(row.metric)]
-    metrics = sorted({row.metric for row in shown}, key=place)
+    metrics = sorted({row.metric for row in shown}, key=name_key)
     names = MARGIN + LETTER * (2 + max((len(row.editor) for row in shown), default=0))
     width = names + len(metrics) * (PANEL + NUMBER + GAP) - GAP + MARGIN
     parts, top = list[str](), 0
-    blocks = groupby(sorted(shown, key=lambda row: row.place[:4]), key=lambda row: Setting(*row.place[:4]))
+    blocks = groupby(sorted(shown, key=lambda row: row.sort_key[:4]), key=lambda row: Setting(*row.sort_key[:4]))
     for setting, found in blocks:
         block = list(found)
-        editors = sorted({row.editor for row in block}, key=place)
+        editors = sorted({row.editor for row in block}, key=name_key)
         parts += _block(setting, block, editors, metrics, names, top)
         top += HEAD + ROW * len(editors) + FOOT
     height = top + MARGIN // 2

@@ -49,12 +49,12 @@ class ReportRow:
     metric: str
 
     @property
-    def place(self) -> tuple[Any, ...]:
+    def sort_key(self) -> tuple[Any, ...]:
         """Sorts findings."""
-        return self.model, self.dataset, self.protocol, self.edits, place(self.editor), place(self.metric)
+        return self.model, self.dataset, self.protocol, self.edits, name_key(self.editor), name_key(self.metric)
 
 
-def place(name: str) -> tuple[bool, int, str]:
+def name_key(name: str) -> tuple[bool, int, str]:
     """Sorts editors (the unedited model first) and metrics (as the table of metrics has them)."""
     order = _order()
     return name != UNEDITED, order.get(name, len(order)), name

@@ -17,7 +17,7 @@ from evaluators.files import finite
 from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
 from evaluators.report.intervals import bootstrap_statistic
-from evaluators.report.samples import ReportRow, Setting, aggregates, place, samples
+from evaluators.report.samples import ReportRow, Setting, aggregates, name_key, samples
 from evaluators.scoring.measures import all_metrics
 
 LONG = 1e6  # plain numbers from here on are written as powers of ten
@@ -64,7 +64,7 @@ def summarise(table: pa.Table) -> list[Summary]:
                 mean, low, high = (float(part[number]) for part in estimate)
                 summaries.append(Summary(sample.editor, *sample.setting, metric, mean, low, high,
                                          sample.cases(metrics[columns])))
-    return sorted(summaries, key=lambda row: row.place)
+    return sorted(summaries, key=lambda row: row.sort_key)
 
 
 def to_json_lines(rows: Rows) -> str:
@@ -122,14 +122,14 @@ def _grid(rows: Rows, all_metrics: bool) -> _Grid:
     edits follow one another."""
     down, across = ("metric", "editor") if all_metrics else ("editor", "metric")
     shown = sorted((row for row in rows if all_metrics or is_main(row.metric)),
-                   key=lambda row: (row.model, row.dataset, place(getattr(row, down)), row.edits))
+                   key=lambda row: (row.model, row.dataset, name_key(getattr(row, down)), row.edits))
     values = {field: list(dict.fromkeys(getattr(row, field) for row in shown)) for field in Setting._fields}
     varying = [field for field in Setting._fields if len(values[field]) > 1]
     lines: dict[tuple[str, ...], dict[str, Summary | Comparison]] = {}
     for row in shown:
         key = tuple(str(getattr(row, field)) for field in (down, *varying))
         lines.setdefault(key, {})[getattr(row, across)] = row
-    columns = sorted({getattr(row, across) for row in shown}, key=place)
+    columns = sorted({getattr(row, across) for row in shown}, key=name_key)
     body = [[*key, str(max(cell.n for cell in cells.values())), *(_cell(cells.get(name)) for name in columns)]
             for key, cells in lines.items()]
     shared = [f"{field} {found[0]}" for field, found in values.items() if len(found) == 1]
