@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from transformers.initialization import no_init_weights
 
 from cluster.workers.scratch import Scratch
 from editors.core.errors import InputError
-from editors.core.models.loading import auto_class, load_by
+from editors.core.models.loading import auto_class, load_by, refuse_other_weights
 from editors.core.models.model import LanguageModel
 from editors.core.models.weights import Weights
 
@@ -131,6 +132,10 @@ class _Checkpoint:
                 sizes += [torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys()]  # noqa: SIM118
         return max(sizes, default=0)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        with safe_open(self.folder / self.files[name], "pt") as file:
+            return tuple(file.get_slice(name).get_shape())
+
     def read(self, name: str) -> Tensor:
         with safe_open(self.folder / self.files[name], "pt") as file:
             tensor: Tensor = file.get_tensor(name)
@@ -191,12 +196,15 @@ def _tie(module: Any, checkpoint: _Checkpoint) -> None:
     module.tie_weights(recompute_mapping=False)
 
 
-def _fill(module: nn.Module, checkpoint: _Checkpoint) -> None:
+def _fill(module: Any, checkpoint: _Checkpoint) -> None:
     """Reads the checkpoint on rank 0, file after file and weight by weight, and deals each out."""
     weights = dict(module.named_parameters())
-    if missing := sorted(weights.keys() - checkpoint.files.keys()):
-        raise InputError(f"cannot load model '{checkpoint.folder}': its safetensors lack '{missing[0]}' and "
-                         f"{len(missing) - 1} more weights")
+    ignored = module._keys_to_ignore_on_load_unexpected or ()
+    left_over = [name for name in checkpoint.files.keys() - module.state_dict().keys()
+                 if not any(re.search(pattern, name) for pattern in ignored)]
+    reshaped = [(name, there, weight.ds_shape) for name, weight in weights.items()
+                if name in checkpoint.files and (there := checkpoint.shape(name)) != tuple(weight.ds_shape)]
+    refuse_other_weights(checkpoint.folder, weights.keys() - checkpoint.files.keys(), left_over, reshaped)
     for name in sorted(weights, key=lambda name: (checkpoint.files[name], name)):
         weight = weights[name]
         with torch.no_grad(), deepspeed.zero.GatheredParameters([weight], modifier_rank=0):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from editors.core.errors import CaseError
+from editors.core.errors import CaseError, InputError
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED
 from editors.core.patches.patch import Patch
@@ -17,11 +17,21 @@ from evaluators.scoring.observe import Observation, observe, questions
 
 def baseline(model: LanguageModel, cases: Sequence[Case],
              measures: Measures = NOTHING_MORE) -> tuple[list[Observation], list[Skipped]]:
-    """The unedited model's answers to every question, and the cases that cannot be encoded for this model."""
+    """The unedited model's answers to every question, and the cases that cannot be encoded for this model.
+
+    Raises `InputError` where answers are not finite: whatever an edit does to such a model, its numbers mean nothing.
+    """
     failed = unusable(model, cases, measures.roles)
     known = {case.case_id for case in failed}
     usable = [case for case in cases if case.id not in known]
-    return _observe(model, usable, [], [UNPATCHED] * len(usable), measures, measures.roles), failed
+    observations = _observe(model, usable, [], [UNPATCHED] * len(usable), measures, measures.roles)
+    for each in observations:
+        if not all(outputs.is_finite for outputs in each.outputs.values()):
+            dtype = str(model.module.dtype).removeprefix("torch.")
+            raise InputError(f"the unedited model '{model.name}' has outputs that are not finite in {dtype}, such as "
+                             f"those of case '{each.case_id}': take another dtype (bfloat16, float32), or weights that "
+                             "are whole")
+    return observations, failed
 
 
 def unusable(model: LanguageModel, cases: Sequence[Case], roles: Collection[Role] = ROLES) -> list[Skipped]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
-from editors.core.models.loading import load_config, load_model, not_loaded
+from editors.core.models.loading import load_config, load_model, not_loaded, read_weights
 from editors.core.models.model import LanguageModel
 from editors.core.patches.route import Classifier, SideModel, Tokens
 
@@ -148,7 +148,7 @@ def _encoder(model: LanguageModel, config: SideConfig, learned: Mapping[str, Ten
     name = config.classifier
     assert name is not None
     with _named_classifier(name):
-        module = (AutoModel.from_pretrained(name) if learned is None
+        module = (read_weights(AutoModel, name, partly=True) if learned is None
                   else AutoModel.from_config(AutoConfig.from_pretrained(name)))
         tokenizer = AutoTokenizer.from_pretrained(name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,12 @@ CONTENT = re.compile(r".*\.(safetensors|model)|(config|generation_config|tokeniz
                      r"|special_tokens_map)\.(json|txt)")
 
 
+ADAPTER = "adapter_config.json"
+
+
 def load_config(path: str | Path) -> PretrainedConfig:
-    """A model's configuration alone. Raises `InputError` where it is not found or its type is not supported."""
+    """A model's configuration alone. Raises `InputError` where it is not found, its type is not supported, or its
+    weights are not all that the model is: quantised, or with an adapter beside them."""
     from transformers import AutoConfig
 
     try:
@@ -34,6 +38,12 @@ def load_config(path: str | Path) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise not_loaded(path, error) from error
     architecture(config, str(path))
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"model '{path}' is quantised: edits need weights in float32, bfloat16 or float16; take the "
+                         "checkpoint that it was made of")
+    if (Path(path) / ADAPTER).exists():
+        raise InputError(f"model '{path}' holds a PEFT adapter ({ADAPTER}): merge it into the weights first "
+                         "(`merge_and_unload`), or take it out of the folder")
     return config
 
 
@@ -41,9 +51,34 @@ def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu"
                dtype: str = "float32") -> LanguageModel:
     """Loads a model from a local folder or by hub name. Raises `InputError` where it is not found or unsupported."""
     def build(config: PretrainedConfig) -> Any:
-        return auto_class(config).from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True).to(device)
+        return read_weights(auto_class(config), path, dtype=getattr(torch, dtype), use_safetensors=True).to(device)
 
     return load_by(path, build, name=name)
+
+
+def read_weights(kind: Any, path: str | Path, *, partly: bool = False, **settings: Any) -> Any:
+    """The module of a library's class `kind` at a path. Raises `InputError` where the weights there are not the
+    module's: then the library would fill in random ones. `partly`: there may be more, such as an encoder's old head."""
+    module, found = kind.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
+    refuse_other_weights(path, found["missing_keys"], () if partly else found["unexpected_keys"],
+                         found["mismatched_keys"])
+    return module
+
+
+def refuse_other_weights(path: str | Path, missing: Iterable[str], left_over: Iterable[str],
+                         reshaped: Iterable[tuple[str, Any, Any]] = ()) -> None:
+    """Raises `InputError`, naming weights, unless there are none that a model lacks, has not, or (name, shape there,
+    shape of the model) has in another shape."""
+    def some(names: Iterable[str]) -> str:
+        first, *rest = sorted(names)
+        return f"'{first}'" + (f" and {len(rest)} more" if rest else "")
+
+    problems = [f"{what}: {some(names)}" for what, names in (("missing", list(missing)), ("left over", list(left_over)))
+                if names]
+    problems += [f"'{name}' is {list(there)} and should be {list(wanted)}" for name, there, wanted in reshaped]
+    if problems:
+        raise InputError(f"cannot load model '{path}': its weights are not those of its config.json; "
+                         f"{'; '.join(problems)}. Fetch the folder whole again, or mend its config.json")
 
 
 def auto_class(config: PretrainedConfig) -> Any:

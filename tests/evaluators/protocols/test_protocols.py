@@ -1,3 +1,6 @@
+import copy
+import math
+
 import pytest
 from support.protocols import batch, single
 from support.scripted import Joint, Scripted, expected_of, run, too_long, values, with_target
@@ -29,6 +32,14 @@ def test_baseline_records_cases_that_cannot_be_encoded(tiny_gptj, cases):
     assert [observation.case_id for observation in observed] == ["full", "again"]
     assert [(skip.case_id, skip.reason[:12]) for skip in failed] == [("long", "paraphrase 0")]
     assert observed == observe(tiny_gptj, [cases[0], cases[2]], [], [-1, -1])
+
+
+def test_a_model_that_is_not_finite_has_no_baseline(tiny_gptj, cases):
+    broken = copy.copy(tiny_gptj)
+    broken.module = copy.deepcopy(tiny_gptj.module)
+    broken.module.lm_head.bias.data[0] = math.nan
+    with pytest.raises(InputError, match=r"'tiny-gptj' has outputs that are not finite in float32, .* 'full'"):
+        baseline(broken, cases)
 
 
 def test_single_scores_each_case_with_its_own_edit(editor, cases):
