@@ -75,7 +75,10 @@ def refuse_other_weights(path: str | Path, missing: Iterable[str], left_over: It
 
     problems = [f"{what}: {some(names)}" for what, names in (("missing", list(missing)), ("left over", list(left_over)))
                 if names]
-    problems += [f"'{name}' is {list(there)} and should be {list(wanted)}" for name, there, wanted in reshaped]
+    if misshapen := sorted((name, list(there), list(wanted)) for name, there, wanted in reshaped):
+        name, there, wanted = misshapen[0]
+        more = f", and {len(misshapen) - 1} more have another shape" if len(misshapen) > 1 else ""
+        problems.append(f"'{name}' is {there} and should be {wanted}{more}")
     if problems:
         raise InputError(f"cannot load model '{path}': its weights are not those of its config.json; "
                          f"{'; '.join(problems)}. Fetch the folder whole again, or mend its config.json")
