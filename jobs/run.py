@@ -23,6 +23,7 @@ from jobs.console import (
     Data,
     Scale,
     console,
+    count,
     default_store,
     exit_codes,
     list_failed,
@@ -68,8 +69,8 @@ def run(
         except KeyboardInterrupt:
             typer.echo(f"What is done is kept; run the same command again to go on. Results: {store.root}", err=True)
             raise
-        _summary(screen, store, planned.record(datetime.now(UTC)))
-        if outcome.failed:
+        whole = _summary(screen, store, planned.record(datetime.now(UTC)))
+        if outcome.failed or not whole:
             raise typer.Exit(FAILED)
 
 
@@ -78,14 +79,22 @@ def _describe(progress: Progress) -> str:
     return f"{progress.done}/{progress.tasks} tasks{failed}, {progress.edits_done}/{progress.edits} edits"
 
 
-def _summary(screen: Console, store: Store, record: CampaignRecord) -> None:
+def _summary(screen: Console, store: Store, record: CampaignRecord) -> bool:
+    """Shows the results; whether all of them are in the store, and any case was scored."""
     rows = store.rows(record.tasks)
     standing = store.standing(record)  # after reading, which finds what is damaged
     for table in to_rich_tables(summarise(rows)):
         screen.print(table)
     for line in (*list_skipped(record), *list_failed(record, standing, store)):
         screen.print(line, soft_wrap=True)
+    lost = len(record.tasks) - len(standing.done) - len(standing.failures)
+    if lost:
+        screen.print(f"{count(lost, 'result')} went missing or were damaged meanwhile; running the campaign again "
+                     "makes them again", soft_wrap=True)
+    if not rows.num_rows:
+        screen.print("No case was scored.")
     screen.print(f"{len(standing.done)} of {len(record.tasks)} tasks done. Results: {store.root}", soft_wrap=True)
+    return not lost and rows.num_rows > 0
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ import os
 import pytest
 from typer.testing import CliRunner
 
+from cluster.driver import run_campaign
 from cluster.store.store import Store
 from editors.core.artefacts import Artefact
+from editors.core.errors import CaseError
 from jobs.cli import app
 from jobs.console import CAMPAIGNS, find_campaign
 
@@ -102,6 +104,27 @@ def test_wrong_campaigns_end_with_2_before_anything_starts(invoke, write_campaig
 def test_wrong_arguments_end_with_2(invoke, arguments):
     result = invoke(*arguments)
     assert result.exit_code == 2 and "Traceback" not in result.output and result.stderr
+
+
+def test_a_result_that_is_lost_while_the_campaign_runs_is_no_success(invoke, write_campaign, tmp_path, monkeypatch):
+    def lose_one(plan, store, *arguments):
+        progress = run_campaign(plan, store, *arguments)
+        store.remove(next(task for task in plan.tasks.values() if task.kind == "score").key)
+        return progress
+
+    monkeypatch.setattr("jobs.run.run_campaign", lose_one)
+    ended = invoke("run", write_campaign(), "--out", tmp_path / "store")
+    assert ended.exit_code == 1 and "1 result went missing" in ended.stdout and "8 of 9 tasks done" in ended.stdout
+
+
+def test_a_campaign_that_scores_no_case_is_no_success(invoke, write_campaign, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluators.scoring.judge.questions", refuse)
+    ended = invoke("run", write_campaign(editors=["identity"]), "--out", tmp_path / "store")
+    assert ended.exit_code == 1 and "No case was scored" in ended.stdout and "4 cases could not be" in ended.stdout
+
+
+def refuse(model, case, roles):
+    raise CaseError("unreadable")
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/tmp", "..", "a/b"])
