@@ -44,9 +44,8 @@ def edit_alone(editor: Editor, cases: Sequence[Case]) -> tuple[list[Edited], lis
     errors = {name: result for name, result in results.items() if isinstance(result, Exception)}
     if errors and len(errors) == len(results):
         raise_unless_cases(errors)
-    failed = [Skipped(case_id=name, reason=describe(error)) for name, error in errors.items()]
     return [Edited(case, patch, EditedFacts.of([case])) for case in cases
-            if not isinstance(patch := results[case.id], Exception)], failed
+            if not isinstance(patch := results[case.id], Exception)], skipped(errors)
 
 
 def edit_together(editor: Editor, cases: Sequence[Case]) -> tuple[list[Case], Patch, list[Skipped]]:
@@ -66,9 +65,8 @@ def edit_together(editor: Editor, cases: Sequence[Case]) -> tuple[list[Case], Pa
     errors = {case.id: result for case, result in results if isinstance(result, Exception)}
     if len(errors) == len(cases):
         raise_unless_cases(errors)
-    failed = [Skipped(case_id=name, reason=describe(error)) for name, error in errors.items()]
     done = [case for case in cases if case.id not in errors]
-    return done, edit(done), failed
+    return done, edit(done), skipped(errors)
 
 
 def raise_unless_cases(errors: Mapping[str, Exception]) -> None:
@@ -92,5 +90,7 @@ def _attempt(cases: Sequence[Case], edit: Callable[[Sequence[Case]], Sequence[T]
     return _attempt(cases[:half], edit) + _attempt(cases[half:], edit)
 
 
-def describe(error: Exception) -> str:
-    return str(error) if isinstance(error, CaseError) else f"{type(error).__name__}: {error}"
+def skipped(errors: Mapping[str, Exception]) -> list[Skipped]:
+    """The cases that could not be edited, by id, each with what its editor raised."""
+    return [Skipped(case_id=name, reason=str(error) if isinstance(error, CaseError) else
+                    f"{type(error).__name__}: {error}") for name, error in errors.items()]

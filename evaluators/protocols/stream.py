@@ -17,7 +17,7 @@ from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Patch
 from evaluators.cases import Case, Edited, EditedFacts, Role, Skipped
-from evaluators.protocols.editing import ELSEWHERE, describe, edit_together, raise_unless_cases
+from evaluators.protocols.editing import ELSEWHERE, edit_together, raise_unless_cases, skipped
 from evaluators.protocols.meters import now, peak_memory, reset_peak
 from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.judge import judge, unanswered, unusable
@@ -98,8 +98,9 @@ def _step(editor: Editor, cases: Sequence[Case], patch: Patch,
     except ELSEWHERE:
         raise
     except Exception as error:
-        errors |= dict.fromkeys((case.id for case in cases), error)
-        return [], patch, [Skipped(case_id=case.id, reason=describe(error)) for case in cases]
+        failed = dict.fromkeys((case.id for case in cases), error)
+        errors |= failed
+        return [], patch, skipped(failed)
 
 
 def _newest(model: LanguageModel, cases: Sequence[Case], patch: Patch) -> dict[str, dict[str, float]]:
