@@ -61,7 +61,7 @@ class Rank:
         with socket.socket() as probe:
             probe.bind(("", 0))
             return RankAddress(ray.util.get_node_ip_address(), probe.getsockname()[1],
-                         ray.get_runtime_context().get_node_id(), code_version())
+                               ray.get_runtime_context().get_node_id(), code_version())
 
     def join(self, host: str, port: int) -> None:
         """Returns once all ranks have met at this address."""

@@ -33,8 +33,8 @@ def campaigns(draw):
     for number in range(draw(st.integers(1, 12))):
         needs = draw(st.sets(st.sampled_from([node.id for node in nodes[-4:]]), max_size=3)) if nodes else ()
         nodes.append(TaskNode(f"t{number}", draw(st.sampled_from("xyz")), tuple(sorted(needs)),
-                          draw(st.floats(0, 10, allow_nan=False)), draw(st.sampled_from([3.0, 50.0, 1e9])),
-                          draw(st.integers(1, 5)), draw(st.booleans())))
+                              draw(st.floats(0, 10, allow_nan=False)), draw(st.sampled_from([3.0, 50.0, 1e9])),
+                              draw(st.integers(1, 5)), draw(st.booleans())))
     there = {node.id for node in nodes if draw(st.booleans())}
     return draw(st.permutations(nodes)), there
 
