@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from editors.core.errors import CaseError, InputError
+from editors.core.models.architectures import Stack, architecture
 from editors.core.registry import look_up
 from editors.core.requests import EditRequest
 
@@ -130,10 +131,13 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
         config: EditorConfig = schema.model_validate({**preset(name, model_config), **(overrides or {})})
     except ValidationError as error:
         raise InputError(f"configuration of editor '{name}': {'; '.join(map(_explain, error.errors()))}") from None
-    for layer in config.edited_layers:
-        if not 0 <= layer < model_config.num_hidden_layers:
-            raise InputError(f"configuration of editor '{name}': layer {layer} does not exist; the model has layers "
-                             f"0 to {model_config.num_hidden_layers - 1}")
+    stacks: dict[Stack, tuple[int, ...]] = {"decoder": config.edited_layers, "encoder": config.edited_encoder_layers}
+    for stack, layers in stacks.items():
+        depth = architecture(model_config, "").depth(model_config, stack)
+        for layer in layers:
+            if not 0 <= layer < depth:
+                has = f"the model's {stack} has layers 0 to {depth - 1}" if depth else f"the model has no {stack}"
+                raise InputError(f"configuration of editor '{name}': layer {layer} does not exist; {has}")
     return config
 
 

@@ -25,13 +25,13 @@ def tiny_gptj() -> LanguageModel:
     return LanguageModel(module, tokenizer, "tiny-gptj", "tiny")
 
 
-def _tiny_t5(ffn: str, *, tied: bool) -> EncoderDecoder:
+def _tiny_t5(ffn: str, *, tied: bool, encoder: int = 3, decoder: int = 3) -> EncoderDecoder:
     tokenizer = train_tokenizer(build_world(), vocab_size=1024, end=END)
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=3, num_heads=2, dropout_rate=0.0,
-        feed_forward_proj=ffn, tie_word_embeddings=tied, pad_token_id=0, decoder_start_token_id=0,
-        eos_token_id=tokenizer.eos_token_id, use_cache=False)
+        vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=encoder, num_decoder_layers=decoder,
+        num_heads=2, dropout_rate=0.0, feed_forward_proj=ffn, tie_word_embeddings=tied, pad_token_id=0,
+        decoder_start_token_id=0, eos_token_id=tokenizer.eos_token_id, use_cache=False)
     module = T5ForConditionalGeneration(config)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -39,7 +39,7 @@ def _tiny_t5(ffn: str, *, tied: bool) -> EncoderDecoder:
                 parameter.normal_()  # initialised close to zero, where a bias that is lost would not show
         if not tied:
             module.lm_head.weight = torch.nn.Parameter(torch.randn_like(module.shared.weight) * 0.2)
-    return EncoderDecoder(module, tokenizer, "tiny-t5", f"tiny-t5-{ffn}")
+    return EncoderDecoder(module, tokenizer, "tiny-t5", f"tiny-t5-{ffn}-{encoder}-{decoder}")
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +52,18 @@ def tiny_t5() -> EncoderDecoder:
 def tiny_gated_t5() -> EncoderDecoder:
     """A random T5 of 3 + 3 layers and width 32, with T5 v1.1's gated FFN and a head of its own."""
     return _tiny_t5("gated-gelu", tied=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_deep_decoder() -> EncoderDecoder:
+    """A random T5 of 2 + 4 layers and width 32."""
+    return _tiny_t5("relu", tied=True, encoder=2, decoder=4)
+
+
+@pytest.fixture(scope="session")
+def tiny_deep_encoder() -> EncoderDecoder:
+    """A random T5 of 4 + 2 layers and width 32, as ByT5 has them."""
+    return _tiny_t5("gated-gelu", tied=False, encoder=4, decoder=2)
 
 
 @pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])

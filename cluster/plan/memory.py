@@ -77,9 +77,10 @@ def memory_of(model: ModelRef, tasks: Iterable[Task]) -> Memory:
     """What a worker needs that runs these tasks of one model."""
     shape, size = model.shape, BYTES[model.dtype]
     weights = shape.parameters * size
-    kept = shape.depth * (8 * shape.width + 2 * shape.inner) + shape.vocabulary
+    deepest = max(shape.depth, shape.encoder)  # a token is read by one stack
+    kept = deepest * (8 * shape.width + 2 * shape.inner) + shape.vocabulary
     layers = max((_layers(task) for task in tasks if task.model.key == model.key), key=len, default=())
-    return Memory(weights, 2 * weights // shape.depth, moments_bytes(shape, layers),
+    return Memory(weights, 2 * weights // deepest, moments_bytes(shape, layers),
                   max(TOKENS * kept * size, 3 * moments_bytes(shape, layers[:1])))
 
 

@@ -28,7 +28,12 @@ class EditorConfig(Settings):
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
-        """The blocks that get edited; checked against the model's before anything runs."""
+        """The blocks of the decoder that get edited; checked against the model's before anything runs."""
+        return ()
+
+    @property
+    def edited_encoder_layers(self) -> tuple[int, ...]:
+        """Likewise, of the encoder."""
         return ()
 
 

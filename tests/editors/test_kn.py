@@ -12,7 +12,7 @@ from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch
 from editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig, attribute
 
-MODELS = ["tiny_gptj", "tiny_t5", "tiny_gated_t5"]
+MODELS = ["tiny_gptj", "tiny_t5", "tiny_gated_t5", "tiny_deep_encoder", "tiny_deep_decoder"]
 OLD = ["Rome", None, "Bibor Motors of Vadolm", "a small town", " ", "Mirel"]
 
 

@@ -58,7 +58,11 @@ class HyperConfig(TrainingConfig):
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
-        return (*self.layers, *self.encoder_layers)
+        return self.layers
+
+    @property
+    def edited_encoder_layers(self) -> tuple[int, ...]:
+        return self.encoder_layers
 
 
 class Matrix(NamedTuple):
@@ -119,7 +123,7 @@ def matrices(model: LanguageModel, config: HyperConfig) -> list[Matrix]:
 def first_block(model: LanguageModel, config: HyperConfig) -> BlockRef:
     """Up to where nothing of a forward pass can change; behind an encoder, the decoder reads the edited states."""
     if model.has_encoder:
-        return BlockRef("encoder", min(config.encoder_layers, default=model.depth))
+        return BlockRef("encoder", min(config.encoder_layers, default=model.depth_of("encoder")))
     return BlockRef("decoder", min(config.layers))
 
 

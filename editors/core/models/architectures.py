@@ -17,6 +17,7 @@ class Layout:
     """Where one stack of blocks keeps what editors touch: `ffn` is relative to a block, `up` and `down` to its FFN.
 
     `up` lists candidates, the first that exists counts; in a gated FFN it is the half that passes the activation.
+    `depth` is the configuration's field that tells the number of blocks.
     """
 
     backbone: str
@@ -25,6 +26,7 @@ class Layout:
     ffn: str
     up: tuple[str, ...]
     down: str
+    depth: str
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,29 @@ class Architecture:
     own_head: Callable[[Any], bool]
     parameters: Callable[[Any], int]
 
+    def depth(self, config: Any, stack: Stack) -> int:
+        """Number of blocks of a stack, 0 where the family has no such stack."""
+        return int(getattr(config, self.layouts[stack].depth)) if stack in self.layouts else 0
+
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a model: its `parameters`, the `depth` in blocks of one stack, the `width` of hidden states, the
-    `inner` width of the FFNs and the tokens of its `vocabulary`."""
+    """The size of a model: its `parameters`, the `depth` in blocks of the decoder and of the `encoder`, the `width` of
+    hidden states, the `inner` width of the FFNs and the tokens of its `vocabulary`."""
 
     parameters: int = 0
     depth: int = 1
     width: int = 0
     inner: int = 0
     vocabulary: int = 0
+    encoder: int = 0
 
     @staticmethod
     def of(config: Any) -> Shape:
         """Of a model with this Hugging Face configuration. No weights are read or made."""
         family = architecture(config, config.name_or_path)
-        return Shape(family.parameters(config), config.num_hidden_layers, config.hidden_size, family.inner(config),
-                     config.vocab_size)
+        return Shape(family.parameters(config), family.depth(config, "decoder"), config.hidden_size,
+                     family.inner(config), config.vocab_size, family.depth(config, "encoder"))
 
     def flops(self, tokens: float) -> float:
         """Floating point operations of reading so many tokens: each parameter multiplies, and adds, once a token."""
@@ -110,16 +117,18 @@ def _t5_parameters(config: Any) -> int:
     return int(blocks + 2 * stack + tables * config.vocab_size * width)
 
 
-def _t5_layout(stack: Stack, ffn: int) -> Layout:
-    return Layout(stack, "block", "final_layer_norm", f"layer.{ffn}.DenseReluDense", ("wi", "wi_0"), "wo")
+def _t5_layout(stack: Stack, ffn: int, depth: str) -> Layout:
+    return Layout(stack, "block", "final_layer_norm", f"layer.{ffn}.DenseReluDense", ("wi", "wi_0"), "wo", depth)
 
 
 #: By the configuration's `model_type`.
 ARCHITECTURES: dict[str, Architecture] = {
     "gptj": Architecture(
-        {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("fc_in",), "fc_out")}, activation="activation_function",
-        inner=_gptj_inner, own_head=lambda config: not config.tie_word_embeddings, parameters=_gptj_parameters),
+        {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("fc_in",), "fc_out", "num_hidden_layers")},
+        activation="activation_function", inner=_gptj_inner,
+        own_head=lambda config: not config.tie_word_embeddings, parameters=_gptj_parameters),
     "t5": Architecture(
-        {"decoder": _t5_layout("decoder", 2), "encoder": _t5_layout("encoder", 1)}, activation="dense_act_fn",
-        inner=lambda config: int(config.d_ff), own_head=_t5_own_head, parameters=_t5_parameters),
+        {"decoder": _t5_layout("decoder", 2, "num_decoder_layers"), "encoder": _t5_layout("encoder", 1, "num_layers")},
+        activation="dense_act_fn", inner=lambda config: int(config.d_ff), own_head=_t5_own_head,
+        parameters=_t5_parameters),
 }

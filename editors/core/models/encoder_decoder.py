@@ -38,7 +38,7 @@ class EncoderDecoder(LanguageModel):
         source = self._source(batch)
         if source.states is not None:
             return batch
-        states = self._encode(self._part("encoder", 0, self.depth), source, input_ids=source.input_ids)
+        states = self._encode(self._part("encoder", 0, self.depth_of("encoder")), source, input_ids=source.input_ids)
         return replace(batch, source=replace(source, states=states))
 
     def run_to(self, batch: Batch, at: BlockRef) -> Tensor:
@@ -52,7 +52,8 @@ class EncoderDecoder(LanguageModel):
             raise ValueError("a decoder behind an encoder has no cached prompt")
         if at.stack == "encoder":
             source = self._source(batch)
-            states = self._encode(self._part("encoder", at.layer, self.depth), source, inputs_embeds=hidden)
+            part = self._part("encoder", at.layer, self.depth_of("encoder"))
+            states = self._encode(part, source, inputs_embeds=hidden)
             return self.states(replace(batch, source=replace(source, states=states)))
         return self._run(self._part("decoder", at.layer, self.depth), self.read(batch), inputs_embeds=hidden)
 

@@ -58,8 +58,12 @@ class LanguageModel:
 
     @property
     def depth(self) -> int:
-        """Number of blocks, of each stack."""
-        return int(self.module.config.num_hidden_layers)
+        """Number of blocks of the decoder; an encoder may have another."""
+        return self.depth_of("decoder")
+
+    def depth_of(self, stack: Stack) -> int:
+        """Number of blocks of a stack, 0 where the model has no such stack."""
+        return self.architecture.depth(self.module.config, stack)
 
     @property
     def width(self) -> int:
@@ -118,9 +122,9 @@ class LanguageModel:
 
     def block_path(self, layer: int, stack: Stack = "decoder") -> str:
         """The path of a block, counted from 0. Raises `InputError` where there is none."""
-        layout = self.layout(stack)
-        if not 0 <= layer < self.depth:
-            raise InputError(f"layer {layer} does not exist: '{self.name}' has layers 0 to {self.depth - 1}")
+        layout, depth = self.layout(stack), self.depth_of(stack)
+        if not 0 <= layer < depth:
+            raise InputError(f"layer {layer} does not exist: the {stack} of '{self.name}' has layers 0 to {depth - 1}")
         return f"{layout.backbone}.{layout.blocks}.{layer}"
 
     def ffn_path(self, layer: int, stack: Stack = "decoder") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from transformers import GPTJConfig
+from transformers import GPTJConfig, T5Config
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
@@ -125,6 +125,14 @@ def test_weights_and_moments_are_counted_in_their_types():
     one, six = need("float16", 5), need("float16", 3, 4, 5, 6, 7, 8)
     assert six.moments - one.moments == 5 * 8 * 16384**2
     assert half.placement(32) == "one device" and half.placement(16).startswith("gang of 2")
+
+
+def test_the_deeper_stack_decides_what_a_pass_keeps():
+    deep = {"d_model": 512, "d_ff": 1024, "vocab_size": 100}
+    encoder, decoder, even = (memory_of(ModelRef("t5", "digest", "float32", Shape.of(T5Config(
+        num_layers=layers[0], num_decoder_layers=layers[1], **deep))), []) for layers in ((12, 2), (2, 12), (12, 12)))
+    assert encoder.activations == decoder.activations == even.activations
+    assert encoder.block < decoder.block < even.block  # a decoder's block is larger, by its second attention
 
 
 def test_the_method_with_the_most_moments_counts(make_plan):

@@ -46,9 +46,14 @@ def test_the_formula_counts_what_a_model_has(name):
     assert ARCHITECTURES[config.model_type].own_head(config) == (name in WITH_OWN_HEAD)
 
 
+def test_stacks_may_be_of_different_depth():
+    shape = Shape.of(CONFIGS["a t5 of unequal stacks"])
+    assert (shape.encoder, shape.depth) == (6, 2) and Shape.of(CONFIGS["gpt-j-6b"]).encoder == 0
+
+
 def test_sizes_are_the_published_ones():
     assert Shape.of(CONFIGS["gpt-j-6b"]) == Shape(6_050_882_784, 28, 4096, 16384, 50400)  # the model card's count
-    assert Shape.of(CONFIGS["t5-v1_1-xl"]) == Shape(2_849_757_184, 24, 2048, 5120, 32128)
+    assert Shape.of(CONFIGS["t5-v1_1-xl"]) == Shape(2_849_757_184, 24, 2048, 5120, 32128, encoder=24)
 
 
 @pytest.mark.parametrize("name", ["testbed-gptj", "testbed-t5"])

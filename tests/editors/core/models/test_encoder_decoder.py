@@ -33,14 +33,23 @@ def test_scored_targets_leave_out_the_end(model):
     assert model.encode("X?", "so").target == model.encode("X?", "so", end=True).target[:-1]
 
 
-@pytest.mark.parametrize("stack", ["encoder", "decoder"])
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_a_pass_resumes_at_any_block(model, stack, layer):
+@pytest.mark.parametrize(("kind", "depths"), [
+    ("tiny_t5", (3, 3)), ("tiny_gated_t5", (3, 3)), ("tiny_deep_decoder", (2, 4)), ("tiny_deep_encoder", (4, 2))])
+def test_a_pass_resumes_at_any_block(request, kind, depths):
+    model = request.getfixturevalue(kind)
     batch = model.collate([model.encode(*text) for text in TEXTS])
     whole = model.states(batch)
-    hidden = model.run_to(batch, BlockRef(stack, layer))
-    resumed = model.run_from(hidden, model.read(batch), BlockRef(stack, layer))
-    torch.testing.assert_close(resumed, whole, atol=1e-5, rtol=1e-4)
+    library = model.module.generate(input_ids=batch.source.input_ids, attention_mask=batch.source.attention_mask,
+                                    max_new_tokens=1, output_logits=True, return_dict_in_generate=True).logits[0]
+    torch.testing.assert_close(model.head(whole[:, 0]), library, atol=1e-4, rtol=1e-4)
+    for stack, depth in zip(("encoder", "decoder"), depths, strict=True):
+        for layer in range(depth):
+            hidden = model.run_to(batch, BlockRef(stack, layer))
+            resumed = model.run_from(hidden, model.read(batch), BlockRef(stack, layer))
+            torch.testing.assert_close(resumed, whole, atol=1e-5, rtol=1e-4)
+        assert model.block_path(depth - 1, stack).startswith(stack)
+        with pytest.raises(InputError, match=rf"the {stack} of 'tiny-t5' has layers 0 to {depth - 1}"):
+            model.block_path(depth, stack)
 
 
 def test_patches_act_in_a_resumed_pass(model):
