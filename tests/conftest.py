@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import json
+
 import pytest
+import sentencepiece
 import torch
 from transformers import GPTJConfig, GPTJForCausalLM, T5Config, T5ForConditionalGeneration
 
@@ -10,6 +15,14 @@ from editors.core.models.encoder_decoder import EncoderDecoder
 from editors.core.models.model import LanguageModel
 from evaluators.testbed.pretraining.corpus import END, train_tokenizer
 from evaluators.testbed.world import build_world
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Converted checkpoints of the tests, and of the workers that they start, go into a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDITFLEET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +77,28 @@ def tiny_deep_decoder() -> EncoderDecoder:
 def tiny_deep_encoder() -> EncoderDecoder:
     """A random T5 of 4 + 2 layers and width 32, as ByT5 has them."""
     return _tiny_t5("gated-gelu", tied=False, encoder=4, decoder=2)
+
+
+@pytest.fixture(scope="session")
+def old_t5_folder(tiny_t5, tmp_path_factory):
+    """The tiny T5 as old repositories have theirs: pickled in two files, tied weights and all, with a tokenizer of
+    SentencePiece alone."""
+    folder = tmp_path_factory.mktemp("old")
+    config = copy.deepcopy(tiny_t5.module.config)
+    config.eos_token_id = 1
+    config.save_pretrained(folder)
+    weights = tiny_t5.module.state_dict()
+    listed = {name: f"pytorch_model-{1 if name.startswith('encoder.block') else 2:05}-of-00002.bin" for name in weights}
+    for file in set(listed.values()):
+        torch.save({name: weights[name] for name in weights if listed[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
+    model, facts = io.BytesIO(), build_world().facts
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(f"What of {subject}? {answer}, in {relation}." for (subject, relation), answer
+                               in facts.items()),
+        model_writer=model, vocab_size=300, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    return folder
 
 
 @pytest.fixture(params=["tiny_gptj", "tiny_t5", "tiny_gated_t5"])

@@ -43,10 +43,10 @@ def resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
     path = str(model_path(spec.path or spec.name))
     if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
         raise unknown("model", spec.name, MODELS)
-    from editors.core.models.loading import load_config, model_digest  # loads torch
+    from editors.core.models.loading import find_model  # loads torch
 
-    config = load_config(path)
-    return ModelRef(path, model_digest(path), spec.dtype, Shape.of(config)), config
+    found = find_model(path, dtype=spec.dtype, weights=False)
+    return ModelRef(path, found.digest, spec.dtype, Shape.of(found.config)), found.config
 
 
 def check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[Protocol]) -> None:

@@ -8,9 +8,7 @@ order, so all do the same work on the same batches.
 from __future__ import annotations
 
 import gc
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,20 +18,20 @@ import deepspeed
 import torch
 from deepspeed.ops.op_builder import AsyncIOBuilder
 from deepspeed.runtime.zero import parameter_offload
-from huggingface_hub import snapshot_download
-from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import GenerationConfig, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from cluster.workers.scratch import Scratch
 from editors.core.errors import InputError
-from editors.core.models.loading import auto_class, load_by, refuse_other_weights
+from editors.core.models.checkpoint import Checkpoint
+from editors.core.models.fitting import stored_name, tied_weights
+from editors.core.models.library import auto_class
+from editors.core.models.loading import load_by
 from editors.core.models.model import LanguageModel
 from editors.core.models.weights import Weights
 
 Offload = Literal["none", "cpu", "nvme"]
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NVME_BUFFERS = 8  # weights on their way from the disk at once
 
 
@@ -43,28 +41,24 @@ def load_sharded(path: str | Path, *, device: str = "cpu", dtype: str = "float32
 
     The rest of the weights that a rank holds is on its `device`, in its main memory (`offload="cpu"`), or in the folder
     `files` (`offload="nvme"`; see `weight_files`). No rank ever holds more than its part and one weight. Raises
-    `InputError` like `load_model`, and for a checkpoint that is not in safetensors.
+    `InputError` like `load_model`.
     """
     # DeepSpeed keeps every model it was ever given; the one before has to make room.
     parameter_offload.FWD_MODULE_STACK.clear()
     gc.collect()
 
-    def build(config: PretrainedConfig) -> Any:
-        checkpoint = _Checkpoint(_folder(path))
+    def build(config: PretrainedConfig, checkpoint: Checkpoint) -> Any:
         settings = _settings(device, dtype, offload, files, checkpoint.largest)
         module = _empty(config, dtype, settings)
-        _tie(module, checkpoint)
         _fill(module, checkpoint)
         module.requires_grad_(False)
-        if module.can_generate() and (checkpoint.folder / "generation_config.json").exists():
-            module.generation_config = GenerationConfig.from_pretrained(checkpoint.folder)
         engine = deepspeed.initialize(model=module, config=settings)[0]
         # At every call of the whole model, DeepSpeed expects the modules to run in the order of the call before. Ours
         # run in parts and in any order.
         engine.optimizer.fwd_pre_hook.remove()
         return engine.module
 
-    return load_by(path, build, weights=ShardedWeights())
+    return load_by(path, build, dtype=dtype, weights=ShardedWeights())
 
 
 def weight_files(nvme: str) -> Path:
@@ -109,46 +103,6 @@ def tidy(module: nn.Module) -> None:
 # --- loading
 
 
-class _Checkpoint:
-    """A folder's safetensors files: which tensor is in which."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        if (folder / INDEX).exists():
-            self.files: Mapping[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
-        elif (folder / SINGLE).exists():
-            with safe_open(folder / SINGLE, "pt") as file:
-                self.files = dict.fromkeys(file.keys(), SINGLE)
-        else:
-            raise InputError(f"cannot load model '{folder}': it has no {SINGLE} nor {INDEX}; convert its weights to "
-                             "safetensors")
-
-    @property
-    def largest(self) -> int:
-        """Numbers in the largest tensor."""
-        sizes = []
-        for name in set(self.files.values()):
-            with safe_open(self.folder / name, "pt") as file:
-                sizes += [torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys()]  # noqa: SIM118
-        return max(sizes, default=0)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        with safe_open(self.folder / self.files[name], "pt") as file:
-            return tuple(file.get_slice(name).get_shape())
-
-    def read(self, name: str) -> Tensor:
-        with safe_open(self.folder / self.files[name], "pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
-
-
-def _folder(path: str | Path) -> Path:
-    """The folder of a model; one that is named as on the hub is fetched, or taken from the cache."""
-    if Path(path).is_dir():
-        return Path(path)
-    return Path(snapshot_download(str(path), allow_patterns=["*.safetensors", "*.json"]))
-
-
 def _settings(device: str, dtype: str, offload: Offload, files: Path | None, largest: int) -> dict[str, Any]:
     """DeepSpeed's configuration: parameters in parts, no optimiser, nothing fetched ahead."""
     world = torch.distributed.get_world_size()
@@ -169,10 +123,6 @@ def _settings(device: str, dtype: str, offload: Offload, files: Path | None, lar
 
 def _empty(config: PretrainedConfig, dtype: str, settings: dict[str, Any]) -> Any:
     """A module whose weights are in parts from the start, with anything in them."""
-    kept = auto_class(config)._model_mapping[type(config)]._keep_in_fp32_modules
-    if dtype == "float16" and kept:
-        raise InputError(f"a {config.model_type} in float16 keeps some weights ({', '.join(kept)}) in float32, and a "
-                         "gang has all in one dtype; take 'dtype: bfloat16' or 'dtype: float32'")
     with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=settings):
         module = auto_class(config).from_config(config, dtype=getattr(torch, dtype))
     for part in module.modules():
@@ -184,29 +134,27 @@ def _empty(config: PretrainedConfig, dtype: str, settings: dict[str, Any]) -> An
     return module
 
 
-def _tie(module: Any, checkpoint: _Checkpoint) -> None:
-    """Ties what the checkpoint lacks, or holds twice. Asking the library would not do: it compares the weights, of
-    which ranks have empty placeholders, and a T5 v1.1 would lose its head."""
-    def alike(target: str, source: str) -> bool:
-        return source in checkpoint.files and torch.equal(checkpoint.read(target), checkpoint.read(source))
-
-    pairs = module.get_expanded_tied_weights_keys(all_submodels=True)
-    module.all_tied_weights_keys = {target: source for target, source in pairs.items()
-                                    if target not in checkpoint.files or alike(target, source)}
-    module.tie_weights(recompute_mapping=False)
-
-
-def _fill(module: Any, checkpoint: _Checkpoint) -> None:
+def _fill(module: Any, checkpoint: Checkpoint) -> None:
     """Reads the checkpoint on rank 0, file after file and weight by weight, and deals each out."""
+    pairs = tied_weights(module, module.config)
+    _tie(module, pairs, checkpoint)
     weights = dict(module.named_parameters())
-    ignored = module._keys_to_ignore_on_load_unexpected or ()
-    left_over = [name for name in checkpoint.files.keys() - module.state_dict().keys()
-                 if not any(re.search(pattern, name) for pattern in ignored)]
-    reshaped = [(name, there, weight.ds_shape) for name, weight in weights.items()
-                if name in checkpoint.files and (there := checkpoint.shape(name)) != tuple(weight.ds_shape)]
-    refuse_other_weights(checkpoint.folder, weights.keys() - checkpoint.files.keys(), left_over, reshaped)
-    for name in sorted(weights, key=lambda name: (checkpoint.files[name], name)):
+    stored = {name: there for name in weights
+              if (there := stored_name(name, pairs, checkpoint.weights)) is not None}  # all: it was looked at before
+    for name in sorted(weights, key=lambda name: (checkpoint.weights[stored[name]].file, name)):
         weight = weights[name]
         with torch.no_grad(), deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
             if torch.distributed.get_rank() == 0:
-                weight.copy_(checkpoint.read(name))
+                weight.copy_(checkpoint.read(stored[name]))
+
+
+def _tie(module: Any, pairs: Mapping[str, str], checkpoint: Checkpoint) -> None:
+    """Ties what the checkpoint lacks, or holds twice. Asking the library would not do: it compares the weights, of
+    which ranks have empty placeholders, and a T5 v1.1 would lose its head."""
+    def alike(target: str, source: str) -> bool:
+        there = stored_name(source, pairs, checkpoint.weights)
+        return there is not None and torch.equal(checkpoint.read(target), checkpoint.read(there))
+
+    module.all_tied_weights_keys = {target: source for target, source in pairs.items()
+                                    if target not in checkpoint.weights or alike(target, source)}
+    module.tie_weights(recompute_mapping=False)

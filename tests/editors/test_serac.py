@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from transformers import DistilBertConfig, DistilBertModel
+from transformers import DistilBertConfig, DistilBertModel, T5Config
 
 from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
@@ -285,10 +286,20 @@ def test_settings_that_cannot_work_are_named(tiny_gptj, tiny_t5, tmp_path):
 
     SERAC.check(SeracConfig(), tiny_gptj.module.config)
     refuse("side_layers 5 is more than the 4 layers", side_layers=5)
+    for uneven in (T5Config(num_layers=4, num_decoder_layers=2), T5Config(num_layers=2, num_decoder_layers=4)):
+        with pytest.raises(InputError, match="side_layers 3 is more than the 2 layers"):
+            SERAC.check(SeracConfig(side_layers=3), uneven)
     refuse("there is no such folder", side_model=str(tmp_path / "none"))
     refuse("cannot load classifier '.*none'", classifier=str(tmp_path / "none"))
     refuse("of type 't5', and the edited model of type 'gptj'",
            side_model=save(tmp_path / "t5", tiny_t5.module, tiny_t5.tokenizer))
+    both = {"classifier": bert(tmp_path / "g", tiny_gptj.tokenizer),
+            "side_model": save(tmp_path / "c", tiny_gptj.module, tiny_gptj.tokenizer)}
+    SERAC.check(SeracConfig(**both), tiny_gptj.module.config)
+    for what, folder in both.items():
+        weights = Path(folder) / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        refuse(f"cannot load .* '{folder}': 'model.safetensors' is cut short", **{what: folder})
     strange = save(tmp_path / "strange", tiny_gptj.module, train_tokenizer(build_world(), vocab_size=600))
     with pytest.raises(InputError, match="other token ids than 'tiny-gptj'"):
         build(tiny_gptj, SeracConfig(side_model=strange))

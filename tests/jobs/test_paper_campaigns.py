@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from support.paper_stand_ins import write_stand_ins
+from support.paper_stand_ins import use_stand_ins
 from typer.testing import CliRunner
 
 from jobs.cli import app
@@ -15,9 +15,8 @@ PAPER = ("table2", "table3", "figure6", "figure7")
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """A folder with the paper's models and data: configurations without weights, and a thousand records each."""
-    write_stand_ins(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    """A folder with the paper's data, a thousand records each, where its models are known but for their weights."""
+    use_stand_ins(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", PAPER)

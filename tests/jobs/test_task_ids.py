@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from support.paper_stand_ins import write_stand_ins
+from support.paper_stand_ins import use_stand_ins
 
 from jobs.console import CAMPAIGNS, plan_campaign
 
@@ -32,16 +32,13 @@ def title(name, scale):
 
 @pytest.mark.parametrize(("name", "scale"), RUNS, ids=lambda part: part or "")
 def test_ids_are_those_in_the_file(name, scale, tmp_path, monkeypatch):
-    write_stand_ins(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    use_stand_ins(tmp_path, monkeypatch)
     assert ids(name, scale) == json.loads(GOLDEN.read_text())[title(name, scale)]
 
 
 if __name__ == "__main__":
-    import os
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
-        write_stand_ins(Path(folder))
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        use_stand_ins(Path(folder), patch)
         GOLDEN.write_text(json.dumps({title(*run): ids(*run) for run in RUNS}, indent=0) + "\n")

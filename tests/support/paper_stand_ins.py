@@ -1,10 +1,18 @@
-"""Stand-ins for the models and data that the paper's campaigns name: configurations without weights, and records."""
+"""Stand-ins for the models and data that the paper's campaigns name: a hub cache with all of each model but weights,
+and records."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from evaluators.testbed import MODELS as BUILT_IN
+
+COMMIT = "0" * 40
 
 # Written out, so that their digests stay the same whatever the library's version; sizes left out are the library's
 # defaults, which for GPT-J are GPT-J-6B's own.
@@ -41,11 +49,14 @@ def full(number: int, **more: Any) -> dict[str, Any]:
         "attribute_prompts": [], "generation_prompts": [f"Ann {number} lives in"], **more}
 
 
-def write_stand_ins(folder: Path) -> None:
-    """The models by their hub names, and under `data` a thousand records of each data set."""
+def use_stand_ins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moves to a folder with a thousand records of each data set under `data`. There is no network, and the models'
+    configurations and tokenizers have been fetched."""
     for name, config in MODELS.items():
-        (folder / name).mkdir(parents=True)
-        (folder / name / "config.json").write_text(json.dumps(config))
+        cache_model(folder / "hub", name, config)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(folder)
     files = {"zsre_mend_eval.json": [zsre(number) for number in range(1000)],
              "zsre_mend_train_10000.json": [zsre(number) for number in range(2000, 2020)],
              "zsre_mend_eval_portability_gpt4.json": [zsre(number, portability=PORTABILITY) for number in range(50)],
@@ -56,3 +67,16 @@ def write_stand_ins(folder: Path) -> None:
     for name, records in files.items():
         (folder / "data" / name).write_text(json.dumps(records))
     (folder / "data" / "wikipedia.txt").write_text("Oslo is the capital of Norway.\n" * 30)
+
+
+def cache_model(cache: Path, name: str, config: dict[str, Any]) -> Path:
+    """A model in a hub cache, without weights; returns its snapshot."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    (snapshot / "config.json").write_text(json.dumps(config))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BUILT_IN[f"testbed-{'t5' if config['model_type'] == 't5' else 'gptj'}"] / file, snapshot / file)
+    return snapshot

@@ -4,8 +4,7 @@ given by name, or made from the edited model."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, PositiveInt
@@ -13,10 +12,16 @@ from torch import Tensor, nn
 
 from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
-from editors.core.models.loading import load_config, load_model, not_loaded, read_weights
+from editors.core.models.architectures import Shape
+from editors.core.models.checkpoint import Checkpoint
+from editors.core.models.fitting import read_weights
+from editors.core.models.folder import ModelFolder
+from editors.core.models.hub import model_folder
+from editors.core.models.loading import fetched_weights, find_model, load_config, load_model
 from editors.core.models.model import LanguageModel
 from editors.core.patches.route import Classifier, SideModel, Tokens
 
+CLASSIFIER = "classifier"
 HEAD = "lm_head.weight"
 HEAD_WIDTH = 32  # of the small classifier's attention
 LONGEST = 512  # tokens a classifier reads of a prompt
@@ -46,16 +51,17 @@ class SideConfig(EditorConfig):
 def check_sides(config: SideConfig, model_config: Any) -> None:
     """Raises `InputError` where the two models are missing, or do not go with a model of this Hugging Face
     configuration. Reads no weights."""
+    shape = Shape.of(model_config)
+    layers = min(shape.depth, shape.encoder or shape.depth)
     if config.side_model is not None:
-        _side_config(config.side_model, model_config.model_type)
-    elif config.side_layers > model_config.num_hidden_layers:
+        _of_kind(config.side_model, find_model(config.side_model, weights=False).config, model_config.model_type)
+    elif config.side_layers > layers:
         raise InputError(f"configuration of editor 'serac': side_layers {config.side_layers} is more than the "
-                         f"{model_config.num_hidden_layers} layers of the model")
+                         f"{layers} layers of the model")
     if config.classifier is not None:
-        from transformers import AutoConfig
-
-        with _named_classifier(config.classifier):
-            AutoConfig.from_pretrained(config.classifier)
+        folder = model_folder(config.classifier, weights=False, what=CLASSIFIER)
+        _classifier_config(folder)
+        fetched_weights(folder)
 
 
 def build(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tensor] | None = None) -> SideModel:
@@ -101,7 +107,8 @@ def _named(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tenso
     """A side model by name. Raises `InputError` unless it is of the model's kind and reads its tokens."""
     name = config.side_model
     assert name is not None
-    found = _side_config(name, model.module.config.model_type)
+    found = load_config(name)
+    _of_kind(name, found, model.module.config.model_type)
     if learned is not None:
         return _wrap(model, _blank(model, found, tied=f"model.{HEAD}" not in learned), name)
     side = load_model(name)
@@ -113,12 +120,10 @@ def _named(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tenso
     return _wrap(model, side.module, name)
 
 
-def _side_config(name: str, wanted: str) -> Any:
-    found = load_config(name)
-    if found.model_type != wanted:
-        raise InputError(f"side model '{name}' is of type '{found.model_type}', and the edited model of type "
+def _of_kind(name: str, config: Any, wanted: str) -> None:
+    if config.model_type != wanted:
+        raise InputError(f"side model '{name}' is of type '{config.model_type}', and the edited model of type "
                          f"'{wanted}'; both have to read the same tokens")
-    return found
 
 
 def _small_classifier(model: LanguageModel, config: SideConfig) -> Classifier:
@@ -143,14 +148,17 @@ def _small_classifier(model: LanguageModel, config: SideConfig) -> Classifier:
 
 def _encoder(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tensor] | None) -> Classifier:
     """An encoder by name; it reads a prompt's text."""
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer
 
-    name = config.classifier
-    assert name is not None
-    with _named_classifier(name):
-        module = (read_weights(AutoModel, name, partly=True) if learned is None
-                  else AutoModel.from_config(AutoConfig.from_pretrained(name)))
-        tokenizer = AutoTokenizer.from_pretrained(name)
+    assert config.classifier is not None
+    folder = model_folder(config.classifier, weights=learned is None, what=CLASSIFIER)
+    found = _classifier_config(folder)
+    if learned is None:
+        Checkpoint.of(folder)
+    with folder.reading():
+        module = (read_weights(AutoModel, folder, partly=True, config=found) if learned is None
+                  else AutoModel.from_config(found))
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False)
 
     def read(prompt: Tokens) -> Sequence[int]:
         text = model.tokenizer.decode(list(prompt[:-1] if model.has_encoder else prompt))
@@ -160,10 +168,8 @@ def _encoder(model: LanguageModel, config: SideConfig, learned: Mapping[str, Ten
     return Classifier(module.float(), read)
 
 
-@contextmanager
-def _named_classifier(name: str) -> Iterator[None]:
-    """Inside, what keeps a classifier from being loaded is an `InputError` with the cure."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise not_loaded(name, error, "classifier") from error
+def _classifier_config(folder: ModelFolder) -> Any:
+    from transformers import AutoConfig
+
+    with folder.reading(Exception):
+        return AutoConfig.from_pretrained(folder.path, trust_remote_code=False)

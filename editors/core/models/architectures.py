@@ -34,7 +34,8 @@ class Architecture:
     """A family of models. `activation` is the configuration's field that names the FFN's activation function.
 
     The functions are given a Hugging Face configuration: `inner` tells the width of the FFNs, `own_head` whether the
-    head has a weight of its own or shares that of the token embeddings, and `parameters` how many a model has.
+    head has a weight of its own or shares that of the token embeddings, and `parameters` how many a model has. Hidden
+    states are too large for the dtypes that `overflows` lists.
     """
 
     layouts: Mapping[Stack, Layout]
@@ -42,6 +43,7 @@ class Architecture:
     inner: Callable[[Any], int]
     own_head: Callable[[Any], bool]
     parameters: Callable[[Any], int]
+    overflows: tuple[str, ...] = ()
 
     def depth(self, config: Any, stack: Stack) -> int:
         """Number of blocks of a stack, 0 where the family has no such stack."""
@@ -130,5 +132,5 @@ ARCHITECTURES: dict[str, Architecture] = {
     "t5": Architecture(
         {"decoder": _t5_layout("decoder", 2, "num_decoder_layers"), "encoder": _t5_layout("encoder", 1, "num_layers")},
         activation="dense_act_fn", inner=lambda config: int(config.d_ff), own_head=_t5_own_head,
-        parameters=_t5_parameters),
+        parameters=_t5_parameters, overflows=("float16",)),
 }

@@ -1,11 +1,10 @@
-"""Loads models from folders and by hub name."""
+"""Loads models from folders and by hub name; or looks at them without reading their weights."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,138 +12,144 @@ import torch
 
 from editors.core.errors import InputError
 from editors.core.models.architectures import architecture
+from editors.core.models.checkpoint import Checkpoint
+from editors.core.models.conversion import in_safetensors
 from editors.core.models.encoder_decoder import EncoderDecoder
+from editors.core.models.fitting import read_weights, refuse_misfits
+from editors.core.models.folder import ModelFolder
+from editors.core.models.hub import model_folder
+from editors.core.models.library import auto_class, quiet
 from editors.core.models.model import LanguageModel
 from editors.core.models.weights import Weights
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-# The files of a model folder that decide what the model says.
-CONTENT = re.compile(r".*\.(safetensors|model)|(config|generation_config|tokenizer.*|vocab|merges|added_tokens"
-                     r"|special_tokens_map)\.(json|txt)")
-
+    from transformers import GenerationConfig, PretrainedConfig
 
 ADAPTER = "adapter_config.json"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model of which all was looked at but the values of its weights; `checkpoint` is None where these have not been
+    fetched from the hub yet."""
+
+    folder: ModelFolder
+    config: PretrainedConfig
+    generation: GenerationConfig | None
+    tokenizer: Any
+    checkpoint: Checkpoint | None
+    digest: str
+
+
+def find_model(path: str | Path, *, dtype: str = "float32", weights: bool = True) -> FoundModel:
+    """Looks at a model in a folder or by hub name, of which `weights` says whether they are fetched too.
+
+    Raises `InputError`, naming the file or the weights, for what would keep it from being loaded in this dtype: a
+    configuration that is not supported, weights that are missing, cut short or not the configuration's, no tokenizer.
+    """
+    folder = model_folder(path, weights=weights)
+    config = _config(folder)
+    if dtype in architecture(config, folder.name).overflows:
+        raise InputError(f"model '{path}' is of type '{config.model_type}', whose hidden states are too large for "
+                         f"{dtype}; take 'dtype: bfloat16' or 'dtype: float32'")
+    generation, tokenizer = _generation(folder), _tokenizer(folder)
+    checkpoint = Checkpoint.of(folder) if weights else fetched_weights(folder)
+    if checkpoint is not None:
+        refuse_misfits(config, checkpoint)
+    return FoundModel(folder, config, generation, tokenizer, checkpoint, folder.digest())
 
 
 def load_config(path: str | Path) -> PretrainedConfig:
     """A model's configuration alone. Raises `InputError` where it is not found, its type is not supported, or its
     weights are not all that the model is: quantised, or with an adapter beside them."""
-    from transformers import AutoConfig
-
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise not_loaded(path, error) from error
-    architecture(config, str(path))
-    if getattr(config, "quantization_config", None) is not None:
-        raise InputError(f"model '{path}' is quantised: edits need weights in float32, bfloat16 or float16; take the "
-                         "checkpoint that it was made of")
-    if (Path(path) / ADAPTER).exists():
-        raise InputError(f"model '{path}' holds a PEFT adapter ({ADAPTER}): merge it into the weights first "
-                         "(`merge_and_unload`), or take it out of the folder")
-    return config
-
-
-def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu",
-               dtype: str = "float32") -> LanguageModel:
-    """Loads a model from a local folder or by hub name. Raises `InputError` where it is not found or unsupported."""
-    def build(config: PretrainedConfig) -> Any:
-        return read_weights(auto_class(config), path, dtype=getattr(torch, dtype), use_safetensors=True).to(device)
-
-    return load_by(path, build, name=name)
-
-
-def read_weights(kind: Any, path: str | Path, *, partly: bool = False, **settings: Any) -> Any:
-    """The module of a library's class `kind` at a path. Raises `InputError` where the weights there are not the
-    module's: then the library would fill in random ones. `partly`: there may be more, such as an encoder's old head."""
-    module, found = kind.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
-    refuse_other_weights(path, found["missing_keys"], () if partly else found["unexpected_keys"],
-                         found["mismatched_keys"])
-    return module
-
-
-def refuse_other_weights(path: str | Path, missing: Iterable[str], left_over: Iterable[str],
-                         reshaped: Iterable[tuple[str, Any, Any]] = ()) -> None:
-    """Raises `InputError`, naming weights, unless there are none that a model lacks, has not, or (name, shape there,
-    shape of the model) has in another shape."""
-    def some(names: Iterable[str]) -> str:
-        first, *rest = sorted(names)
-        return f"'{first}'" + (f" and {len(rest)} more" if rest else "")
-
-    problems = [f"{what}: {some(names)}" for what, names in (("missing", list(missing)), ("left over", list(left_over)))
-                if names]
-    if misshapen := sorted((name, list(there), list(wanted)) for name, there, wanted in reshaped):
-        name, there, wanted = misshapen[0]
-        more = f", and {len(misshapen) - 1} more have another shape" if len(misshapen) > 1 else ""
-        problems.append(f"'{name}' is {there} and should be {wanted}{more}")
-    if problems:
-        raise InputError(f"cannot load model '{path}': its weights are not those of its config.json; "
-                         f"{'; '.join(problems)}. Fetch the folder whole again, or mend its config.json")
-
-
-def auto_class(config: PretrainedConfig) -> Any:
-    """The library's class that makes a model of this configuration."""
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-
-
-def load_by(path: str | Path, build: Callable[[PretrainedConfig], Any], *, name: str | None = None,
-            weights: Weights | None = None) -> LanguageModel:
-    """The model at `path` whose module is made by `build`, and whose weights are read by `weights`. Raises like
-    `load_model`."""
-    from transformers import AutoTokenizer
-
-    config = load_config(path)  # before any weight is read
-    try:
-        with _quiet():
-            module = build(config)
-            tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise not_loaded(path, error) from error
-    wrapper = EncoderDecoder if config.is_encoder_decoder else LanguageModel
-    return wrapper(module, tokenizer, name or str(path), model_digest(path), weights)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's notes, such as the one that a T5 v1.1 has a head of its own."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def not_loaded(path: str | Path, error: Exception, what: str = "model") -> InputError:
-    """The error, with the cure, for a model (or `what` it is) that could not be read."""
-    if Path(path).is_dir():
-        return InputError(f"cannot load {what} '{path}': {error}")
-    if Path(path).is_absolute() or str(path).startswith("."):
-        return InputError(f"cannot load {what} '{path}': there is no such folder")
-    return InputError(f"cannot load {what} '{path}': there is no such folder, and it is not in the local hub cache nor "
-                      f"could it be downloaded. Check the name, or fetch it where there is a network "
-                      f"(`hf download {path}`) and name the folder instead ({str(error).splitlines()[0]})")
+    return _config(model_folder(path, weights=False))
 
 
 def model_digest(path: str | Path) -> str:
     """A digest of a folder's weights, configuration and tokenizer; of hub name and commit where there is no folder."""
+    return model_folder(path, weights=False).digest()
+
+
+def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu",
+               dtype: str = "float32") -> LanguageModel:
+    """Loads a model from a local folder or by hub name. Raises `InputError` like `find_model`."""
+    def build(config: PretrainedConfig, checkpoint: Checkpoint) -> Any:
+        module = read_weights(auto_class(config), checkpoint.folder, config=config, dtype=getattr(torch, dtype))
+        return module.to(device)
+
+    return load_by(path, build, name=name, dtype=dtype)
+
+
+def load_by(path: str | Path, build: Callable[[PretrainedConfig, Checkpoint], Any], *, dtype: str,
+            name: str | None = None, weights: Weights | None = None) -> LanguageModel:
+    """The model at `path` whose module is made by `build` from a configuration and a checkpoint in safetensors, and
+    whose weights are read by `weights`. Raises `InputError` like `find_model`."""
+    found = find_model(path, dtype=dtype)
+    assert found.checkpoint is not None
+    with found.folder.reading(), quiet():
+        module = build(found.config, in_safetensors(found.checkpoint, found.digest))
+    if found.generation is not None:
+        module.generation_config = found.generation
+    wrapper = EncoderDecoder if found.config.is_encoder_decoder else LanguageModel
+    return wrapper(module, found.tokenizer, name or str(path), found.digest, weights)
+
+
+def fetched_weights(folder: ModelFolder) -> Checkpoint | None:
+    """A folder's weights by their headers; None where it is a hub's and they, or some, have not been fetched. Raises
+    `InputError` where a local folder has none, or they are damaged."""
+    if folder.commit is not None:
+        try:
+            files = folder.weight_files()
+        except InputError:
+            return None
+        if not all(map(folder.has, files.names)):
+            return None
+    return Checkpoint.of(folder)
+
+
+# --- what is beside the weights
+
+
+def _config(folder: ModelFolder) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    digest = hashlib.sha256()
-    folder = Path(path)
-    if not folder.is_dir():
-        commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
-        return hashlib.sha256(f"{path}@{commit}".encode()).hexdigest()[:16]
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and CONTENT.fullmatch(file.name):
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    digest.update(block)
-    return digest.hexdigest()[:16]
+    with folder.reading(Exception):
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
+    architecture(config, folder.name)
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"model '{folder.name}' is quantised: edits need weights in float32, bfloat16 or float16; "
+                         "take the checkpoint that it was made of")
+    if folder.has(ADAPTER):
+        raise InputError(f"model '{folder.name}' holds a PEFT adapter ({ADAPTER}): merge it into the weights first "
+                         "(`merge_and_unload`), or take it out of the folder")
+    return config
+
+
+def _generation(folder: ModelFolder) -> GenerationConfig | None:
+    from transformers import GenerationConfig
+
+    if not folder.has("generation_config.json"):
+        return None
+    with folder.reading(Exception):
+        generation: GenerationConfig = GenerationConfig.from_pretrained(folder.path)
+    return generation
+
+
+def _tokenizer(folder: ModelFolder) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False)
+    except Exception as error:  # of files that are damaged, any; and its words tell of packages that would not help
+        there = ", ".join(sorted(file.name for file in folder.path.iterdir() if re.match(
+            r"tokenizer|spiece|vocab|merges|special_tokens|added_tokens", file.name)))
+        raise folder.refusal(f"its tokenizer cannot be read ({there}): files are missing, damaged, or do not go "
+                             "together; fetch them again") from error
+    # Without its files, the library makes a tokenizer that knows the special tokens and nothing else.
+    files = set(type(tokenizer).vocab_files_names.values()) - {TOKENIZER}
+    if files and not folder.has(TOKENIZER) and not all(map(folder.has, files)):
+        raise folder.refusal(f"it has no tokenizer ({TOKENIZER}, or {' and '.join(sorted(files))}); copy the files of "
+                             "the one that it was trained with into the folder")
+    return tokenizer

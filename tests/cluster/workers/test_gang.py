@@ -37,6 +37,7 @@ from editors.core.patches.overlay import overlay
 from editors.core.requests import EditRequest
 
 KINDS = ("tiny_gptj", "tiny_t5", "tiny_gated_t5")
+UNEVEN = "tiny_deep_encoder"
 REQUESTS = [
     EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words", "Vadolm"),
     EditRequest("X lives in", "X", "so", "Paris"),
@@ -45,7 +46,7 @@ REQUESTS = [
 PROBES = [("What is the birthplace of Budrer Vadolm?", "a long answer"), ("X lives in", "so"), ("It was", "not so")]
 EXAMPLES = [Example(replace(request, target=f"t{number}"), (request.prompt,), (Question("It was", "so"),))
             for number, request in enumerate(REQUESTS * 3)]
-SETTINGS = {"layers": [1, 2], "layer": 1, "encoder_layers": [1], "learning_rate": 1e-3, "steps": 4, "batch_size": 2,
+SETTINGS = {"layers": [0, 1], "layer": 1, "encoder_layers": [1], "learning_rate": 1e-3, "steps": 4, "batch_size": 2,
             "accumulate": 1, "validate_every": 2, "validation_examples": 2, "patience": 2, "embedding": "output"}
 
 
@@ -61,7 +62,7 @@ def local_ray():
 def folders(request, tmp_path_factory):
     """The tiny models as folders, by kind."""
     found = {}
-    for kind in KINDS:
+    for kind in (*KINDS, UNEVEN):
         model, found[kind] = request.getfixturevalue(kind), tmp_path_factory.mktemp(kind)
         model.module.save_pretrained(found[kind])
         model.tokenizer.save_pretrained(found[kind])
@@ -127,6 +128,11 @@ def test_logits_are_those_of_one_process(ask, folders, kind, how):
     whole = load_model(folders[kind], **how)
     for seen in ask(logits, folders[kind], **how):
         close(seen, logits(whole), 1e-5 if not how else 2e-2)
+
+
+def test_a_pickled_checkpoint_is_dealt_out(ask, old_t5_folder):
+    for seen in ask(logits, old_t5_folder):
+        close(seen, logits(load_model(old_t5_folder)))
 
 
 def facts(model):
@@ -203,8 +209,8 @@ def test_a_folder_for_weights_that_cannot_be_written_ends_the_command(make_plan,
         run_campaign(make_plan(editors=["identity"]), store, lambda: ray_pool(store, spec))
 
 
-def test_weights_that_would_stay_in_float32_are_refused(ask, folders):
-    with pytest.raises(InputError, match=r"keeps some weights \(wo\) in float32.*dtype: bfloat16"):
+def test_a_dtype_that_a_model_overflows_is_refused(ask, folders):
+    with pytest.raises(InputError, match=r"hidden states are too large for float16; take 'dtype: bfloat16'"):
         ask(logits, folders["tiny_t5"], dtype="float16")
 
 
@@ -258,6 +264,7 @@ def edits(name, model: LanguageModel):
 
 CELLS = [(name, kind) for kind in KINDS for name in EDITORS
          if not (get_editor(name).decoder_only and kind != "tiny_gptj")]
+CELLS += [(name, UNEVEN) for name in ("ft", "kn", "ke")]
 
 
 @pytest.mark.parametrize(("name", "kind"), CELLS, ids=["-".join(cell) for cell in CELLS])

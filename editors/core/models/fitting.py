@@ -1,0 +1,85 @@
+"""Whether a checkpoint's weights are those of a model: all of them, no more, each in its shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from editors.core.errors import InputError
+from editors.core.models.architectures import architecture
+from editors.core.models.checkpoint import Checkpoint
+from editors.core.models.folder import ModelFolder
+from editors.core.models.library import auto_class, quiet
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def refuse_misfits(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
+    """Raises `InputError` unless a checkpoint's weights are, by name and shape, those of a model of this configuration:
+    the library would fill in random ones for what is missing, and leave out what is left over."""
+    with checkpoint.folder.reading(Exception), torch.device("meta"), quiet():
+        module = auto_class(config).from_config(config)
+    wanted, there = module.state_dict(), checkpoint.weights
+    tied = tied_weights(module, config)
+    ignored = module._keys_to_ignore_on_load_unexpected or ()
+    refuse_other_weights(
+        checkpoint.folder.name,
+        missing=[name for name in wanted if stored_name(name, tied, there) is None],
+        left_over=[name for name in there.keys() - wanted.keys()
+                   if not any(re.search(pattern, name) for pattern in ignored)],
+        reshaped=[(name, there[name].shape, wanted[name].shape) for name in there.keys() & wanted.keys()
+                  if there[name].shape != tuple(wanted[name].shape)])
+    if whole := sorted(name for name in there.keys() & wanted.keys() if not there[name].floating):
+        raise checkpoint.folder.refusal(f"'{whole[0]}' is not of floating point numbers of 16 bits or more; take the "
+                                        "checkpoint that this one was made of")
+
+
+def tied_weights(module: Any, config: PretrainedConfig) -> Mapping[str, str]:
+    """Names of weights that may be another's, and whose. A head of its own is none: the library ties that of any T5,
+    and would give one that a checkpoint lost the embeddings instead."""
+    pairs: dict[str, str] = module.get_expanded_tied_weights_keys(all_submodels=True)
+    head = module.get_output_embeddings()
+    own = architecture(config, str(config.name_or_path)).own_head(config)
+    return {target: source for target, source in pairs.items()
+            if not (own and module.get_submodule(target.rpartition(".")[0]) is head)}
+
+
+def stored_name(name: str, tied: Mapping[str, str], there: Mapping[str, Any]) -> str | None:
+    """The name under which a checkpoint holds a weight: its own, or else that of one that is tied to it."""
+    source = tied.get(name, name)
+    alike = [source, *(target for target, other in tied.items() if other == source)]
+    return next((other for other in (name, *alike) if other in there), None)
+
+
+def read_weights(kind: Any, folder: ModelFolder, *, partly: bool = False, **settings: Any) -> Any:
+    """The module of a library's class `kind` in a folder. Raises `InputError` where the weights there are not the
+    module's: then the library would fill in random ones. `partly`: there may be more, such as an encoder's old head."""
+    with folder.reading():
+        module, found = kind.from_pretrained(folder.path, output_loading_info=True, ignore_mismatched_sizes=True,
+                                             **settings)
+    refuse_other_weights(folder.name, found["missing_keys"], () if partly else found["unexpected_keys"],
+                         found["mismatched_keys"])
+    return module
+
+
+def refuse_other_weights(name: str, missing: Iterable[str], left_over: Iterable[str],
+                         reshaped: Iterable[tuple[str, Any, Any]] = ()) -> None:
+    """Raises `InputError`, naming weights, unless there are none that a model lacks, has not, or (name, shape there,
+    shape of the model) has in another shape."""
+    def some(names: Iterable[str]) -> str:
+        first, *rest = sorted(names)
+        return f"'{first}'" + (f" and {len(rest)} more" if rest else "")
+
+    problems = [f"{what}: {some(names)}" for what, names in (("missing", list(missing)), ("left over", list(left_over)))
+                if names]
+    if misshapen := sorted((name, list(there), list(wanted)) for name, there, wanted in reshaped):
+        weight, there, wanted = misshapen[0]
+        more = f", and {len(misshapen) - 1} more have another shape" if len(misshapen) > 1 else ""
+        problems.append(f"'{weight}' is {there} and should be {wanted}{more}")
+    if problems:
+        raise InputError(f"cannot load model '{name}': its weights are not those of its config.json; "
+                         f"{'; '.join(problems)}. Fetch the folder whole again, or mend its config.json")
