@@ -14,7 +14,7 @@ from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
 from editors.core.models.architectures import Shape
 from editors.core.models.checkpoint import Checkpoint
-from editors.core.models.fitting import read_weights
+from editors.core.models.fitting import HEAD, read_weights
 from editors.core.models.folder import ModelFolder
 from editors.core.models.hub import model_folder
 from editors.core.models.loading import fetched_weights, find_model, load_config, load_model
@@ -22,7 +22,6 @@ from editors.core.models.model import LanguageModel
 from editors.core.patches.route import Classifier, SideModel, Tokens
 
 CLASSIFIER = "classifier"
-HEAD = "lm_head.weight"
 HEAD_WIDTH = 32  # of the small classifier's attention
 LONGEST = 512  # tokens a classifier reads of a prompt
 

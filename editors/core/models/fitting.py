@@ -17,6 +17,8 @@ from editors.core.models.library import auto_class, quiet
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+HEAD = "lm_head.weight"  # in every family
+
 
 def refuse_misfits(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
     """Raises `InputError` unless a checkpoint's weights are, by name and shape, those of a model of this configuration:
@@ -25,14 +27,18 @@ def refuse_misfits(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
         module = auto_class(config).from_config(config)
     wanted, there = module.state_dict(), checkpoint.weights
     tied = tied_weights(module, config)
+    missing = [name for name in wanted if stored_name(name, tied, there) is None]
     ignored = module._keys_to_ignore_on_load_unexpected or ()
-    refuse_other_weights(
-        checkpoint.folder.name,
-        missing=[name for name in wanted if stored_name(name, tied, there) is None],
-        left_over=[name for name in there.keys() - wanted.keys()
-                   if not any(re.search(pattern, name) for pattern in ignored)],
-        reshaped=[(name, there[name].shape, wanted[name].shape) for name in there.keys() & wanted.keys()
-                  if there[name].shape != tuple(wanted[name].shape)])
+    left_over = [name for name in there.keys() - wanted.keys()
+                 if not any(re.search(pattern, name) for pattern in ignored)]
+    if missing == [HEAD] and not left_over:
+        raise checkpoint.folder.refusal(f"'{HEAD}' is missing, and its config.json tells of a head of its own "
+                                        "(tie_word_embeddings or scale_decoder_outputs is false); fetch the folder "
+                                        "whole again, or, if the embeddings are the head, save them under that name, "
+                                        "too")
+    refuse_other_weights(checkpoint.folder.name, missing, left_over,
+                         [(name, there[name].shape, wanted[name].shape) for name in there.keys() & wanted.keys()
+                          if there[name].shape != tuple(wanted[name].shape)])
     if whole := sorted(name for name in there.keys() & wanted.keys() if not there[name].floating):
         raise checkpoint.folder.refusal(f"'{whole[0]}' is not of floating point numbers of 16 bits or more; take the "
                                         "checkpoint that this one was made of")
@@ -42,10 +48,8 @@ def tied_weights(module: Any, config: PretrainedConfig) -> Mapping[str, str]:
     """Names of weights that may be another's, and whose. A head of its own is none: the library ties that of any T5,
     and would give one that a checkpoint lost the embeddings instead."""
     pairs: dict[str, str] = module.get_expanded_tied_weights_keys(all_submodels=True)
-    head = module.get_output_embeddings()
     own = architecture(config, str(config.name_or_path)).own_head(config)
-    return {target: source for target, source in pairs.items()
-            if not (own and module.get_submodule(target.rpartition(".")[0]) is head)}
+    return {target: source for target, source in pairs.items() if not (own and target == HEAD)}
 
 
 def stored_name(name: str, tied: Mapping[str, str], there: Mapping[str, Any]) -> str | None:
