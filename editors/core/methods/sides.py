@@ -60,7 +60,8 @@ def check_sides(config: SideConfig, model_config: Any) -> None:
     if config.classifier is not None:
         folder = model_folder(config.classifier, weights=False, what=CLASSIFIER)
         _classifier_config(folder)
-        fetched_weights(folder)
+        with folder.reading():
+            fetched_weights(folder)  # raises where they are damaged
 
 
 def build(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tensor] | None = None) -> SideModel:
@@ -152,9 +153,9 @@ def _encoder(model: LanguageModel, config: SideConfig, learned: Mapping[str, Ten
     assert config.classifier is not None
     folder = model_folder(config.classifier, weights=learned is None, what=CLASSIFIER)
     found = _classifier_config(folder)
-    if learned is None:
-        Checkpoint.of(folder)
     with folder.reading():
+        if learned is None:
+            Checkpoint.of(folder)  # likewise
         module = (read_weights(AutoModel, folder, partly=True, config=found) if learned is None
                   else AutoModel.from_config(found))
         tokenizer = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False)

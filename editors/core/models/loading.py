@@ -54,10 +54,11 @@ def find_model(path: str | Path, *, dtype: str = "float32", weights: bool = True
         raise InputError(f"model '{path}' is of type '{config.model_type}', whose hidden states are too large for "
                          f"{dtype}; take 'dtype: bfloat16' or 'dtype: float32'")
     generation, tokenizer = _generation(folder), _tokenizer(folder)
-    checkpoint = Checkpoint.of(folder) if weights else fetched_weights(folder)
-    if checkpoint is not None:
-        refuse_misfits(config, checkpoint)
-    return FoundModel(folder, config, generation, tokenizer, checkpoint, folder.digest())
+    with folder.reading():
+        checkpoint = Checkpoint.of(folder) if weights else fetched_weights(folder)
+        if checkpoint is not None:
+            refuse_misfits(config, checkpoint)
+        return FoundModel(folder, config, generation, tokenizer, checkpoint, folder.digest())
 
 
 def load_config(path: str | Path) -> PretrainedConfig:

@@ -43,7 +43,7 @@ def test_a_pass_resumes_at_any_block(request, kind, depths):
                                     max_new_tokens=1, output_logits=True, return_dict_in_generate=True).logits[0]
     torch.testing.assert_close(model.head(whole[:, 0]), library, atol=1e-4, rtol=1e-4)
     for stack, depth in zip(("encoder", "decoder"), depths, strict=True):
-        for layer in range(depth):
+        for layer in range(depth + 1):  # behind the last there is the norm
             hidden = model.run_to(batch, BlockRef(stack, layer))
             resumed = model.run_from(hidden, model.read(batch), BlockRef(stack, layer))
             torch.testing.assert_close(resumed, whole, atol=1e-5, rtol=1e-4)

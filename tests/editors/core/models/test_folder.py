@@ -52,6 +52,14 @@ def test_the_digest_covers_the_index_and_what_it_lists(folder):
     find_model(folder)
 
 
+def test_a_file_that_may_not_be_read_is_told(folder):
+    [first, *_] = point(folder, str)
+    (folder / first).unlink()
+    (folder / first).mkdir()
+    with pytest.raises(InputError, match="cannot load model"):
+        find_model(folder, weights=False)
+
+
 @pytest.mark.parametrize("way", ["../outside/", "/tmp/", "parts/../../"])
 def test_an_index_leads_nowhere_else(folder, way):
     point(folder, lambda file: way + file)
