@@ -40,6 +40,6 @@ def _fetch_weights(folder: ModelFolder) -> None:
     """In safetensors where the repository has them, else pickled. Its indices are there already."""
     for single, index in (SAFE, PICKLED):
         files = folder.weight_files().names if folder.has(index) else ()
-        _snapshot(folder.name, single, *files, commit=folder.commit)
+        _snapshot(folder.name, *SMALL, single, *files, commit=folder.commit)  # of patterns without a file it warns
         if folder.has(single) or folder.has(index):
             return
