@@ -115,7 +115,9 @@ def list_skipped(record: CampaignRecord) -> Iterator[str]:
 
 
 def list_failed(record: CampaignRecord, standing: Standing, store: Store) -> Iterator[str]:
-    """Cases that could not be edited or scored, then tasks that were given up."""
+    """What tasks found that people should know, cases that could not be edited or scored, and tasks that were given up.
+    """
+    yield from shorten(store.told(record.tasks))
     if cases := store.failed_cases(record.tasks):
         yield f"{count(len(cases), 'case')} could not be edited or scored:"
         yield from shorten(f"  {case.case_id}: {case.reason} ({count(tasks, 'task')})" for case, tasks in cases.items())

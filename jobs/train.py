@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 def train(
     campaign: CampaignName,
     out: Annotated[Path, typer.Option(help="Folder for the files; what it holds already is not trained again.")],
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
     scale: Scale = None,
     data: Data = None,
 ) -> None:
@@ -42,20 +40,19 @@ def train(
         except OSError as error:
             raise InputError(f"cannot write to folder '{out}': {error.strerror or error}") from error
         try:
-            _train_all(tasks, out, threads, screen)
+            _train_all(tasks, out, screen)
         except KeyboardInterrupt:
             typer.echo(f"What is done is kept; run the same command again to go on. Files: {out}", err=True)
             raise
         screen.print(f"{count(len(tasks), 'trained editor')} of '{planned.campaign.name}': {out}", soft_wrap=True)
 
 
-def _train_all(tasks: list[TrainTask], out: Path, threads: int, screen: Console) -> None:
+def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
     import torch
 
     from cluster.workers.executor import train as train_editor
     from editors.core.methods.checkpoints import Checkpoint
 
-    torch.set_num_threads(threads)
     held: tuple[str, LanguageModel] | None = None
     for task in tasks:
         path = out / f"{task.id}.safetensors"
@@ -65,6 +62,7 @@ def _train_all(tasks: list[TrainTask], out: Path, threads: int, screen: Console)
         if held is None or held[0] != task.model.key:
             held = None  # two may not fit
             held = task.model.key, _load(task.model)
+        torch.set_num_threads(task.model.threads)
         checkpoint = Checkpoint(out / f"{task.id}.checkpoint")
         with progress(screen) as tell:
             artefact = train_editor(task, held[1], checkpoint, partial(_told, tell, task, _steps(task)))

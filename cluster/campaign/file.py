@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from cluster.campaign.paths import with_paths_from
 from cluster.campaign.spec import Campaign, Location, SourceFile
 from editors.core.errors import InputError, unknown
 
@@ -37,7 +38,7 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
         raise InputError("\n".join(f"{source.where(detail['loc'])}: {_explain(detail)}"
                                    for detail in _told(error.errors()))) from None
     campaign._source = source
-    return campaign.beside(path.parent)
+    return with_paths_from(path.parent, campaign)
 
 
 def _scaled(fields: Any, source: SourceFile, scale: str | None) -> tuple[Any, SourceFile]:

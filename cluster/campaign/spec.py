@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -104,7 +103,7 @@ class StatisticsSpec(Settings):
     """The text that second moments of FFN keys are taken over (ROME, MEMIT)."""
 
     corpus: Name = TESTBED_CORPUS
-    """`testbed`, the built-in world's text, or a text file with one text a line."""
+    """`testbed`, the built-in world's text, or a file or URL with one text, or one JSON object with a `text`, a line."""
     tokens: PositiveInt = 100_000
     """How many tokens of it (Meng et al. 2022, E.1: 100,000 samples of Wikipedia)."""
     shard: PositiveInt = 2_000_000
@@ -116,7 +115,10 @@ class WorkerSpec(Settings):
     worker (a gang)."""
 
     cpus: PositiveInt = 1
-    """CPU cores, and threads, of a worker or of each rank of a gang."""
+    """CPU cores of a worker or of each rank of a gang."""
+    threads: PositiveInt = 1
+    """Threads that each computes with on the CPU, at most its `cpus`. Part of what a task is: sums that more threads
+    share are rounded otherwise. Ours."""
     memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """What one device has, in GiB: `editfleet plan` tells by it where a model fits; 32, a V100's, if not given."""
     gpus: Annotated[NonNegativeFloat, Field(allow_inf_nan=False)] | None = None
@@ -134,13 +136,15 @@ class WorkerSpec(Settings):
     placement_timeout: PositiveInt = 300
     """Seconds in which room for a gang must be found."""
 
-    def beside(self, folder: Path) -> Self:
-        """With `nvme` resolved, where it is relative to `folder`; workers start elsewhere."""
-        return self.model_copy(update={"nvme": self.nvme and str((folder / self.nvme).resolve())})
-
     @property
     def is_gang(self) -> bool:
         return self.devices > 1 or self.offload != "none"
+
+    @model_validator(mode="after")
+    def _has_a_core_for_each_thread(self) -> Self:
+        if self.threads > self.cpus:
+            raise ValueError(f"'threads: {self.threads}' needs as many cores; add 'cpus: {self.threads}'")
+        return self
 
     @model_validator(mode="after")
     def _has_a_folder(self) -> Self:
@@ -250,31 +254,3 @@ class Campaign(Settings):
             yield
         except InputError as error:
             raise InputError(f"{self.where(location)}: {error}") from error
-
-    def beside(self, folder: Path) -> Self:
-        """This campaign with paths that exist relative to `folder` resolved; others mean what they say. Those of data
-        sets start at `data`, where that is given."""
-        def resolve(path: str | None) -> str | None:
-            return str((folder / path).resolve()) if path and (folder / path).exists() else path
-
-        data = resolve(self.data)
-
-        def locate(path: str | None) -> str | None:
-            if path is None or data is None or "://" in path or Path(path).is_absolute():
-                return resolve(path)
-            return f"{data.rstrip('/')}/{path}"
-
-        def read_text(corpus: str) -> str:
-            return corpus if corpus == TESTBED_CORPUS else locate(corpus) or corpus
-
-        def read_there(spec: DatasetEntry) -> DatasetEntry:
-            files = [name for name in FILES if not (spec.hub and name == "train")]  # there a split
-            return spec.model_copy(update={name: locate(getattr(spec, name)) for name in files})
-
-        return self.model_copy(update={
-            "models": tuple(spec.model_copy(update={"path": resolve(spec.path)}) for spec in self.models),
-            "datasets": tuple(map(read_there, self.datasets)),
-            "editors": tuple(spec.model_copy(update={"artefact": resolve(spec.artefact)}) for spec in self.editors),
-            "statistics": self.statistics.model_copy(update={"corpus": read_text(self.statistics.corpus)}),
-            "measures": self.measures.each(lambda measure: measure.located(read_text)),
-            "workers": self.workers.beside(folder)})

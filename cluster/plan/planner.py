@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import islice, product
+from itertools import product
 from typing import TYPE_CHECKING
 
 from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
@@ -27,7 +26,7 @@ from cluster.store.store import CampaignRecord, DatasetRecord
 from editors import get_editor, resolve_config
 from editors.core.errors import InputError
 from editors.core.models.shards import Shard
-from evaluators.datasets import TESTBED_CORPUS, Dataset, load_dataset, read_corpus, training_spec
+from evaluators.datasets import Dataset, corpus_digest, load_dataset, training_spec
 from evaluators.scoring.measures import Measures
 from evaluators.scoring.measures.base import Measure
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:  # wrong input is told before torch is loaded
     from transformers import PretrainedConfig
 
     from editors.core.editor import Editor, EditorConfig
-
-CORPUS_SAMPLE = 200  # texts of an endless corpus that tell whether it is still the same
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Planner:
         """The tasks of one model."""
         spec = self.campaign.models[number]
         with self.campaign.at("models", number):
-            model, config = resolve_model(spec)
+            model, config = resolve_model(spec, self.campaign.workers.threads)
         self.models[spec.name] = model
         asked = self.measures.of_baseline
         baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
@@ -138,12 +135,13 @@ class Planner:
             method = get_editor(wanted.name)
             config = resolve_config(wanted.name, model_config, wanted.config)
             method.check(config, model_config)
+            content = method.content(config)
             asked = [protocol for protocol in self.campaign.protocols
                      if wanted.protocols is None or protocol.name in wanted.protocols]
             check_joint(method, wanted, asked)
         with self.campaign.at("editors", place, "artefact"):
             artefact = resolve_artefact(method, wanted, model)
-        editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"))
+        editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"), content)
         statistics: StatisticsTask | MomentsTask | None = None
         if layers := tuple(sorted(method.statistics_layers(config))):
             shards = self._statistics(spec, model, layers)
@@ -189,13 +187,8 @@ class Planner:
 
     @cached_property
     def _corpus_digest(self) -> str:
-        """Identifies a file by all of its texts, the endless built-in corpus by its first."""
-        name = self.campaign.statistics.corpus
-        running = hashlib.sha256()
         with self.campaign.at("statistics", "corpus"):
-            for text in islice(read_corpus(name), CORPUS_SAMPLE if name == TESTBED_CORPUS else None):
-                running.update(text.encode() + b"\n")
-        return running.hexdigest()[:24]
+            return corpus_digest(self.campaign.statistics.corpus)
 
 
 def _of_moments(spec: ModelSpec, layers: Sequence[int]) -> str:

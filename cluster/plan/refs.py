@@ -21,28 +21,33 @@ def digest(value: object) -> str:
 
 @dataclass(frozen=True)
 class ModelRef:
-    """Where a model is, which it is, and how large. `key` alone counts: two paths to the same weights are one model."""
+    """Where a model is, which it is, how large, and on how many threads it computes. `key` alone counts: two paths to
+    the same weights are one model."""
 
     path: str
     digest: str
     dtype: str
     shape: Shape = UNKNOWN
+    threads: int = 1
 
     @property
     def key(self) -> str:
-        return f"{self.digest}-{self.dtype}"
+        """Of what is computed with, too: sums are rounded otherwise where more threads share them."""
+        return f"{self.digest}-{self.dtype}" + (f"-{self.threads}-threads" if self.threads > 1 else "")
 
 
 @dataclass(frozen=True)
 class EditorRef:
-    """A method and its whole configuration, as JSON."""
+    """A method and its whole configuration, as JSON; `content` has digests of the models that settings name, under the
+    names of these settings: in the identity they stand in the place of paths."""
 
     name: str
     version: int
     config: Mapping[str, Any]
+    content: Mapping[str, str] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.version, "config": self.config}
+        return {"name": self.name, "version": self.version, "config": {**self.config, **self.content}}
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,17 @@ def is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:
     return entry.models is None or model.name in entry.models
 
 
-def resolve_model(spec: ModelSpec) -> tuple[ModelRef, PretrainedConfig]:
+def resolve_model(spec: ModelSpec, threads: int = 1) -> tuple[ModelRef, PretrainedConfig]:
     path = str(model_path(spec.path or spec.name))
     if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
         raise unknown("model", spec.name, MODELS)
+    if not Path(path).is_absolute() and Path(path).is_dir():  # relative ones that are the campaign's are resolved
+        raise InputError(f"model '{path}' is no folder beside the campaign, but one in the current folder, where "
+                         f"workers are not; write 'path: {Path(path).resolve()}' for it")
     from editors.core.models.loading import find_model  # loads torch
 
     found = find_model(path, dtype=spec.dtype, weights=False)
-    return ModelRef(path, found.digest, spec.dtype, Shape.of(found.config)), found.config
+    return ModelRef(path, found.digest, spec.dtype, Shape.of(found.config), threads), found.config
 
 
 def check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[Protocol]) -> None:

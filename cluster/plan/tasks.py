@@ -170,8 +170,9 @@ class TrainTask(Task):
     seed: int
 
     def identity(self) -> dict[str, Any]:
-        return {"editor": {**self.editor.identity(), "config": self.settings}, "cases": self.cases.digest,
-                "seed": self.seed}
+        content = {name: digest for name, digest in self.editor.content.items() if name in self.settings}
+        return {"editor": {**self.editor.identity(), "config": {**self.settings, **content}},
+                "cases": self.cases.digest, "seed": self.seed}
 
     @property
     def shipped(self) -> Path | None:

@@ -89,6 +89,17 @@ class Results:
         found = self.provenances((task.key for task in tasks if task.output == "rows"), lambda about: about["failed"])
         return Counter(Skipped.model_validate(case) for cases in found for case in cases)
 
+    def told(self, tasks: Iterable[TaskRecord]) -> list[str]:
+        """What finished tasks found that people should know, and whether they ran on more than one kind of device."""
+        found = self.provenances((task.key for task in tasks),
+                                 lambda about: (about.get("notes", []), about.get("device")))
+        devices = Counter(device for _, device in found if device)
+        notes = list(dict.fromkeys(note for told, _ in found for note in told))
+        if len(devices) > 1:
+            notes.append("results are from several kinds of device, which round otherwise: "
+                         + ", ".join(f"{device} ({count} tasks)" for device, count in devices.most_common()))
+        return notes
+
     def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any]) -> None:
         """Writes a table, and how it came about."""
         sink = pa.BufferOutputStream()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from cluster.plan.refs import ModelRef, digest
+from cluster.plan.refs import EditorRef, ModelRef, digest
 from cluster.plan.tasks import (
     BaselineTask,
     Method,
@@ -33,10 +33,18 @@ from editors.core.errors import InputError
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.models.loading import load_model
 from editors.core.models.model import LanguageModel
-from editors.core.models.statistics import load_moments, save_moments, second_moments, sum_moments
+from editors.core.models.shards import WHOLE
+from editors.core.models.statistics import (
+    SecondMoment,
+    load_moments,
+    save_moments,
+    second_moments,
+    sum_moments,
+    tokens_of,
+)
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
-from evaluators.datasets import read_corpus, training_example
+from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
 from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline, unusable
@@ -52,9 +60,17 @@ def train(task: TrainTask, model: LanguageModel, checkpoint: Checkpoint,
     one; who has saved the outcome removes it."""
     unfit = {case.case_id for case in unusable(model, task.cases.cases)}
     examples = [training_example(case) for case in task.cases.cases if case.id not in unfit]
+    check_models(task.editor)
     method = get_editor(task.editor.name)
     return method.train(model, method.Config.model_validate(task.editor.config), examples, seed=task.seed,
                         checkpoint=checkpoint, on_step=on_step)
+
+
+def check_models(ref: EditorRef) -> None:
+    """Raises `InputError` where a model that an editor's settings name is not the one it was planned with."""
+    method = get_editor(ref.name)
+    for name, found in method.content(method.Config.model_validate(ref.config)).items():
+        check_content(ref.config[name], ref.content[name], found)
 
 
 def in_parts(cases: Sequence[Case], parts: int, unit: int = 1) -> list[Sequence[Case]]:
@@ -93,6 +109,7 @@ class TaskExecutor:
         """
         if self.store.has(task.key):
             return
+        torch.set_num_threads(task.model.threads)
         torch.manual_seed(0)  # editors draw from generators of their own; this keeps a stray draw repeatable
         match task:
             case BaselineTask():
@@ -123,15 +140,18 @@ class TaskExecutor:
     def _statistics(self, task: StatisticsTask) -> None:
         model = self._hold_model(task.model)
         started = perf_counter()
+        check_content(task.corpus, task.corpus_digest, corpus_digest(task.corpus))
         moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
-        provenance = self._provenance(task, tokens=task.shard.tokens(task.tokens), seconds=perf_counter() - started)
+        provenance = self._provenance(task, tokens=tokens_of(moments), seconds=perf_counter() - started,
+                                      notes=_shortcomings(moments, task.tokens) if task.shard == WHOLE else [])
         with self.store.new_artefact(task.key, provenance) as path:
             save_moments(moments, path)
 
     def _moments(self, task: MomentsTask) -> None:
         started = perf_counter()
         moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
-        provenance = self._provenance(task, seconds=perf_counter() - started)
+        provenance = self._provenance(task, tokens=tokens_of(moments), seconds=perf_counter() - started,
+                                      notes=_shortcomings(moments, task.shards[0].tokens))
         with self.store.new_artefact(task.key, provenance) as path:
             save_moments(moments, path)
         for shard in task.shards:  # each layer's may be of gigabytes
@@ -168,10 +188,10 @@ class TaskExecutor:
     def _score(self, task: ScoreTask, parts: int) -> None:
         model = self._hold_model(task.model)
         result = self._result(task, model, parts)
-        statistics, artefact = task.method.statistics, task.method.artefact
+        artefact = task.method.artefact
         provenance = self._provenance(
             task, result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
-            statistics=statistics and statistics.identity(),
+            statistics=self._read_for(task.method),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
             memory_of=result.memory_of, parts=parts)
@@ -195,6 +215,12 @@ class TaskExecutor:
         stream = Stream.load(self.store.local(key), model.device)
         return replace(stream, seconds=self.store.provenance(key)["seconds_edit"])
 
+    def _read_for(self, method: Method) -> dict[str, Any] | None:
+        """The text whose second moments an editor was given, and how many tokens of it there were."""
+        if method.statistics is None:
+            return None
+        return {**method.statistics.identity(), "tokens_read": self.store.provenance(method.statistics.key)["tokens"]}
+
     def _hold_model(self, ref: ModelRef) -> LanguageModel:
         """The model of a task. The one held before is let go first: two may not fit."""
         if self._model is None or self._model_key != ref.key:
@@ -211,6 +237,7 @@ class TaskExecutor:
         if self._editor is None or self._editor_key != key:
             self._editor = None
             make = get_editor(method.editor.name)
+            check_models(method.editor)
             moments = load_moments(self.store.local(method.statistics.key)) if method.statistics else {}
             self._editor = make(model, make.Config.model_validate(method.editor.config),
                                 Resources(moments, self._artefact(method)), seed=method.seed)
@@ -241,6 +268,17 @@ def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
             "protocol": task.protocol.name, "edits": task.count, "task": task.id, "seed": task.method.seed,
             "order": task.order}
     return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
+
+
+def _shortcomings(moments: Mapping[str, SecondMoment], asked: int) -> list[str]:
+    """What people should know of second moments that were taken over less text than they should be."""
+    tokens, width = tokens_of(moments), max(len(moment.total) for moment in moments.values())
+    told = [f"the text has {tokens:,} of the {asked:,} tokens that second moments were asked over"
+            ] if tokens < asked else []
+    if tokens < width:
+        told.append(f"second moments over {tokens:,} tokens are singular, as keys have {width:,} dimensions: what "
+                    "editors solve with them rests on the ridge; take a longer text, or more of its 'tokens'")
+    return told
 
 
 @cache

@@ -24,7 +24,10 @@ REQUEST = 10  # tokens that take as long as an edit's prompt and answer, forth a
 
 
 class EditorConfig(Settings):
-    """Base of every method's configuration."""
+    """Base of every method's configuration. `models` are the settings that name other models: what these hold is part
+    of what a task is, and relative paths start where the campaign's do."""
+
+    models: ClassVar[tuple[str, ...]] = ()
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -94,6 +97,14 @@ class Editor(ABC, Generic[C]):
     def check(cls, config: C, model_config: Any) -> None:
         """Raises `InputError` where what the settings name is missing, or does not go with a model of this Hugging Face
         configuration. Asked before a campaign's first task; it may read files."""
+
+    @classmethod
+    def content(cls, config: C) -> dict[str, str]:
+        """Digests of the models that settings name, by the names of these settings."""
+        from editors.core.models.loading import model_digest
+
+        named = {name: getattr(config, name) for name in cls.Config.models}
+        return {name: model_digest(path) for name, path in named.items() if path is not None}
 
     @classmethod
     def training_settings(cls, config: C) -> dict[str, Any]:

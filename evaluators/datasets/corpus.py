@@ -2,28 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 from editors.core.errors import InputError
+from evaluators.datasets.content import on_content
+from evaluators.datasets.reading import Record, file_records, opened
 from evaluators.testbed.statements import texts
 
 TESTBED_CORPUS = "testbed"
+SAMPLE = 200  # texts of the endless built-in corpus that tell whether it is still the same
+RECORDS = re.compile(r".*\.(json|jsonl|ndjson)(\.(gz|bz2|xz|zip))?", re.IGNORECASE)
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # what no text has, but nearly all that is none
 
 
 def read_corpus(name: str) -> Iterator[str]:
-    """Texts by name: "testbed" (the built-in world's, without end) or a text file with one text a line.
+    """Texts by name: "testbed" (the built-in world's, without end), or a file or URL with one text a line, or with
+    JSON records that have a `text` each; unpacked where its name ends in .gz, .bz2, .xz or .zip. Blank texts are left
+    out.
 
-    Raises `InputError`, at once, where there is no such file.
+    Raises `InputError`, at once, for a file that cannot be read, and when it gets there, for what is not text.
     """
     if name == TESTBED_CORPUS:
         return texts()
-    path = Path(name).expanduser()
-    if not path.is_file():
+    if "://" not in name and not Path(name).expanduser().is_file():
         raise InputError(f"corpus '{name}' is neither '{TESTBED_CORPUS}' nor a text file")
-    return _lines(path)
+    found = _texts_of(name)
+    first = list(islice(found, 1))
+    return chain(first, found)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        yield from (line.strip() for line in file if line.strip())
+def corpus_digest(name: str) -> str:
+    """24 hexadecimal digits that identify a file by all of its texts, the endless built-in corpus by its first. Raises
+    `InputError` like `read_corpus`, and where there is no text."""
+    if name == TESTBED_CORPUS:
+        return _digest(islice(texts(), SAMPLE))
+    return on_content(name, _digest_of_file)
+
+
+def _digest_of_file(name: str) -> str:
+    found = read_corpus(name)
+    first = list(islice(found, 1))
+    if not first:
+        raise InputError(f"corpus '{name}' has no text: nothing but blank lines, or records of blank texts")
+    return _digest(chain(first, found))
+
+
+def _digest(found: Iterable[str]) -> str:
+    running = hashlib.sha256()
+    for text in found:
+        running.update(text.encode() + b"\n")
+    return running.hexdigest()[:24]
+
+
+def _texts_of(name: str) -> Iterator[str]:
+    """The texts of a file that are not blank, each checked to be text."""
+    where, found = ("record", _of_records(name)) if _has_records(name) else ("line", _of_lines(name))
+    for place, text in found:
+        if strange := CONTROL.search(text):
+            raise InputError(f"corpus '{name}' is not text: {where} {place} has the control character "
+                             f"U+{ord(strange[0]):04X}; name a file with one text a line, or JSON records with a "
+                             "'text' each")
+        if text := text.strip():
+            yield text
+
+
+def _has_records(name: str) -> bool:
+    """Whether a file is of JSON records, by its name or its first line."""
+    if RECORDS.fullmatch(name):
+        return True
+    with opened(name) as file:
+        first = next((line for line in islice(file, 1000) if line.strip()), "")
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _of_lines(name: str) -> Iterator[tuple[int, str]]:
+    with opened(name) as file:
+        yield from enumerate(file, 1)
+
+
+def _of_records(name: str) -> Iterator[tuple[int, str]]:
+    for record in file_records(name):
+        yield record.number, _text_of(record, name)
+
+
+def _text_of(record: Record, name: str) -> str:
+    content = record.content
+    text = content.get("text") if isinstance(content, dict) else content
+    if not isinstance(text, str):
+        problem = record.fault or "it has no 'text', or one that is not a string"
+        raise InputError(f"corpus '{name}', {record}: {problem}; each record is a text, or an object with a 'text'")
+    return text

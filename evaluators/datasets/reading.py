@@ -17,7 +17,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from editors.core.errors import EditFleetError, InputError
 
@@ -45,7 +45,7 @@ def file_records(url: str) -> Iterator[Record]:
     A line of JSON Lines that is not JSON is a record with a fault. Raises `InputError`, when it gets there, for a file
     that cannot be read, is not UTF-8, is no list and no lines of JSON, or ends in the middle.
     """
-    with _opened(url) as text:
+    with opened(url) as text:
         window = _Window(text, url)
         match window.peek():
             case "[":
@@ -85,13 +85,30 @@ def _without_none(value: Any) -> Any:
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[TextIO]:
-    """A file's text. File systems and compressions each have errors of their own: all become `InputError`."""
+def opened(url: str) -> Iterator[TextIO]:
+    """The text of a file or URL, unpacked by its name. File systems and compressions each have errors of their own: all
+    become `InputError`, inside too."""
+    with _told(url), _open(url, "rt", encoding="utf-8-sig", newline="\n", compression="infer") as text:
+        yield text
+
+
+@contextmanager
+def opened_bytes(url: str) -> Iterator[BinaryIO]:
+    """The bytes of a file or URL as they are. Raises like `opened`."""
+    with _told(url), _open(url, "rb") as file:
+        yield file
+
+
+def _open(url: str, mode: str, **settings: Any) -> Any:
     import fsspec
 
+    return fsspec.open(url, mode, **settings)
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
     try:
-        with fsspec.open(url, "rt", encoding="utf-8-sig", newline="\n", compression="infer") as text:
-            yield text
+        yield
     except EditFleetError:
         raise
     except UnicodeDecodeError as error:

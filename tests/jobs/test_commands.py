@@ -175,7 +175,7 @@ def test_each_protocol_has_its_table_and_left_out_cases_are_told(invoke, write_c
 def test_train_leaves_a_file_for_each_trained_editor(invoke, write_campaign, tmp_path, drilled):
     path = write_campaign(editors=["identity", "drilled"], training={"limit": 5})
     out = tmp_path / "a" / "files"
-    result = invoke("train", path, "--out", out, "--threads", 1)
+    result = invoke("train", path, "--out", out)
     assert result.exit_code == 0, result.output
     [file] = out.iterdir()
     assert file.name in result.stdout and "step 100, loss 0.5" in result.stdout
@@ -304,3 +304,30 @@ def test_report_draws_a_figure(invoke, done, tmp_path):
     assert other.exit_code == 2 and "picture.svg'" in other.stderr and not (tmp_path / "picture.png").exists()
     wrong = invoke("report", done, "--figure", picture, "--versus", "ft")
     assert wrong.exit_code == 2 and "--versus" in wrong.stderr
+
+
+@pytest.mark.parametrize(("texts", "told"), [
+    (30, ["has 360 of the 500 tokens"]),
+    (4, ["has 48 of the 500 tokens", "over 48 tokens are singular, as keys have 64"])])
+def test_a_text_that_is_too_short_is_told(invoke, write_campaign, tmp_path, texts, told):
+    (tmp_path / "short.txt").write_text("Art lives in Fuzoia.\n" * texts)
+    campaign = str(write_campaign(statistics={"tokens": 500, "corpus": "short.txt"}))
+    shown = invoke("run", campaign, "--out", str(tmp_path / "s"))
+    assert shown.exit_code == 0 and all(part in shown.output for part in told), shown.output
+    assert all(part in invoke("status", str(tmp_path / "s")).output for part in told)
+    abouts = [json.loads(path.read_text()) for path in (tmp_path / "s" / "provenance").iterdir()]
+    [read] = {about["statistics"]["tokens_read"] for about in abouts if about.get("statistics")}
+    assert read == texts * 12
+    assert [about["tokens"] for about in abouts if about["kind"] == "statistics"] == [read]
+
+
+def test_a_text_without_words_ends_with_2(invoke, write_campaign, tmp_path, local_pool):
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    shown = invoke("run", str(write_campaign(statistics={"corpus": "blank.txt"})), "--out", str(tmp_path / "s"))
+    assert shown.exit_code == 2 and "blank.txt' has no text" in shown.output and local_pool.pools == []
+
+
+def test_results_of_several_kinds_of_device_are_told(invoke, done, tmp_path):
+    path = next((done / "provenance").iterdir())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "cuda NVIDIA H100"}))
+    assert "several kinds of device" in invoke("status", str(done)).output

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ LONGEST = 512  # tokens a classifier reads of a prompt
 
 class SideConfig(EditorConfig):
     """Which two models answer for the edited one."""
+
+    models: ClassVar[tuple[str, ...]] = ("classifier", "side_model")
 
     classifier: str | None = None
     """Hub name or folder of an encoder, such as DistilBERT (Mitchell et al. 2022b); without it, a DistilBERT is made

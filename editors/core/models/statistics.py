@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +91,11 @@ def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
             total.add_(read_tensor(file, KIND, name))
         summed[name] = SecondMoment(sum(each[name] for each in counts), total)
     return summed
+
+
+def tokens_of(moments: Mapping[str, SecondMoment]) -> int:
+    """How many tokens moments of one pass over a text were taken over."""
+    return max(moment.count for moment in moments.values())
 
 
 def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterator[list[Encoded]]:

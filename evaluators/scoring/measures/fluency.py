@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, PrivateAttr
 
 from editors.core.errors import InputError
 from evaluators.cases import Case, Edited
-from evaluators.datasets import DatasetSpec, snippet_texts
+from evaluators.datasets import DatasetSpec, check_content, file_digest, snippet_texts
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import Metric, Score
 
@@ -46,6 +46,7 @@ class Fluency(Measure):
     """Each token is drawn from so many most probable (Meng et al. 2022, the published code)."""
     snippets: str | None = None
     """The file of references, over all of whose texts words are weighted; the data set's, unless it is given."""
+    _digest: str = PrivateAttr(default="")  # of that file, when the campaign was planned
 
     def located(self, locate: Callable[[str], str]) -> Self:
         return self.model_copy(update={"snippets": self.snippets and locate(self.snippets)})
@@ -57,7 +58,14 @@ class Fluency(Measure):
         return self
 
     def on(self, dataset: DatasetSpec) -> Self:
-        return self.model_copy(update={"snippets": self.snippets or dataset.snippets})
+        here = self.model_copy(update={"snippets": self.snippets or dataset.snippets})
+        here._digest = file_digest(here.snippets) if here.snippets else ""
+        return here
+
+    def identity(self) -> dict[str, Any]:
+        """With what the file of references holds in the place of where it is."""
+        same = super().identity()
+        return {**same, "snippets": self._digest} if self.snippets else same
 
     def note(self, cases: Sequence[Case]) -> str | None:
         if any(case.generation_prompts for case in cases):
@@ -77,7 +85,7 @@ class Fluency(Measure):
             yield Score(case.id, case.subject, "fluency", fluency(texts), texts)
             if case.references and self.snippets is not None:
                 yield Score(case.id, case.subject, "consistency",
-                            idf_of(self.snippets).consistency(texts, case.references))
+                            idf_of(self.snippets, self._digest).consistency(texts, case.references))
 
 
 def write(model: LanguageModel, case: Case, patch: Patch, how: Fluency) -> list[str]:
@@ -142,6 +150,9 @@ class Idf:
 
 
 @cache
-def idf_of(snippets: str) -> Idf:
-    """Weights over all texts of a file in the form of `attribute_snippets.json`."""
+def idf_of(snippets: str, planned: str) -> Idf:
+    """Weights over all texts of a file in the form of `attribute_snippets.json`. Raises `InputError` where a campaign
+    was `planned` with another content of it."""
+    if planned:
+        check_content(snippets, planned, file_digest(snippets))
     return Idf(snippet_texts(snippets))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Self
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, PrivateAttr
 
 from editors.core.errors import CaseError, InputError, quoted
-from evaluators.cases import Edited
+from evaluators.cases import Case, Edited
 from evaluators.datasets import TESTBED_CORPUS, read_corpus
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import Metric, Score
@@ -32,11 +32,12 @@ class Perplexity(Measure):
     metrics = (Metric("perplexity", "perplexity of the edited model on running text", "perplexity", "lower"),)
 
     corpus: str = TESTBED_CORPUS
-    """Where the texts are from: `testbed`, the built-in world's, or a text file with one text a line."""
+    """Where the texts are from: `testbed`, the built-in world's, or a file or URL as second moments are taken over."""
     texts: PositiveInt = 20
     """How many of its texts, from the first. Ours."""
     sample: tuple[str, ...] = ()
     """The texts themselves; read from the corpus where there are none."""
+    _missing: int = PrivateAttr(default=0)  # texts that the corpus did not have
 
     def located(self, locate: Callable[[str], str]) -> Self:
         return self.model_copy(update={"corpus": locate(self.corpus)})
@@ -48,7 +49,15 @@ class Perplexity(Measure):
         sample = tuple(islice(read_corpus(self.corpus), self.texts))
         if not sample:
             raise InputError(f"corpus '{self.corpus}' has no text to take the perplexity on")
-        return type(self)(sample=sample)
+        prepared = type(self)(sample=sample)
+        prepared._missing = self.texts - len(sample)
+        return prepared
+
+    def note(self, cases: Sequence[Case]) -> str | None:
+        if not self._missing:
+            return None
+        return (f"'perplexity' is taken on {len(self.sample)} texts, not {len(self.sample) + self._missing}: its "
+                "corpus has no more")
 
     @property
     def tokens_per_patch(self) -> float:

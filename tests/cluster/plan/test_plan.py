@@ -13,8 +13,11 @@ from datetime import UTC, datetime
 import pytest
 
 from cluster.campaign.file import load_campaign
+from cluster.campaign.spec import WorkerSpec
 from cluster.plan.planner import plan
 from cluster.plan.tasks import SHIPPED, TrainTask
+from cluster.store.store import Store
+from cluster.workers.runner import TaskRunner
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
@@ -197,3 +200,25 @@ def test_what_takes_minutes_to_train_ships_with_the_campaigns_that_need_it():
 def test_a_side_model_that_is_not_there_is_refused_before_anything_runs(make_plan):
     with pytest.raises(InputError, match=r"editors\[0\].*cannot load model '/none'"):
         make_plan(editors=[{"name": "serac", "config": {"side_model": "/none"}}])
+
+
+# --- what is computed with
+
+
+def test_cores_are_no_part_of_a_task_and_threads_are(make_plan):
+    one = make_plan()
+    assert set(make_plan(workers={"cpus": 2}).tasks) == set(one.tasks)
+    more = make_plan(workers={"cpus": 2, "threads": 2})
+    assert not set(more.tasks) & set(one.tasks)
+    with pytest.raises(InputError, match=r"workers: 'threads: 2' needs as many cores; add 'cpus: 2'"):
+        make_plan(workers={"threads": 2})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tasks_compute_on_the_threads_that_they_were_planned_with(make_plan, tmp_path, monkeypatch, threads):
+    asked = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    store = Store.create(tmp_path / "store")
+    task = next(iter(make_plan(workers={"cpus": 2, "threads": threads}).tasks.values()))
+    TaskRunner(str(tmp_path / "store"), WorkerSpec(cpus=2, gpus=0)).run(task)
+    assert store.has(task.key) and asked == [threads]

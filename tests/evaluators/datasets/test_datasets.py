@@ -1,6 +1,5 @@
 import json
 import re
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import evaluators
 from editors.core.errors import InputError
 from editors.core.examples import Question
 from evaluators.cases import ROLES, Probe, ask
-from evaluators.datasets import DatasetSpec, load_dataset, read_corpus, recalled_link, training_example, training_spec
+from evaluators.datasets import DatasetSpec, load_dataset, recalled_link, training_example, training_spec
 
 REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -197,24 +196,6 @@ def test_real_counterfact_with_portability():
     assert case.portability[0].link == Probe(prompt="Philadelphia known for", target="cheesesteaks",
                                              subject="Philadelphia")
     assert all(chain.link is not None for case in data.cases for chain in case.portability)
-
-
-def test_corpus_of_the_built_in_world():
-    texts = list(islice(read_corpus("testbed"), 200))
-    assert texts == list(islice(read_corpus("testbed"), 200))
-    assert len(set(texts)) > 190
-    assert all(text.endswith(".") and "{" not in text for text in texts)
-
-
-def test_corpus_from_a_file(tmp_path):
-    path = tmp_path / "texts.txt"
-    path.write_text("one\n\n  two \nthree", encoding="utf-8")
-    assert list(read_corpus(str(path))) == ["one", "two", "three"]
-
-
-def test_corpus_that_does_not_exist():
-    with pytest.raises(InputError, match="'nowhere' is neither 'testbed' nor a text file"):
-        read_corpus("nowhere")
 
 
 # --- training cases
