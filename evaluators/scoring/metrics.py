@@ -151,7 +151,8 @@ def _accuracy(metric: str, outputs: Outputs, target: str) -> Iterator[_Value]:
     yield _Value(f"{metric}.token", outputs.token)
     yield _Value(f"{metric}.exact", outputs.exact)
     if outputs.text is not None:
-        yield _Value(f"{metric}.generation", float(same_answer(outputs.text, target)), outputs.text)
+        yield _Value(f"{metric}.generation", float(outputs.is_finite and same_answer(outputs.text, target)),
+                     outputs.text)
 
 
 def _agreement(metric: str, after: Outputs, before: Outputs) -> Iterator[_Value]:
@@ -161,7 +162,8 @@ def _agreement(metric: str, after: Outputs, before: Outputs) -> Iterator[_Value]
     if after.kl is not None:
         yield _Value(f"{metric}.kl", after.kl)
     if after.text is not None and before.text is not None:
-        yield _Value(f"{metric}.generation", float(same_answer(after.text, before.text)), after.text)
+        yield _Value(f"{metric}.generation", float(after.is_finite and same_answer(after.text, before.text)),
+                     after.text)
 
 
 def _contest(metric: str, answer: Outputs, rival: Outputs | None) -> Iterator[_Value]:

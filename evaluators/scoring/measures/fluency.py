@@ -76,16 +76,20 @@ class Fluency(Measure):
     def tokens_scored(self) -> float:
         return TOKENS * self.tokens
 
+    def prompts(self, case: Case) -> Iterable[str]:
+        return case.generation_prompts
+
     def score(self, model: LanguageModel, edited: Sequence[Edited]) -> Iterator[Score]:
         for each in edited:
             case = each.case
             if not case.generation_prompts:
                 continue
             texts = tuple(write(model, case, each.patch, self))
-            yield Score(case.id, case.subject, "fluency", fluency(texts), texts)
+            sound = each.patch.is_finite  # else nothing is written on, and a prompt alone is no sign of anything
+            yield Score(case.id, case.subject, "fluency", fluency(texts) if sound else 0.0, texts)
             if case.references and self.snippets is not None:
                 yield Score(case.id, case.subject, "consistency",
-                            idf_of(self.snippets, self._digest).consistency(texts, case.references))
+                            idf_of(self.snippets, self._digest).consistency(texts, case.references) if sound else 0.0)
 
 
 def write(model: LanguageModel, case: Case, patch: Patch, how: Fluency) -> list[str]:

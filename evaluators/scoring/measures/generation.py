@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import PositiveInt, field_validator
 
 from evaluators.cases import Case, Role, ask
-from evaluators.scoring.answers import cut
+from evaluators.scoring.answers import cut, stops
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import Metric
 
@@ -32,19 +33,21 @@ class Generation(Measure):
     """Free greedy answers to the edit's own questions and to its neighbours'."""
 
     name = "generation"
-    version = 1
+    version = 2
     of_baseline = True
     metrics = (
         *(Metric(f"{what}.generation", "what the model writes freely, up to a stop, is the target (but for case, "
-                                       "punctuation, articles)")
+                                       "punctuation, articles)", version=2)
           for what in ("reliability", "generality", "portability", "portability.all", "portability.inverse",
                        "portability.subject")),
-        Metric("locality.generation", "what the model writes freely about neighbours is what it wrote unedited"))
+        Metric("locality.generation", "what the model writes freely about neighbours is what it wrote unedited",
+               version=2))
 
     tokens: PositiveInt = 50
     """Most tokens of an answer. Ours."""
     stop: tuple[str, ...] = (".", "\n")
-    """Texts that end an answer; one inside the target does not (Yang et al. 2025 stop at the end of a sentence)."""
+    """Texts that end an answer; where the target has some itself, as in "St. Louis" or "Acme Inc.", an answer may go on
+    past as many to be the target (Yang et al. 2025 stop at the end of a sentence)."""
     template: str = "{prompt}"
     """The text that is asked, with `{prompt}` where a question goes, such as `Q: {prompt}\\nA:`."""
 
@@ -66,13 +69,19 @@ class Generation(Measure):
     def tokens_asked(self) -> float:
         return TOKENS * self.tokens
 
+    def prompts(self, case: Case) -> list[str]:
+        return [self._asked(prompt) for key, prompt, _ in ask(case) if key.role in GENERATED and key.which == "answer"]
+
+    def _asked(self, prompt: str) -> str:
+        return self.template.replace("{prompt}", prompt)
+
     def observe(self, model: LanguageModel, cases: Sequence[Case], observations: Sequence[Observation],
                 patches: Sequence[Patch], rows: Sequence[int]) -> list[Observation]:
         """Has what the model writes as the `text` of each `GENERATED` probe; equal questions are asked once.
 
         Raises `CaseError` where a prompt cannot be encoded.
         """
-        questions = [{key: _Question(row, model.encode(self.template.replace("{prompt}", prompt)), target.strip())
+        questions = [{key: _Question(row, model.encode(self._asked(prompt)), target.strip())
                       for key, prompt, target in ask(case) if key.role in GENERATED and key.which == "answer"}
                      for case, row in zip(cases, rows, strict=True)]
         texts = self._answers(model, {question for each in questions for question in each.values()}, patches)
@@ -88,17 +97,17 @@ class Generation(Measure):
 
         decoding = Decoding(self.tokens, self.stop)
         answers: dict[_Question, str] = {}
-        # Prompts of similar length together, those of one patch side by side.
+        # Prompts of similar length together, those of one patch side by side; none beside one that has another room.
         ordered = sorted(questions, key=lambda question: (len(question.prompt), question.patch, question.prompt.prompt,
                                                           question.target))
         size = BATCH_ROWS.get(model.device.type, BATCH_ROWS["cpu"])
-        for start in range(0, len(ordered), size):
-            batch = ordered[start: start + size]
-            with overlay(model, patches, [question.patch for question in batch]):
-                texts = generate(model, [question.prompt for question in batch], decoding,
-                                 [len(question.target) for question in batch])
-            answers |= {question: cut(text, question.target, self.stop)
-                        for question, text in zip(batch, texts, strict=True)}
+        for _, alike in groupby(ordered, lambda question: decoding.room(model, question.prompt)):
+            while batch := list(islice(alike, size)):
+                with overlay(model, patches, [question.patch for question in batch]):
+                    texts = generate(model, [question.prompt for question in batch], decoding,
+                                     [len(stops(question.target, self.stop)) for question in batch])
+                answers |= {question: cut(text, question.target, self.stop)
+                            for question, text in zip(batch, texts, strict=True)}
         return answers
 
 

@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from support.routes import A, B, map_side, other
+from transformers import GenerationConfig
 
 from editors.core.models.batches import Encoded
+from editors.core.models.model import shallow
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch, Route
 from evaluators.scoring.decoding import Decoding, generate
@@ -51,7 +53,7 @@ def test_it_ends_at_a_stop_text_that_is_not_cut_too_early(model):
     stop = whole.strip()[3]
     (short,) = generate(model, [model.encode(PROMPTS[1])], Decoding(30, (stop,)))
     assert whole.startswith(short) and stop in short and len(short) < len(whole)
-    (longer,) = generate(model, [model.encode(PROMPTS[1])], Decoding(30, (stop,)), needed=[len(whole.strip())])
+    (longer,) = generate(model, [model.encode(PROMPTS[1])], Decoding(30, (stop,)), passed=[whole.count(stop)])
     assert longer == whole
 
 
@@ -61,6 +63,22 @@ def test_a_prompt_may_fill_all_positions(tiny_gptj):
     for prompt, room in ((full, 1), (almost, 2)):
         (text,) = generate(tiny_gptj, [prompt], Decoding(5))
         assert 1 <= len(tiny_gptj.tokenise(text)) <= room
+
+
+def test_what_follows_the_end_is_no_text(tiny_gptj):
+    """A row that is done is filled up beside a longer one, here with a token that is not special; and the model's
+    folder has no say in how tokens are chosen."""
+    texts = [generate(tiny_gptj, [tiny_gptj.encode(prompt)], Decoding(12))[0] for prompt in PROMPTS]
+    odd = copy.copy(tiny_gptj)
+    odd.module = shallow(tiny_gptj.module)
+    odd.module.config = copy.deepcopy(tiny_gptj.module.config)
+    (first, *_), longest = tiny_gptj.tokenise(texts[1]), max(map(len, map(tiny_gptj.tokenise, texts)))
+    odd.module.config.eos_token_id, odd.module.config.pad_token_id = first, tiny_gptj.tokenise("x")[0]
+    odd.module.generation_config = GenerationConfig(repetition_penalty=5.0, bad_words_ids=[[first]])
+    together = generate(odd, [odd.encode(prompt) for prompt in PROMPTS], Decoding(12))
+    assert together == [generate(odd, [odd.encode(prompt)], Decoding(12))[0] for prompt in PROMPTS]
+    assert together[1] == "" and any(together) and longest > 1
+    assert all(whole.startswith(text) for whole, text in zip(texts, together, strict=True))
 
 
 def test_draws_depend_on_the_seed_alone(model):

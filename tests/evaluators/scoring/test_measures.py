@@ -8,13 +8,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 from support.protocols import batch, single
-from support.scripted import Scripted, values
+from support.scripted import Scripted, values, with_target
 
 from editors.core.errors import CaseError
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch
 from evaluators.cases import ProbeKey, distracting
-from evaluators.scoring.answers import cut, same_answer
+from evaluators.scoring.answers import cut, same_answer, stops
 from evaluators.scoring.decoding import Decoding, generate
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.measures import NOTHING_MORE, Measures
@@ -109,7 +109,7 @@ def test_answers_are_what_each_patch_generates(editor, cases):
     probe = cases[0].neighbourhood[1]
     encoded = model.encode(f"Q: {probe.prompt} A:")
     with overlay(model, patches[0]):
-        (text,) = generate(model, [encoded], Decoding(8, ("e",)), [len(probe.target)])
+        (text,) = generate(model, [encoded], Decoding(8, ("e",)), [probe.target.count("e")])
     assert answered[0].get("neighbourhood", 1).text == cut(text, probe.target, ("e",))
     for one, other in zip(answered, observed, strict=True):
         for key, outputs in one.outputs.items():
@@ -139,9 +139,56 @@ def test_generation_is_scored_and_its_texts_are_kept(tiny_gptj, cases):
     (" Paris. It is", "Rome", "Paris"), ("Paris\nRome. x", "Rome", "Paris"),
     ("St. Louis. It", "St. Louis", "St. Louis"),
     ("St. Louis", "St. Paul", "St"), ("", "Rome", ""), ("\n Rome. ", "Rome", "Rome"), ("no stop", "x", "no stop"),
-    ("Rome, Italy.", "Rome", "Rome, Italy")])
+    ("Rome, Italy.", "Rome", "Rome, Italy"),
+    # The target ends in a stop, or holds one behind an article or in other letters.
+    ("Acme Inc. is a firm. It", "Acme Inc.", "Acme Inc"), ("Acme Inc", "Acme Inc.", "Acme Inc"),
+    ("Acme Incorporated. It", "Acme Inc.", "Acme Incorporated"), ("U.S. Steel. It", "U.S.", "U.S"),
+    ("U.S.A. It", "U.S.", "U.S"), ("the ST. LOUIS Blues.", "St. Louis Blues", "the ST. LOUIS Blues"),
+    # Not past more stops than the target has, and not into a longer word.
+    ("Rome. Italy", "Rome Italy", "Rome"), ("St. Louisville. It", "St. Louis", "St")])
 def test_an_answer_ends_at_a_stop_outside_its_target(text, target, expected):
     assert cut(text, target, (".", "\n")) == expected
+
+
+def test_stops_of_several_letters():
+    assert stops("a and b, and c", (" and", ",")) == [(1, 5), (7, 8), (8, 12)]
+    assert stops("a\n\nb\n", ("\n", "\n\n")) == [(1, 3), (4, 5)] and stops("a.", ()) == []
+    assert cut("Trinidad and Tobago and more", "Trinidad and Tobago", (" and",)) == "Trinidad and Tobago"
+    assert cut("Acme Inc makes", "Acme Inc", (" Inc",)) == "Acme Inc"
+
+
+def test_an_answer_that_ends_in_a_stop_can_be_right(tiny_gptj, cases):
+    """The target is what the model writes, up to and with a stop text: it is right, and was not before."""
+    prompt = model_text(tiny_gptj, cases[1].prompt, 12)
+    stop = prompt.strip()[2]
+    target = prompt.strip()[: prompt.strip().index(stop, 2) + 1]
+    case = cases[1].model_copy(update={"target_new": target})
+    observed = observe(tiny_gptj, [case], [], [-1])
+    (answered,) = Generation(tokens=12, stop=(stop,)).observe(tiny_gptj, [case], observed, [], [-1])
+    assert same_answer(answered.get("rewrite").text, target)
+
+
+def model_text(model, prompt, tokens):
+    return generate(model, [model.encode(prompt)], Decoding(tokens))[0]
+
+
+def test_a_long_question_takes_no_room_from_a_short_one(tiny_gptj, cases):
+    """Beside it, the model's 128 positions would end the short question's answer after 3 tokens."""
+    long = cases[1].model_copy(update={"id": "long", "prompt": "X" * 125, "target_new": "x"})
+    how, asked = Generation(tokens=20, stop=()), [cases[1], long]
+    texts = [each.get("rewrite").text
+             for each in how.observe(tiny_gptj, asked, observe(tiny_gptj, asked, [], [-1, -1]), [], [-1, -1])]
+    assert texts == [model_text(tiny_gptj, cases[1].prompt, 20).strip(), model_text(tiny_gptj, long.prompt, 3).strip()]
+    with pytest.raises(ValueError):
+        generate(tiny_gptj, [tiny_gptj.encode(case.prompt) for case in asked], Decoding(20))
+
+
+def test_a_diverged_edit_writes_nothing_and_that_is_wrong(editor, cases):
+    """Its logits have no most probable token, and none can be drawn from them: this once ended the whole task."""
+    case = with_target(cases[0].model_copy(update={"generation_prompts": ("Art Budrer lives in",)}), "nan", "diverged")
+    found = judged(editor, [case, cases[2]], Measures((Generation(tokens=3), Fluency(tokens=9))))
+    assert found["diverged", "fluency"] == 0 == found["diverged", "locality.generation"]
+    assert found["diverged", "edit.diverged"] == 1 and found["again", "edit.diverged"] == 0
 
 
 @pytest.mark.parametrize(("left", "right", "same"), [
