@@ -7,6 +7,11 @@
     duplicate        an earlier case has the same prompt and the same target
     train-overlap    the subject also occurs among the training cases
 
+and of what one model makes of them (found by `evaluators.scoring.usable`, which needs its tokenizer):
+
+    unusable            it cannot be asked about the case, or could not tell the answers apart
+    unknown-characters  a probe's prompt has characters that it has no token for, and is asked with them unknown
+
 Texts are compared without regard to case and white space. Meng et al. (2023) leave contradictory edits out of what is
 edited at once (`multi_counterfact.json`), as `without_contradictions` does.
 """
@@ -15,7 +20,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from evaluators.cases import Case, Skipped
@@ -23,6 +28,8 @@ from evaluators.texts import folded
 
 Flag = Literal["no-op", "subject-missing", "target-leak", "contradiction", "duplicate", "train-overlap"]
 FLAGS: tuple[Flag, ...] = get_args(Flag)
+ModelFlag = Literal["unusable", "unknown-characters"]
+MODEL_FLAGS: tuple[ModelFlag, ...] = get_args(ModelFlag)
 
 
 @dataclass(frozen=True)
@@ -30,20 +37,25 @@ class Finding:
     """One flag of one case, and what it was seen by."""
 
     case_id: str
-    flag: Flag
+    flag: Flag | ModelFlag
     detail: str
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All findings about a number of cases, in their order; a case has each flag at most once."""
+    """All findings about a number of cases, in their order; a case has each of the `flags` at most once."""
 
     cases: int
     findings: tuple[Finding, ...]
+    flags: tuple[Flag | ModelFlag, ...] = FLAGS
 
-    def by_flag(self) -> Mapping[Flag, list[Finding]]:
-        """The findings of every flag there is, in the order of `FLAGS`."""
-        return {flag: [finding for finding in self.findings if finding.flag == flag] for flag in FLAGS}
+    def with_model(self, findings: Iterable[Finding]) -> Audit:
+        """The audit with what one model makes of the cases."""
+        return replace(self, findings=(*self.findings, *findings), flags=(*FLAGS, *MODEL_FLAGS))
+
+    def by_flag(self) -> Mapping[Flag | ModelFlag, list[Finding]]:
+        """The findings of every flag that was looked for, in the order of `flags`."""
+        return {flag: [finding for finding in self.findings if finding.flag == flag] for flag in self.flags}
 
     def to_json(self) -> dict[str, Any]:
         return {"cases": self.cases, "flags": {

@@ -1,11 +1,12 @@
 """`editfleet audit`: which edits of a data set measure something else than they seem to.
 
     python -m jobs.audit testbed-cloze
-    python -m jobs.audit zsre_mend_eval.json --train zsre_mend_train.json --json audit.json
+    python -m jobs.audit zsre_mend_eval.json --train zsre_mend_train.json --model google-t5/t5-small --json audit.json
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -13,9 +14,9 @@ import typer
 from rich.table import Table
 
 from editors.core.errors import unknown
-from evaluators.audit import Audit, subjects
+from evaluators.audit import MODEL_FLAGS, Audit, Finding, subjects
 from evaluators.audit import audit as look_at
-from evaluators.cases import Skipped
+from evaluators.cases import Case, Skipped
 from evaluators.datasets import DatasetSpec, load_dataset, stream_cases
 from evaluators.datasets.spec import Format, Target
 from evaluators.files import write_json
@@ -27,6 +28,8 @@ def audit(
     format: Annotated[str | None, typer.Option(help="What its records look like, where they do not tell.")] = None,
     target: Annotated[str | None, typer.Option(help="Of ZsRE: `alt` or `answers0`.")] = None,
     train: Annotated[str | None, typer.Option(help="Training cases, to compare subjects with: a file or URL.")] = None,
+    model: Annotated[str | None, typer.Option(
+        help="Which cases this model cannot be asked about: a built-in model, a folder or a hub name.")] = None,
     json: Annotated[Path | None, typer.Option(help="A file to write everything that was found to.")] = None,
     show: Annotated[int, typer.Option(min=0, help="How many cases of each kind to list.")] = SHOWN,
 ) -> None:
@@ -35,8 +38,10 @@ def audit(
         dataset = load_dataset(_spec(data, format, target))
         known = subjects(stream_cases(_spec(train, format, target, name="train"))) if train else frozenset()
         found = look_at(dataset.cases, known)
+        if model is not None:
+            found = found.with_model(_read_by(model, dataset.cases))
         if json is not None:
-            write_json(json, {"data": dataset.provenance, "train": train, **found.to_json(),
+            write_json(json, {"data": dataset.provenance, "train": train, "model": model, **found.to_json(),
                               "skipped": [skip.model_dump() for skip in dataset.skipped]})
         screen = console()
         screen.print(_table(found, looked_at_training=train is not None))
@@ -44,6 +49,14 @@ def audit(
             screen.print(note, soft_wrap=True)
         for line in _details(found, dataset.skipped, show):
             screen.print(line, soft_wrap=True)
+
+
+def _read_by(model: str, cases: Sequence[Case]) -> list[Finding]:
+    from editors.core.models.reader import load_reader  # loads torch
+    from evaluators.scoring.usable import audit
+    from evaluators.testbed import model_path
+
+    return list(audit(load_reader(model_path(model), name=model), cases))
 
 
 def _spec(data: str, format: str | None, target: str | None, name: str | None = None) -> DatasetSpec:
@@ -62,6 +75,9 @@ def _table(found: Audit, looked_at_training: bool) -> Table:
             table.add_row(flag, "-", "needs --train")
         else:
             table.add_row(flag, str(len(findings)), f"{len(findings) / max(found.cases, 1):.1%}")
+    for flag in MODEL_FLAGS:
+        if flag not in found.flags:
+            table.add_row(flag, "-", "needs --model")
     return table
 
 

@@ -47,9 +47,10 @@ from evaluators.cases import Case, Skipped
 from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
 from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
-from evaluators.scoring.judge import baseline, unusable
+from evaluators.scoring.judge import baseline
 from evaluators.scoring.metrics import Score
 from evaluators.scoring.observe import from_table, to_table
+from evaluators.scoring.usable import unusable
 
 PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
 

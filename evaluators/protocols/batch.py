@@ -22,7 +22,7 @@ class BatchProtocol(Protocol):
     model."""
 
     name = "batch"
-    version = 1
+    version = 2
     numbers = "sizes"
 
     sizes: tuple[PositiveInt, ...] = ()

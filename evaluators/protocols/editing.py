@@ -13,7 +13,7 @@ from editors.core.patches.patch import Patch
 from evaluators.cases import Case, Edited, EditedFacts, Skipped
 from evaluators.protocols.meters import now, peak_memory, reset_peak
 from evaluators.protocols.result import ProtocolResult
-from evaluators.scoring.judge import judge, unanswered
+from evaluators.scoring.judge import judge, usable
 from evaluators.scoring.measures import Measures
 from evaluators.scoring.observe import Observation
 
@@ -24,17 +24,17 @@ T = TypeVar("T")
 
 def edit_and_judge(editor: Editor, cases: Sequence[Case], baseline: Sequence[Observation], measures: Measures,
                    edit: Callable[[Sequence[Case]], tuple[list[Edited], list[Skipped]]]) -> ProtocolResult:
-    """Has `edit` make the edits of the cases that have a baseline, judges them, and meters both."""
+    """Has `edit` make the edits of the cases that can be scored, judges them, and meters both."""
     device = editor.model.device
     reset_peak(device)
     before = {observation.case_id: observation for observation in baseline}
+    asked, unasked = usable(editor.model, cases, before, measures)
     started = now(device)
-    edited, failed = edit([case for case in cases if case.id in before])
+    edited, failed = edit(asked)
     done = now(device)
     scores = judge(editor.model, edited, before, measures)
     scored = now(device)
-    failed += unanswered(editor.model, cases, before, measures)
-    return ProtocolResult(scores, failed, done - started, scored - done, *peak_memory(device))
+    return ProtocolResult(scores, failed + unasked, done - started, scored - done, *peak_memory(device))
 
 
 def edit_alone(editor: Editor, cases: Sequence[Case]) -> tuple[list[Edited], list[Skipped]]:

@@ -21,7 +21,7 @@ class SequentialProtocol(Protocol):
     scored."""
 
     name = "sequential"
-    version = 2
+    version = 3
     numbers = "lengths"
 
     lengths: tuple[PositiveInt, ...] = ()

@@ -19,7 +19,7 @@ class SingleProtocol(Protocol):
     """Edits every case on its own and scores it, many at a time in one forward pass."""
 
     name = "single"
-    version = 1
+    version = 2
     together = False
 
     def how(self, count: int) -> str:

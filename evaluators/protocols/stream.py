@@ -20,10 +20,11 @@ from evaluators.cases import Case, Edited, EditedFacts, Role, Skipped
 from evaluators.protocols.editing import ELSEWHERE, edit_together, raise_unless_cases, skipped
 from evaluators.protocols.meters import now, peak_memory, reset_peak
 from evaluators.protocols.result import ProtocolResult
-from evaluators.scoring.judge import judge, unanswered, unusable
+from evaluators.scoring.judge import judge, usable
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import Score, score
 from evaluators.scoring.observe import Observation, observe
+from evaluators.scoring.usable import unusable
 
 SAVED_AS = "stream"  # where a saved patch says which stream it is of
 NEWEST_ROLES: tuple[Role, ...] = ("rewrite", "paraphrase")
@@ -70,16 +71,16 @@ def extend(editor: Editor, cases: Sequence[Case], stream: Stream, step: int = 1)
     device = editor.model.device
     failed = unusable(editor.model, cases)
     known = {case.case_id for case in failed}
-    usable = [case for case in cases if case.id not in known]
+    sound = [case for case in cases if case.id not in known]
     longer, errors = replace(stream, failed=(*stream.failed, *failed), newest={}), dict[str, Exception]()
-    for start in range(0, len(usable), step):
+    for start in range(0, len(sound), step):
         started = now(device)
-        done, patch, guilty = _step(editor, usable[start: start + step], longer.patch, errors)
+        done, patch, guilty = _step(editor, sound[start: start + step], longer.patch, errors)
         seconds = longer.seconds + now(device) - started
         facts = EditedFacts.of(done)
         longer = Stream(patch, EditedFacts(longer.facts.facts | facts.facts, longer.facts.prompts | facts.prompts),
                         (*longer.failed, *guilty), seconds, {**longer.newest, **_newest(editor.model, done, patch)})
-    if 1 < len(errors) == len(usable):
+    if 1 < len(errors) == len(sound):
         raise_unless_cases(errors)
     return longer
 
@@ -123,10 +124,10 @@ def judge_stream(model: LanguageModel, cases: Sequence[Case], stream: Stream, ba
     before = {observation.case_id: observation for observation in baseline}
     failed = {case.case_id: case for case in stream.failed}
     made = [case for case in cases if case.id not in failed]
-    done = [case for case in made if case.id in before]
+    done, unasked = usable(model, made, before, measures)
     scores = judge(model, [Edited(case, stream.patch, stream.facts) for case in done], before, measures)
     scores += [Score(case.id, case.subject, f"newest.{metric}", value)
                for case in done for metric, value in stream.newest.get(case.id, {}).items()]
     seconds = now(model.device) - started
-    unscored = [failed[case.id] for case in cases if case.id in failed] + unanswered(model, made, before, measures)
+    unscored = [failed[case.id] for case in cases if case.id in failed] + unasked
     return ProtocolResult(scores, unscored, stream.seconds, seconds, *peak_memory(model.device))

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from editors.core.errors import CaseError, InputError
+from editors.core.errors import InputError
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED
 from editors.core.patches.patch import Patch
-from evaluators.cases import ROLES, Case, Edited, Role, Skipped
+from evaluators.cases import Case, Edited, Role, Skipped
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import Score, score
-from evaluators.scoring.observe import Observation, observe, questions
+from evaluators.scoring.observe import Observation, observe
+from evaluators.scoring.usable import unusable
 
 
 def baseline(model: LanguageModel, cases: Sequence[Case],
              measures: Measures = NOTHING_MORE) -> tuple[list[Observation], list[Skipped]]:
-    """The unedited model's answers to every question, and the cases that cannot be encoded for this model.
+    """The unedited model's answers to every question, and the cases that this model cannot be asked about.
 
     Raises `InputError` where answers are not finite: whatever an edit does to such a model, its numbers mean nothing.
     """
-    failed = unusable(model, cases, measures.roles)
+    failed = unusable(model, cases, measures)
     known = {case.case_id for case in failed}
-    usable = [case for case in cases if case.id not in known]
-    observations = _observe(model, usable, [], [UNPATCHED] * len(usable), measures, measures.roles)
+    asked = [case for case in cases if case.id not in known]
+    observations = _observe(model, asked, [], [UNPATCHED] * len(asked), measures, measures.roles)
     for each in observations:
         if not all(outputs.is_finite for outputs in each.outputs.values()):
             dtype = str(model.module.dtype).removeprefix("torch.")
@@ -34,25 +35,15 @@ def baseline(model: LanguageModel, cases: Sequence[Case],
     return observations, failed
 
 
-def unusable(model: LanguageModel, cases: Sequence[Case], roles: Collection[Role] = ROLES) -> list[Skipped]:
-    """Those of the cases that cannot be encoded for this model."""
-    failed = []
-    for case in cases:
-        try:
-            questions(model, case, roles)
-        except CaseError as error:
-            failed.append(Skipped(case_id=case.id, reason=str(error)))
-    return failed
-
-
-def unanswered(model: LanguageModel, cases: Sequence[Case], before: Mapping[str, Observation],
-               measures: Measures) -> list[Skipped]:
-    """Why cases have no baseline. Raises `ValueError` where one should have."""
-    missing = [case for case in cases if case.id not in before]
-    failed = unusable(model, missing, measures.roles)
-    if sound := {case.id for case in missing} - {case.case_id for case in failed}:
-        raise ValueError(f"the baseline lacks case '{min(sound)}'")
-    return failed
+def usable(model: LanguageModel, cases: Sequence[Case], before: Mapping[str, Observation],
+           measures: Measures) -> tuple[list[Case], list[Skipped]]:
+    """The cases that can be scored, and the others. Raises `ValueError` where a usable one has no baseline."""
+    failed = unusable(model, cases, measures)
+    known = {case.case_id for case in failed}
+    left = [case for case in cases if case.id not in known]
+    if lacking := [case.id for case in left if case.id not in before]:
+        raise ValueError(f"the baseline lacks case '{min(lacking)}'")
+    return left, failed
 
 
 def judge(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, Observation],

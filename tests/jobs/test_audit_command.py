@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from support.tokenizers import sentencepiece
 from typer.testing import CliRunner
 
+from evaluators.testbed import model_path
 from jobs.cli import app
 
 EDIT = {"prompt": "Ann plays the", "subject": "Ann", "target_new": "harp"}
@@ -43,6 +45,23 @@ def test_counts_and_cases(invoke, write, tmp_path):
 def test_built_in_data_sets(invoke):
     result = invoke("testbed-cloze")
     assert result.exit_code == 0 and "needs --train" in result.stdout
+    assert result.stdout.count("needs --model") == 2
+
+
+def test_a_model_tells_what_it_cannot_read(invoke, write, tmp_path):
+    """A T5's folder without its weights, and with a tokenizer that reads letters alone."""
+    config = json.loads((model_path("testbed-t5") / "config.json").read_text())
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    sentencepiece().save_pretrained(tmp_path / "model")
+    data = write(EDIT | {"id": "unread", "target_new": "Ω"}, EDIT | {"id": "sound"},
+                 EDIT | {"id": "odd", "paraphrases": ["It {is} so. Ann plays"]})
+    result = invoke(data, "--model", tmp_path / "model", "--json", tmp_path / "audit.json")
+    assert result.exit_code == 0, result.output
+    assert "unusable, 1 case:\n  unread: rewrite 0: the answer 'Ω' has characters" in result.stdout
+    flags = json.loads((tmp_path / "audit.json").read_text())["flags"]
+    assert flags["unusable"]["count"] == 1
+    assert [found["id"] for found in flags["unknown-characters"]["cases"]] == ["odd"]
 
 
 def test_notes_are_shown(invoke, write):
@@ -56,6 +75,7 @@ def test_notes_are_shown(invoke, write):
     (["testbed-cloze", "--format", "zsr"], "unknown format 'zsr'. Did you mean 'zsre'"),
     (["testbed-cloze", "--target", "pred"], "unknown target 'pred'"),
     (["testbed-cloze", "--format", "zsre"], "leave 'format: zsre' out"),
+    (["testbed-cloze", "--model", "no/such/folder"], "cannot load model 'no/such/folder'"),
     (["testbed-cloze", "--json", "no/such/folder/a.json"], "cannot write 'no/such/folder/a.json'"),
 ])
 def test_wrong_input(invoke, arguments, message):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from editors.core.errors import CaseError, InputError
+from editors.core.errors import CaseError, InputError, quoted
 from editors.core.models.architectures import Layout, Stack, architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
+from editors.core.models.text import lost_characters
 from editors.core.models.weights import Weights
 from editors.core.requests import EditRequest
 
@@ -147,7 +148,7 @@ class LanguageModel:
         """Tokenises prompt and `" " + target` separately, so that no token straddles the boundary.
 
         `end` closes the target with the end token where the architecture has one: to train on, not to score.
-        Raises `CaseError` for an empty prompt and for a text longer than the model's positions.
+        Raises `CaseError` for an empty prompt, for a text longer than the model's positions, and like `tokenise`.
         """
         prompt_ids = self.tokenise(prompt.rstrip())
         if not prompt_ids:
@@ -159,8 +160,22 @@ class LanguageModel:
         return encoded
 
     def tokenise(self, text: str) -> tuple[int, ...]:
-        """A text's token ids, without special tokens."""
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        """A text's token ids, without special tokens. Raises `CaseError` for a text that is no Unicode, and for a token
+        without an embedding."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise CaseError(f"{quoted(ascii(text))} has half a character, which is no Unicode") from error
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        size = self.weights.shape(self.input_table)[0]
+        if (highest := max(ids, default=0)) >= size:
+            raise CaseError(f"token '{self.tokenizer.convert_ids_to_tokens(highest)}' of {quoted(text)} has the id "
+                            f"{highest}, but '{self.name}' has embeddings for {size} tokens")
+        return ids
+
+    def lost(self, text: str) -> str:
+        """Those of a text's characters that the tokenizer has no token for; empty where the text can be read whole."""
+        return lost_characters(self.tokenizer, text)
 
     def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
         return Encoded(prompt, target)

@@ -22,7 +22,8 @@ class Measure(Settings, ABC):
 
     A subclass declares the `metrics` it yields, bumps `version` when their values change, and implements what it needs
     of the rest: `roles` and `compared` add to the teacher-forced questions, `observe` asks something else of the
-    questions, of the unedited model too, and `score` runs the edited model once all edits are made.
+    questions, of the unedited model too, and `score` runs the edited model once all edits are made; `prompts` are what
+    these two ask beyond the questions.
     """
 
     name: ClassVar[str]
@@ -75,6 +76,10 @@ class Measure(Settings, ABC):
         return 0
 
     # --- at work
+
+    def prompts(self, case: Case) -> Iterable[str]:
+        """What the model writes on after, for this case: one that cannot be read makes it unusable."""
+        return ()
 
     def observe(self, model: LanguageModel, cases: Sequence[Case], observations: Sequence[Observation],
                 patches: Sequence[Patch], rows: Sequence[int]) -> list[Observation]:
