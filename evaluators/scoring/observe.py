@@ -28,7 +28,8 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # a third faster on CPUs than 4096:
 class Outputs:
     """What a model does with one target teacher-forced after one prompt.
 
-    `predicted` are the argmax tokens at the target's positions (`NO_TOKEN` where logits are not finite), `logprob` is
+    `predicted` are the argmax tokens at the target's positions (`NO_TOKEN` where logits are not finite; of equal ones,
+    which half precision may make of close ones, whichever `argmax` gives), `logprob` is
     the sum over target tokens in nats (-inf where not finite), `rank_first` how many tokens are more probable than the
     first target token. Where they were asked for, `kl` is the mean over target tokens of KL(unedited model || this one)
     in nats, and `text` what the model writes when nothing is forced.

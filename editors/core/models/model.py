@@ -237,7 +237,8 @@ class LanguageModel:
         return states
 
     def head(self, states: Tensor) -> Tensor:
-        """Logits [..., vocabulary] in fp32."""
+        """Logits [..., vocabulary] in fp32. Of a model in half precision they were rounded to it first, so that close
+        ones may be equal: another projection in fp32 would need the whole head, which a gang has in parts."""
         logits: Tensor = self.module.get_output_embeddings()(states)
         return logits.float()
 
