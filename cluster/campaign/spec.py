@@ -103,7 +103,7 @@ class StatisticsSpec(Settings):
     """The text that second moments of FFN keys are taken over (ROME, MEMIT)."""
 
     corpus: Name = TESTBED_CORPUS
-    """`testbed`, the built-in world's text, or a file or URL with one text, or one JSON object with a `text`, a line."""
+    """`testbed`, the built-in world's text, or a file or URL of texts, one a line or JSON record."""
     tokens: PositiveInt = 100_000
     """How many tokens of it (Meng et al. 2022, E.1: 100,000 samples of Wikipedia)."""
     shard: PositiveInt = 2_000_000
