@@ -1,33 +1,31 @@
 """T-Patcher: one neuron per wrong token in the last FFN (Huang et al. 2023, section 3).
 
 Nothing after the last FFN mixes positions, so its input q and the last block's output r at every target position are
-all that training needs, beside the last norm and the head at those positions. Many edits train side by side.
+all that training needs, beside the last norm and the head at those positions. `core/methods/neurons.py` trains.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from pydantic import PositiveInt
+from torch import Tensor
 
 from editors.core.artefacts import Artefact
-from editors.core.editor import Editor, EditorConfig
+from editors.core.editor import Editor
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.methods.checkpoints import Checkpoint
+from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import BlockRef, by_length
 from editors.core.models.capture import capture_inputs
 from editors.core.models.model import LanguageModel
-from editors.core.patches.patch import Neurons, Patch, activation_function
+from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
 
 VALIDATION_SHARE = 10  # one question of the memory in ten
@@ -35,63 +33,15 @@ POSITIONS = 5  # tokens that take as long as an edit's target positions, forth a
 QUERY = 20  # tokens of a question of the memory
 
 
-class TPatcherConfig(EditorConfig):
-    """How neurons are trained, and against what. The code that is named is the published one, set for zsRE."""
-
-    max_neurons: PositiveInt = 5
-    """Neurons of an edit at most: one for each of its first wrong tokens. Huang et al. 2023, code."""
-
-    steps: PositiveInt = 2000
-    """Updates at most. Huang et al. 2023, code."""
-
-    lr: PositiveFloat = 1e-2
-    """Adam's learning rate at the start. Huang et al. 2023, code."""
-
-    weight_decay: float = Field(0.01, ge=0)
-    """Share of each parameter that is added to its gradient. Huang et al. 2023, code."""
-
-    clip: PositiveFloat = 5.0
-    """Most that the norm of an edit's gradient may be. Huang et al. 2023, code."""
-
-    plateau: tuple[float, int, float] = (0.5, 1, 0.05)
-    """The learning rate's decay: factor, checks without progress, and the relative fall of the loss that is progress.
-    Huang et al. 2023, code."""
-
-    check_every: PositiveInt = 25
-    """Steps between two checks on held-out questions. Huang et al. 2023, code."""
-
-    check_from: PositiveInt = 100
-    """First step after which an edit whose target is right may end. Huang et al. 2023, code."""
-
-    patience: PositiveInt = 1
-    """Checks without an improvement, after which an edit whose target is right ends. Huang et al. 2023, code."""
-
-    improvement: float = 1e-3
-    """By how much the memory loss on held-out questions must fall for an improvement. Huang et al. 2023, code."""
-
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of the target's probability that all other tokens get, in the cross-entropy. Huang et al. 2023, code."""
-
-    activation_weight: float = Field(1.0, ge=0)
-    """Weight of the loss L_a that has neurons fire at their own query. Huang et al. 2023, section 3 (l_a)."""
-
-    memory_weight: float = Field(10.0, ge=0)
-    """Weight of the loss L_m that has them silent on the memory (l_m). Huang et al. 2023, code; the paper has 5."""
-
-    top_activations: PositiveInt = 5
-    """How many of the largest terms L_a is the mean of. Huang et al. 2023, code."""
-
-    top_memories: PositiveInt = 1000
-    """How many of the largest terms each part of L_m is the mean of. Huang et al. 2023, code."""
-
-    margins: tuple[float, float] = (0.0, 0.0)
-    """Margins of L_m's two parts. Huang et al. 2023, code: 3 and -3, but not passed on for sequence-to-sequence."""
-
-    amplify: float = 10.0
-    """What a neuron's value starts as, times a normal draw. Huang et al. 2023, code."""
+class TPatcherConfig(NeuronConfig):
+    """How neurons are trained, and against what."""
 
     memory_queries: PositiveInt = 40_000
     """Training questions of which the memory is made, the held-out tenth among them. Huang et al. 2023, code."""
+
+    memory_unchanged: bool = False
+    """Whether the memory also has questions that training facts should leave alone. Ours: where those are of the kind
+    that locality is measured by, they favour it."""
 
     edits_at_once: PositiveInt = 25
     """Edits that share a training loop, for memory. Ours."""
@@ -108,7 +58,7 @@ class TPatcher(Editor[TPatcherConfig]):
     """
 
     name = "t-patcher"
-    version = 1
+    version = 2
     Config = TPatcherConfig
     trained = True
 
@@ -122,14 +72,15 @@ class TPatcher(Editor[TPatcherConfig]):
 
     @classmethod
     def training_settings(cls, config: TPatcherConfig) -> dict[str, Any]:
-        return {"memory_queries": config.memory_queries}
+        return {"memory_queries": config.memory_queries, "memory_unchanged": config.memory_unchanged}
 
     @classmethod
     def train(cls, model: LanguageModel, config: TPatcherConfig, examples: Sequence[Example], *, seed: int = 0,
               checkpoint: Checkpoint | None = None, on_step: Callable[[int, float], None] | None = None) -> Artefact:
         """Collects the memory from the examples' questions with their true answers; a tenth of them is held out."""
         asked = {(each.request.prompt, each.request.target_true or each.request.target) for each in examples}
-        asked |= {(question.prompt, question.target) for each in examples for question in each.unchanged}
+        if config.memory_unchanged:
+            asked |= {(question.prompt, question.target) for each in examples for question in each.unchanged}
         queries = sorted(asked)
         random.Random(f"memory {seed}").shuffle(queries)
         queries = queries[: config.memory_queries]
@@ -142,16 +93,25 @@ class TPatcher(Editor[TPatcherConfig]):
                         {"queries": len(queries) - held_out, "held_out": held_out})
 
     @cached_property
-    def _memories(self) -> tuple[Tensor, Tensor]:
+    def _learned(self) -> tuple[Tensor, Tensor]:
         keys, held_out = self.artefact.tensors["keys"], self.artefact.tensors["validation_keys"]
         return keys.float().to(self.model.device), held_out.float().to(self.model.device)
 
+    def memories(self) -> tuple[Tensor, Tensor]:
+        """FFN inputs [keys, width] at which neurons should be silent, to train against and held out: those of other
+        questions, and to both those of the edits before, which the published code adds in every copy."""
+        earlier = [term.queries.float().repeat(self.config.copies, 1) for patch in self.model.patches
+                   for term in patch.terms if isinstance(term, Neurons) and term.queries is not None]
+        keys, held_out = self._learned
+        return torch.cat([keys, *earlier]), torch.cat([held_out, *earlier])
+
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
+        memory, held_out = self.memories()
         patches = []
         for start in range(0, len(requests), self.config.edits_at_once):
             part = requests[start: start + self.config.edits_at_once]
             training = NeuronTraining(self.model, self.config, self.read(part), part, self.seed)
-            training.train(*self._memories)
+            training.train(memory, held_out)
             patches += [training.patch(edit) for edit in range(len(part))]
         return patches
 
@@ -180,191 +140,3 @@ def _memory(model: LanguageModel, queries: Sequence[tuple[str, str]], batch_toke
         read = batch.attention_mask.bool() & ((batch.position_ids > 0) | model.has_encoder)
         found.append(inputs[path][read].float())
     return torch.cat(found)
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Target positions of several edits: FFN inputs `q` and last block's outputs `r` [n, width], the `target` tokens
-    [n] and each position's `edit` number [n]."""
-
-    q: Tensor
-    r: Tensor
-    target: Tensor
-    edit: Tensor
-
-    def of(self, edits: Tensor) -> Positions:
-        """The positions of these edits, numbered anew."""
-        place = torch.full((int(self.edit.max()) + 1,), -1, device=self.edit.device)
-        place[edits] = torch.arange(len(edits), device=edits.device)
-        kept = place[self.edit] >= 0
-        return Positions(self.q[kept], self.r[kept], self.target[kept], place[self.edit][kept])
-
-
-class NeuronTraining:
-    """Neurons of all edits, trained in one loop: each edit has its own clipping, learning rate and end, so that it ends
-    where it would have ended alone.
-
-    Per edit and neuron: `query` and `keys` [edits, neurons, width], `bias` [edits, neurons], and the value as `scale`
-    [edits, neurons] times `direction` [edits, neurons, width]; `real` says which there are, `count` how many.
-    """
-
-    @torch.no_grad()
-    def __init__(self, model: LanguageModel, config: TPatcherConfig, positions: Positions,
-                 requests: Sequence[EditRequest], seed: int) -> None:
-        """One neuron per wrong token, for the first few: its key answers its own query with 1, its value is random."""
-        self.model, self.config, self.positions = model, config, positions
-        self.activation = "relu" if model.gated else model.activation
-        edits, most, width, device = len(requests), config.max_neurons, positions.q.shape[1], positions.q.device
-        wrong = self._logits(positions, None).argmax(-1) != positions.target
-        self.query = positions.q.new_zeros(edits, most, width)
-        values = torch.zeros_like(self.query)
-        self.count = torch.zeros(edits, dtype=torch.long, device=device)
-        for edit, request in enumerate(requests):
-            found = (wrong & (positions.edit == edit)).nonzero().flatten()[:most]
-            self.count[edit] = len(found)
-            self.query[edit, : len(found)] = positions.q[found]
-            # e ~ N(0, 1), whatever the request's place among the others
-            digest = hashlib.sha256(f"{seed} {request.prompt} {request.target}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            values[edit] = torch.randn(most, width, generator=generator).to(device)
-        self.real = torch.arange(most, device=device)[None] < self.count[:, None]
-        # k = q / ‖q‖² and b = 0, so that a(q) = k·q + b = 1
-        norms = self.query.square().sum(-1, keepdim=True).clamp(min=1e-12)
-        self.keys = nn.Parameter(self.query / norms)
-        self.bias = nn.Parameter(self.query.new_zeros(edits, most))
-        self.direction = nn.Parameter(values)
-        self.scale = nn.Parameter(torch.full_like(self.bias, config.amplify))
-        self.parameters = [self.keys, self.bias, self.direction, self.scale]
-        self.steps = torch.zeros_like(self.count)
-        self.right = self.count == 0
-        self.rate = torch.ones(edits, device=device)
-
-    @property
-    def values(self) -> Tensor:
-        """v = s e [edits, neurons, width], 0 where there is no neuron."""
-        return self.direction * self.scale[..., None] * self.real[..., None]
-
-    def _logits(self, positions: Positions, edits: Tensor | None) -> Tensor:
-        """Logits at every position [n, vocabulary], with the neurons of `edits` (numbered as in `positions`) on."""
-        hidden = positions.r
-        if edits is not None:
-            keys, bias, values = (of[edits][positions.edit] for of in (self.keys, self.bias, self.values))
-            # r + Σ_i v_i act(a_i(q)),  a_i(q) = k_i·q + b_i
-            inputs = torch.einsum("nd,nkd->nk", positions.q, keys) + bias
-            active = activation_function(self.activation)(inputs)
-            hidden = hidden + torch.einsum("nk,nkd->nd", active, values)
-        return self.model.head(self.model.finish(hidden.to(self.model.module.dtype)))
-
-    def losses(self, positions: Positions, edits: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Per edit [edits]: the whole loss, L = CE + activation_weight L_a + memory_weight L_m, and L_m alone."""
-        config = self.config
-        # CE: the mean over an edit's target tokens
-        nll = nn.functional.cross_entropy(self._logits(positions, edits), positions.target, reduction="none",
-                                          label_smoothing=config.label_smoothing)
-        tokens = torch.bincount(positions.edit, minlength=len(edits))
-        fit = nll.new_zeros(len(edits)).index_add(0, positions.edit, nll) / tokens
-        # a_i(q_i) of each neuron at its own query, and a_i(m) at each of the memory's
-        own = torch.einsum("ekd,ekd->ek", self.query[edits], self.keys[edits]) + self.bias[edits]
-        other = torch.einsum("md,ekd->ekm", memory, self.keys[edits]) + self.bias[edits][..., None]
-        # L_a = mean of the largest exp(-a_i(q_i))
-        activation = _top_mean((-own).exp(), self.real[edits], config.top_activations)
-        # L_m = mean of the largest exp(a_i(m) - a_i(q_i) + μ₁), and of the largest exp(a_i(m) - μ₂)
-        first, second = config.margins
-        real = self.real[edits][..., None].expand_as(other).flatten(1)
-        silent = (_top_mean((other - own[..., None] + first).exp().flatten(1), real, config.top_memories)
-                  + _top_mean((other - second).exp().flatten(1), real, config.top_memories))
-        return fit + config.activation_weight * activation + config.memory_weight * silent, silent
-
-    def train(self, memory: Tensor, held_out: Tensor) -> None:
-        """Against the memory's keys [keys, width]; the held-out ones decide when an edit ends."""
-        config, watch = self.config, _Watch(len(self.count), self.config)
-        optimizer = torch.optim.Adam(self.parameters, lr=config.lr, weight_decay=config.weight_decay)
-        active = (self.count > 0).nonzero().flatten()
-        for step in range(1, config.steps + 1):
-            if not len(active):
-                break
-            positions = self.positions.of(active)
-            optimizer.zero_grad()
-            self.losses(positions, active, memory)[0].sum().backward()
-            self._step(optimizer, active)
-            self.steps[active] = step
-            if step % config.check_every == 0:
-                active = active[~self._check(step, positions, active, held_out, watch)]
-        if len(active):  # the last steps may have come after the last check
-            self.right[active] = self._answers(self.positions.of(active), active)
-
-    @torch.no_grad()
-    def _step(self, optimizer: torch.optim.Optimizer, active: Tensor) -> None:
-        """Adam with a learning rate and a gradient norm of its own for every edit; the others do not move."""
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        # g ← g min(1, clip / ‖g‖), the norm over all of an edit's parameters
-        norms = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
-        shrink = (self.config.clip / (norms + 1e-6)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(shrink.reshape(-1, *[1] * (gradient.ndim - 1)))
-        before = [parameter.clone() for parameter in self.parameters]
-        optimizer.step()
-        rate = torch.zeros_like(self.rate).index_copy(0, active, self.rate[active])
-        # Adam's step is proportional to its rate, so that a share of the step is a step at that share of the rate.
-        for parameter, old in zip(self.parameters, before, strict=True):
-            parameter.copy_(old + rate.reshape(-1, *[1] * (old.ndim - 1)) * (parameter - old))
-
-    @torch.no_grad()
-    def _check(self, step: int, positions: Positions, active: Tensor, held_out: Tensor, watch: _Watch) -> Tensor:
-        """Which of the active edits end here; also lowers the learning rate of those on a plateau."""
-        total, silent = self.losses(positions, active, held_out)
-        self.right[active] = right = self._answers(positions, active)
-        ends = torch.zeros_like(right)
-        for place, edit in enumerate(active.tolist()):
-            self.rate[edit] *= watch.decay(edit, float(total[place]))
-            ends[place] = right[place] and step >= self.config.check_from and watch.stalls(edit, float(silent[place]))
-        return ends
-
-    @torch.no_grad()
-    def _answers(self, positions: Positions, active: Tensor) -> Tensor:
-        """Which of the active edits [active] have all their tokens right."""
-        wrong = (self._logits(positions, active).argmax(-1) != positions.target).float()
-        return wrong.new_zeros(len(active)).index_add(0, positions.edit, wrong) == 0
-
-    def patch(self, edit: int) -> Patch:
-        count = int(self.count[edit])
-        steps, right = int(self.steps[edit]), bool(self.right[edit])
-        keys, bias, values = (of[edit, :count].detach() for of in (self.keys, self.bias, self.values))
-        path = self.model.ffn_path(self.model.depth - 1)
-        term = Neurons(path, keys.clone(), values.T.contiguous(), self.activation, bias.clone())
-        return Patch((term,) if count else (),
-                     {"editor": "t-patcher", "neurons": count, "steps": steps, "right": right})
-
-
-class _Watch:
-    """What each edit has reached at its checks."""
-
-    def __init__(self, edits: int, config: TPatcherConfig) -> None:
-        self.config = config
-        self.best_total, self.flat = [math.inf] * edits, [0] * edits  # flat, worse: checks without progress
-        self.best_memory, self.worse = [math.inf] * edits, [0] * edits
-
-    def decay(self, edit: int, total: float) -> float:
-        """The factor for the learning rate: below 1 when the loss has not fallen for long enough."""
-        factor, patience, threshold = self.config.plateau
-        improved = total < self.best_total[edit] * (1 - threshold)
-        self.best_total[edit] = total if improved else self.best_total[edit]
-        self.flat[edit] = 0 if improved else self.flat[edit] + 1
-        if self.flat[edit] <= patience:
-            return 1.0
-        self.flat[edit] = 0
-        return factor
-
-    def stalls(self, edit: int, memory: float) -> bool:
-        """Whether the memory loss has stopped improving."""
-        improved = memory < self.best_memory[edit] - self.config.improvement
-        self.best_memory[edit] = memory if improved else self.best_memory[edit]
-        self.worse[edit] = 0 if improved else self.worse[edit] + 1
-        return self.worse[edit] >= self.config.patience
-
-
-def _top_mean(values: Tensor, real: Tensor, most: int) -> Tensor:
-    """Mean of the `most` largest real values of each row [rows]; of all where there are fewer."""
-    top = values.masked_fill(~real, -math.inf).topk(min(most, values.shape[1]), dim=1).values
-    kept = top > -math.inf
-    return top.masked_fill(~kept, 0.0).sum(1) / kept.sum(1).clamp(min=1)

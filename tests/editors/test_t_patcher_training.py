@@ -9,10 +9,11 @@ from torch import nn
 
 from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
+from editors.core.methods.neurons import TIE, NeuronTraining
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
-from editors.t_patcher import NeuronTraining, TPatcher, TPatcherConfig
+from editors.t_patcher import TPatcher, TPatcherConfig
 
 REQUESTS = [
     EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words"),
@@ -33,9 +34,9 @@ def make(model, **overrides):
     generator = torch.Generator().manual_seed(0)
     keys = {name: torch.randn(count, 32, generator=generator) for name, count in
             (("keys", 9), ("validation_keys", 3))}
-    settings = {"top_memories": 4, "max_neurons": 3, "amplify": 1.0, **overrides}
+    settings = {"top_memories": 9, "copies": 2, "max_neurons": 3, "amplify": 1.0, **overrides}
     return TPatcher(model, TPatcherConfig(**settings),
-                    Resources(artefact=Artefact("t-patcher", 1, {}, model.digest, keys)))
+                    Resources(artefact=Artefact("t-patcher", TPatcher.version, {}, model.digest, keys)))
 
 
 def prepare(editor, requests):
@@ -61,23 +62,32 @@ class Reference:
 
     @property
     def values(self):
-        return self.direction * self.scale[:, None]
+        return self.direction * self.scale
 
     def losses(self, memory):
         config = self.config
         with overlay(self.model, live_patch(self.model, self.start, self.keys, self.bias, self.values)):
             logits = self.model.target_logits(self.batch)
-        fit = nn.functional.cross_entropy(logits, self.batch.target, label_smoothing=config.label_smoothing)
+        # the smoothed share, over all tokens but the target
+        logs, share = logits.log_softmax(-1), config.label_smoothing / (logits.shape[1] - 1)
+        target = logs.gather(1, self.batch.target[:, None])[:, 0]
+        fit = -((1 - config.label_smoothing) * target + share * (logs.sum(1) - target)).mean()
+
+        def largest(values, most):
+            """The mean of the largest of all copies' values."""
+            values = values.flatten().repeat(config.copies)
+            return values.topk(min(most, len(values))).values.mean()
+
         own = (self.query * self.keys).sum(1) + self.bias
         other = memory @ self.keys.T + self.bias
-        activation = (-own).exp().topk(min(config.top_activations, len(own))).values.mean()
-        silent = sum(scores.exp().flatten().topk(min(config.top_memories, scores.numel())).values.mean()
+        activation = largest((-own - TIE * torch.arange(len(own))).exp(), config.top_activations)
+        silent = sum(largest(scores.exp(), config.top_memories)
                      for scores in (other - own + config.margins[0], other - config.margins[1]))
         right = torch.equal(logits.argmax(-1), self.batch.target)
-        return fit + config.activation_weight * activation + config.memory_weight * silent, silent, right
+        return fit + config.activation_weight * activation + config.memory_weight * silent, fit, silent, right
 
     def train(self):
-        config, (memory, held_out) = self.config, self.editor._memories
+        config, (memory, held_out) = self.config, self.editor.memories()
         optimizer = torch.optim.Adam(self.parameters, lr=config.lr, weight_decay=config.weight_decay)
         factor, patience, threshold = config.plateau
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience,
@@ -91,9 +101,9 @@ class Reference:
             if self.steps % config.check_every:
                 continue
             with torch.no_grad():
-                total, silent, right = self.losses(held_out)
-            scheduler.step(float(total))
-            if right and self.steps >= config.check_from:
+                _, fit, silent, right = self.losses(held_out)
+            scheduler.step(float(fit))
+            if right and self.steps > config.check_from:
                 if float(silent) > best - config.improvement:
                     break
                 best = float(silent)
@@ -104,9 +114,9 @@ def test_every_gradient_is_that_of_the_whole_model(model):
     editor = make(model)
     for request in REQUESTS[:2]:
         training, reference = prepare(editor, [request]), Reference(editor, request)
-        memory = editor._memories[0]
-        total, silent = training.losses(training.positions, torch.tensor([0]), memory)
-        whole, whole_silent, _ = reference.losses(memory)
+        memory = editor.memories()[0]
+        total, _, silent = training.losses(training.positions, torch.tensor([0]), memory)
+        whole, _, whole_silent, _ = reference.losses(memory)
         total.sum().backward()
         whole.backward()
         torch.testing.assert_close(total[0], whole, atol=1e-5, rtol=1e-5)
@@ -124,7 +134,7 @@ def test_side_by_side_training_is_plain_training_of_each(tiny_gated_t5, override
     editor = make(tiny_gated_t5, **overrides)
     requests = SHORT if "check_from" in overrides else REQUESTS
     together = prepare(editor, requests)
-    together.train(*editor._memories)
+    together.train(*editor.memories())
     seen = set()
     for edit, request in enumerate(requests):
         reference = Reference(editor, request)

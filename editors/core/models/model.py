@@ -15,6 +15,7 @@ from editors.core.models.architectures import Layout, Stack, architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.text import lost_characters
 from editors.core.models.weights import Weights
+from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
 if TYPE_CHECKING:  # else imported where it is used: the library's models take as long to import as torch itself
@@ -38,7 +39,7 @@ class LanguageModel:
     `weights` is the way to read them.
 
     `sides` are the models that patches may route questions to, by the digest of their artefact; `router` is set by
-    `overlay` while such a patch is on.
+    `overlay` while such a patch is on, and `patches` are those it has put on every row, the innermost last.
     """
 
     has_encoder = False
@@ -51,6 +52,7 @@ class LanguageModel:
         self.weights = weights or Weights()
         self.sides: dict[str, Any] = {}
         self.router: Router | None = None
+        self.patches: tuple[Patch, ...] = ()
 
     @property
     def device(self) -> torch.device:

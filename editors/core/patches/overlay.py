@@ -33,6 +33,9 @@ def overlay(model: LanguageModel, patches: Patch | Sequence[Patch],
         stack.enter_context(routing(model, patches, rows))
         for path, hook in _hooks(patches, rows).items():
             stack.callback(model.submodule(path).register_forward_hook(hook).remove)
+        if rows is None:
+            stack.callback(setattr, model, "patches", model.patches)
+            model.patches += tuple(patches)
         yield
 
 

@@ -132,7 +132,8 @@ class Neurons(Term):
     """`y += (act(x keysᵀ + bias) * (x gateᵀ)) valuesᵀ` on a whole FFN, x its input: n more neurons of its kind.
 
     keys and gate are [n, in], bias [n], values [out, n]; without `gate` or `bias` those factors are left out.
-    `activation` is a name in `transformers.activations.ACT2FN`.
+    `activation` is a name in `transformers.activations.ACT2FN`. `queries` [m, in] add nothing: they are the inputs that
+    the neurons were made for, for later edits to see.
     """
 
     kind: ClassVar[str] = "neurons"
@@ -141,6 +142,7 @@ class Neurons(Term):
     activation: str
     bias: Tensor | None = None
     gate: Tensor | None = None
+    queries: Tensor | None = None
 
     def delta(self, x: Tensor) -> Tensor:
         x = x.to(self.keys.dtype)
@@ -152,8 +154,8 @@ class Neurons(Term):
 
     @property
     def merge_key(self) -> Hashable:
-        return (self.module, self.activation, self.bias is None, self.gate is None, self.keys.dtype,
-                self.values.dtype, self.keys.device)
+        return (self.module, self.activation, self.bias is None, self.gate is None, self.queries is None,
+                self.keys.dtype, self.values.dtype, self.keys.device)
 
     @classmethod
     def merge(cls, terms: Sequence[Self]) -> Self:

@@ -1,0 +1,83 @@
+"""Editors against numbers that the published code computed, on tiny models with the same weights (`reference_models`).
+
+The numbers are from runs of the repositories named, at the commits named, outside this one: their classes and functions
+were called as their scripts call them, with the layers' names of the tiny models. No line of theirs is here.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.reference_models import draw, gptj, t5
+
+from editors.core.artefacts import Artefact
+from editors.core.editor import Resources
+from editors.core.methods.neurons import NeuronTraining
+from editors.core.patches.overlay import overlay
+from editors.core.requests import EditRequest
+from editors.t_patcher import TPatcher, TPatcherConfig
+
+
+@pytest.fixture(scope="module", name="gptj")
+def _gptj():
+    return gptj()
+
+
+@pytest.fixture(scope="module", name="t5")
+def _t5():
+    return t5()
+
+
+def close(found, expected, rel=1e-3):
+    """Of rounded numbers."""
+    torch.testing.assert_close(torch.as_tensor(found).detach().flatten()[: len(expected)].double(),
+                               torch.tensor(expected).double(), rtol=rel, atol=2e-4)
+
+
+# T-Patcher: github.com/ZeroYuHuang/Transformer-Patcher at 93ff458, `Editor` of src/models/seq2seq_modules.py on the last
+# decoder FFN, eight copies of the edit, in the order of calls of Lightning's `fit`; no dropout. Values and memories are
+# drawn here and there by name, and biases start a thousandth apart, for of equal ones the published code takes any.
+
+FIRST = EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer")
+SECOND = EditRequest("Who employs Zed Corman?", "Zed Corman", "so")
+
+
+def neurons(model, request, number, **overrides):
+    memories = {"keys": draw("memory", 300, 16), "validation_keys": draw("held out", 60, 16)}
+    artefact = Artefact("t-patcher", TPatcher.version, {}, model.digest, memories)
+    editor = TPatcher(model, TPatcherConfig(**overrides), Resources(artefact=artefact))
+    training = NeuronTraining(model, editor.config, editor.read([request]), [request], seed=0)
+    training.direction.data.copy_(draw(f"values {number}", 5, 16))
+    training.bias.data += 1e-3 * torch.arange(5)
+    return training, *editor.memories()
+
+
+def parts(training, memory):
+    return [float(part) for part in training.losses(training.positions, torch.tensor([0]), memory)]
+
+
+def test_t_patcher_trains_towards_the_same_neurons(t5):
+    training, memory, held_out = neurons(t5, FIRST, 0, steps=30, check_every=5)
+    close(parts(training, memory), [31.98464, 6.92466, 2.46921])
+    training.train(memory, held_out)
+    assert int(training.count[0]) == 5
+    close(training.keys[0], [0.00352, 0.00866, -0.02035, -0.00743, -0.01767, 0.03357], 1e-2)
+    close(training.bias[0], [-0.20422, -0.20658, -0.20713, -0.20224, -0.20117])
+    close(training.values[0], [2.7536, 8.5525, -7.3481, 6.6751, 6.2844, -12.6263])
+    close([training.keys.norm(), training.values.norm(), training.rate[0]], [0.16586, 69.8772, 0.25])
+
+
+def test_t_patcher_is_silent_at_its_own_edits_in_a_stream(t5):
+    training, *memories = neurons(t5, FIRST, 0, steps=30, check_every=5)
+    training.train(*memories)
+    with overlay(t5, training.patch(0)):
+        training, memory, _ = neurons(t5, SECOND, 1)
+        # The published code leaves out one position of the first copy and one of the last.
+        close(parts(training, torch.cat([memory[:300], memory[301:-1]])), [34.70675, 6.88151, 2.74574])
+
+
+def test_t_patcher_ends_at_the_same_check(t5):
+    training, *memories = neurons(t5, SECOND, 0, steps=600, memory_weight=0.1, lr=2e-2, improvement=0.01)
+    training.train(*memories)
+    assert (int(training.steps[0]), float(training.rate[0]), bool(training.right[0])) == (250, 0.125, True)
+    close([training.keys.norm(), training.values[:, :3].norm()], [1.68317, 20.56147], 5e-3)
