@@ -31,6 +31,15 @@ class KnowledgeNeuronsConfig(EditorConfig):
     removes the embedding of the most likely next token alone, and reads all old tokens at the prompt's last position;
     on a T5, whose decoder then reads the answer unshifted, at their own. Ours."""
 
+    target: Literal["all", "first"] = "all"
+    """Which tokens stand for an answer: `all`, as in the ports, whose probabilities are averaged and whose embeddings
+    are summed, or the `first` alone. Dai et al. 2022 have answers of one token, where the two are the same."""
+
+    signed: bool = False
+    """Whether a neuron that is negative where the answer is predicted is written to with the opposite sign, so that it,
+    too, speaks for the new answer. Ours: a GELU's neurons may be negative, of which the published codes take no
+    notice."""
+
     steps: PositiveInt = Field(20, ge=2)
     """Points on the way from no activation to the model's own at which the gradient is taken. Dai et al. 2022, section
     3."""
@@ -82,8 +91,9 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
         patches: dict[int, Patch] = {}
         for numbers in by_length(sizes, self.config.batch_tokens):
             facts = self._facts([requests[number] for number in numbers])
-            for number, fact, scores in zip(numbers, facts, attribute(self.model, facts, self.config), strict=True):
-                patches[number] = self._rewrite(fact, scores)
+            for number, fact, scores, neurons in zip(numbers, facts, *attribute(self.model, facts, self.config),
+                                                     strict=True):
+                patches[number] = self._rewrite(fact, scores, neurons)
         return [patches[number] for number in range(len(requests))]
 
     def _facts(self, requests: Sequence[EditRequest]) -> list[Fact]:
@@ -103,11 +113,13 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
         text = (text or "").strip()
         if not text:
             return ()
-        return self.model.tokenise(text if self.config.mode == "reference" else f" {text}")
+        tokens = self.model.tokenise(text if self.config.mode == "reference" else f" {text}")
+        return tokens[:1] if self.config.target == "first" else tokens
 
-    def _rewrite(self, fact: Fact, scores: Tensor) -> Patch:
-        """W[:, j] += c for every located neuron j: ΔW = c 1ᵀ in each layer, of rank one."""
+    def _rewrite(self, fact: Fact, scores: Tensor, neurons: Tensor) -> Patch:
+        """W[:, j] += c for every located neuron j: ΔW = c 1ᵀ in each layer, of rank one; where `signed`, ± c."""
         located = scores > self.config.threshold * scores.max()
+        signs = 1.0 - 2.0 * (neurons < 0) if self.config.signed else torch.ones_like(neurons)
         table = self.model.input_table if self.config.embedding == "input" else self.model.output_table
 
         def total(tokens: tuple[int, ...]) -> Tensor:
@@ -117,16 +129,16 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
         with self.model.weights.whole(table):
             change = self.config.old_scale * total(fact.removed) + self.config.new_scale * total(fact.added)
         layers = located.any(1).nonzero().flatten().tolist()
-        terms = tuple(LowRank(self.model.down_path(layer), change[:, None], located[layer].float()[:, None])
+        terms = tuple(LowRank(self.model.down_path(layer), change[:, None], (located * signs)[layer][:, None])
                       for layer in layers)
         info = {"editor": "kn", "neurons": int(located.sum()), "layers": layers, "highest_score": float(scores.max()),
                 "old": str(self.model.tokenizer.decode(list(fact.row.target))).strip()}
         return Patch(terms, info)
 
 
-def attribute(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsConfig) -> Tensor:
-    """Integrated gradients [facts, layers, inner] of the old answers' mean token probability P, in fp32 (Dai et al.
-    2022, section 3).
+def attribute(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsConfig) -> tuple[Tensor, Tensor]:
+    """Integrated gradients of the old answers' mean token probability P, in fp32 (Dai et al. 2022, section 3), and the
+    neurons' values where the first old token is predicted; both [facts, layers, inner].
 
     Per layer `w · 1/steps Σ_s ∂P/∂w (a_s w)` with `a_s = linspace(0, 1, steps)`, w the layer's neurons at the positions
     where old tokens are predicted. Only these positions are run again, and only the blocks above the layer.
@@ -138,7 +150,8 @@ def attribute(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeur
         # The mean over the scenes of a fact, one per old token of a decoder-only model's.
         sums = scores.new_zeros(len(facts), scores.shape[1]).index_add(0, scenes.fact, scores)
         by_layer.append(sums / torch.bincount(scenes.fact, minlength=len(facts))[:, None])
-    return torch.stack(by_layer, 1)
+    first = torch.searchsorted(scenes.fact, torch.arange(len(facts), device=scenes.fact.device))
+    return torch.stack(by_layer, 1), torch.stack([layer.neurons[first, 0] for layer in scenes.layers], 1)
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ class _Layer:
 @dataclass(frozen=True)
 class _Scenes:
     """Short rows whose neurons are scaled: for a decoder-only model one token behind its cached past, for a T5 the
-    decoder's whole row. `fact` [scenes] is each scene's fact, `dtype` that of hidden states."""
+    decoder's whole row. `fact` [scenes] is each scene's fact, in order, `dtype` that of hidden states."""
 
     batch: Batch
     past: KeysValues | None

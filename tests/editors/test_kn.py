@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from editors.core.errors import InputError
-from editors.core.models.capture import capture_outputs
+from editors.core.models.batches import Encoded
+from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch
 from editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig, attribute
@@ -95,7 +96,7 @@ def test_cached_attribution_equals_full_forward_passes(model, replacements, mode
     editor = kn(model, mode=mode)
     facts = editor._facts(replacements)
     plain = Plain(model, editor)
-    for fact, scores in zip(facts, attribute(model, facts, editor.config), strict=True):
+    for fact, scores in zip(facts, attribute(model, facts, editor.config)[0], strict=True):
         expected = torch.stack([plain.score(layer, fact) for layer in range(model.depth)])
         scale = expected.abs().max()
         torch.testing.assert_close(scores / scale, expected / scale, atol=1e-5, rtol=1e-4)
@@ -109,10 +110,10 @@ def test_attribution_sees_an_edit_already_made(model, replacements):
     editor = kn(model)
     facts = editor._facts(replacements[:1])
     with overlay(model, earlier):
-        scores = attribute(model, facts, editor.config)[0]
+        scores = attribute(model, facts, editor.config)[0][0]
         expected = torch.stack([Plain(model, editor).score(layer, facts[0]) for layer in range(model.depth)])
     torch.testing.assert_close(scores / expected.abs().max(), expected / expected.abs().max(), atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(scores, attribute(model, facts, editor.config)[0], rtol=1e-2)
+    assert not torch.allclose(scores, attribute(model, facts, editor.config)[0][0], rtol=1e-2)
 
 
 @pytest.mark.parametrize("mode", ["fixed", "reference"])
@@ -121,7 +122,7 @@ def test_a_layers_scores_add_up_to_what_its_neurons_do_to_the_answer(model, repl
     editor = kn(model, mode=mode, steps=400)
     facts = editor._facts(replacements)[:3]
     plain = Plain(model, editor)
-    for fact, scores in zip(facts, attribute(model, facts, editor.config), strict=True):
+    for fact, scores in zip(facts, attribute(model, facts, editor.config)[0], strict=True):
         for layer in range(model.depth):
             runs = plain.runs(fact)
             with torch.no_grad():
@@ -157,13 +158,36 @@ def test_old_embeddings_are_taken_and_new_ones_added(tiny_gptj, replacements, em
 
 def test_neurons_above_the_share_of_the_highest_score_are_located(model, replacements):
     editor = kn(model, threshold=0.3)
-    scores = attribute(model, editor._facts(replacements[:1]), editor.config)[0]
+    scores = attribute(model, editor._facts(replacements[:1]), editor.config)[0][0]
     chosen = {(model.down_path(layer), j) for layer in range(model.depth) for j in range(scores.shape[1])
               if scores[layer, j] > 0.3 * scores.max()}
     patch = editor.edit_each(replacements[:1])[0]
     assert located(patch) == chosen
     assert patch.info["neurons"] == len(chosen)
     assert len(located(kn(model, threshold=0.6).edit_each(replacements[:1])[0])) < len(chosen)
+
+
+def test_the_first_token_stands_for_an_answer(model, replacements):
+    request, tokenise = replacements[2], model.tokenise
+    fact = kn(model, target="first")._facts([request])[0]
+    assert (fact.row.target, fact.removed) == (tokenise(" Bibor Motors of Vadolm")[:1],) * 2
+    assert fact.added == tokenise(" Bibor Motors")[:1]
+
+
+def test_signed_writes_make_every_located_neuron_speak_for_the_new_answer(model, replacements):
+    """Where the first old token is predicted, each neuron j adds |w_j| c."""
+    plain, signed = (kn(model, signed=signed).edit_each(replacements[2:3])[0] for signed in (False, True))
+    prompt = model.encode(replacements[2].prompt, "so").prompt
+    batch = model.collate([Encoded(prompt, (0,))])
+    assert located(plain) == located(signed)
+    seen = set()
+    for one, other in zip(plain.terms, signed.terms, strict=True):
+        with capture_inputs(model, [one.module]) as inputs:
+            model.states(batch)
+        neurons = inputs[one.module][batch.row, batch.position][0]
+        torch.testing.assert_close(neurons * other.b[:, 0], neurons.abs() * one.b[:, 0])
+        seen |= set(other.b.unique().tolist())
+    assert seen >= ({-1.0, 1.0} if model.activation != "relu" else {1.0})
 
 
 def test_a_patched_model_is_one_whose_columns_were_changed(model, replacements):
@@ -199,8 +223,8 @@ def test_one_edit_in_a_batch_is_the_edit_alone(model, replacements, mode):
 def test_a_small_token_budget_changes_nothing(model, replacements):
     editor = kn(model)
     facts = editor._facts(replacements)
-    whole = attribute(model, facts, editor.config)
-    split = attribute(model, facts, kn(model, batch_tokens=1).config)
+    whole, _ = attribute(model, facts, editor.config)
+    split, _ = attribute(model, facts, kn(model, batch_tokens=1).config)
     torch.testing.assert_close(whole / whole.abs().max(), split / whole.abs().max(), atol=1e-5, rtol=1e-4)
     patches = kn(model, batch_tokens=1).edit_each(replacements)
     assert [located(patch) for patch in patches] == [located(patch) for patch in editor.edit_each(replacements)]
@@ -229,7 +253,7 @@ def test_only_the_blocks_above_a_layer_are_run_again(tiny_gptj, replacements):
 def test_a_fact_no_neuron_speaks_for_yields_an_empty_patch(tiny_gptj, replacements):
     editor = kn(tiny_gptj)
     fact = editor._facts(replacements[:1])[0]
-    patch = editor._rewrite(fact, -torch.rand(tiny_gptj.depth, 64))
+    patch = editor._rewrite(fact, -torch.rand(tiny_gptj.depth, 64), torch.ones(tiny_gptj.depth, 64))
     assert not patch and patch.info["neurons"] == 0
 
 

@@ -15,6 +15,7 @@ from editors.core.editor import Resources
 from editors.core.methods.neurons import NeuronTraining
 from editors.core.patches.overlay import overlay
 from editors.core.requests import EditRequest
+from editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig, attribute
 from editors.t_patcher import TPatcher, TPatcherConfig
 
 
@@ -34,9 +35,10 @@ def close(found, expected, rel=1e-3):
                                torch.tensor(expected).double(), rtol=rel, atol=2e-4)
 
 
-# T-Patcher: github.com/ZeroYuHuang/Transformer-Patcher at 93ff458, `Editor` of src/models/seq2seq_modules.py on the last
-# decoder FFN, eight copies of the edit, in the order of calls of Lightning's `fit`; no dropout. Values and memories are
-# drawn here and there by name, and biases start a thousandth apart, for of equal ones the published code takes any.
+# T-Patcher: github.com/ZeroYuHuang/Transformer-Patcher at 93ff458, `Editor` of src/models/seq2seq_modules.py on the
+# last decoder FFN, eight copies of the edit, in the order of calls of Lightning's `fit`; no dropout. Values and
+# memories are drawn here and there by name, and biases start a thousandth apart, for of equal ones the published code
+# takes any.
 
 FIRST = EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer")
 SECOND = EditRequest("Who employs Zed Corman?", "Zed Corman", "so")
@@ -53,7 +55,7 @@ def neurons(model, request, number, **overrides):
 
 
 def parts(training, memory):
-    return [float(part) for part in training.losses(training.positions, torch.tensor([0]), memory)]
+    return [float(part.detach()) for part in training.losses(training.positions, torch.tensor([0]), memory)]
 
 
 def test_t_patcher_trains_towards_the_same_neurons(t5):
@@ -81,3 +83,28 @@ def test_t_patcher_ends_at_the_same_check(t5):
     training.train(*memories)
     assert (int(training.steps[0]), float(training.rate[0]), bool(training.right[0])) == (250, 0.125, True)
     close([training.keys.norm(), training.values[:, :3].norm()], [1.68317, 20.56147], 5e-3)
+
+
+# KN: the port in github.com/kmeng01/rome at 0874014, `get_scores`, `get_refined_neurons` and `edit_knowledge` of
+# baselines/kn, for "gpt2" with GPT-J's modules in the places of GPT-2's.
+
+@pytest.mark.parametrize(("prompt", "old", "found"), [
+    ("What is the birthplace of Budrer Vadolm?", "so", {
+        "top": [66, 29, 4, 41, 113], "scores": [1.49078e-4, 9.03111e-5, 8.13076e-5, 6.39353e-5, 5.71238e-5],
+        "norm": 4.23946e-4, "neurons": [3, 7, 2], "change": [0.53116, -0.43242, 1.3661, -0.69406]}),
+    ("Who employs Zed Corman?", "Mirel Vadolm", {  # of seven tokens
+        "top": [41, 4, 29, 66, 114], "scores": [1.63312e-4, 1.29404e-4, 1.24557e-4, 1.12132e-4, 1.02227e-4],
+        "norm": 6.06035e-4, "neurons": [10, 7, 1], "change": [-0.79743, -0.85953, 1.1547, -1.4631]}),
+])
+def test_kn_finds_and_rewrites_the_ports_neurons(gptj, prompt, old, found):
+    editor = KnowledgeNeurons(gptj, KnowledgeNeuronsConfig(mode="reference", threshold=0.2))
+    request = EditRequest(prompt, prompt.split()[-1].rstrip("?"), "Zesmilport Budrer", old)
+    scores = attribute(gptj, editor._facts([request]), editor.config)[0][0].flatten()
+    highest = scores.topk(5)
+    assert highest.indices.tolist() == found["top"]
+    close(highest.values * 1e4, [1e4 * score for score in found["scores"]])
+    close(scores.norm() * 1e4, [1e4 * found["norm"]])
+    terms = editor.edit_each([request])[0].terms
+    assert [int(term.b.sum()) for term in terms] == found["neurons"]
+    for term in terms:
+        close(term.a, found["change"])

@@ -75,7 +75,8 @@ def test_neurons_start_answering_their_own_wrong_tokens(model):
 @pytest.mark.parametrize("copies", [1, 3])
 def test_the_memory_losses_are_the_papers(tiny_gptj, copies):
     """Written out for one edit and its copies, with loops."""
-    editor = make(tiny_gptj, copies=copies, top_activations=2, max_neurons=2, margins=(3.0, -3.0), activation_weight=2.0, memory_weight=5.0)
+    editor = make(tiny_gptj, copies=copies, top_activations=2, max_neurons=2, margins=(3.0, -3.0),
+                  activation_weight=2.0, memory_weight=5.0)
     request = REQUESTS[0]
     training = NeuronTraining(tiny_gptj, editor.config, editor.read([request]), [request], seed=0)
     with torch.no_grad():
