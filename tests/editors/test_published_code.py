@@ -13,9 +13,12 @@ from support.reference_models import draw, gptj, t5
 from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
 from editors.core.methods.neurons import NeuronTraining
+from editors.core.models.statistics import SecondMoment
 from editors.core.patches.overlay import overlay
 from editors.core.requests import EditRequest
 from editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig, attribute
+from editors.memit import MEMIT, MemitConfig
+from editors.rome import ROME, RomeConfig
 from editors.t_patcher import TPatcher, TPatcherConfig
 
 
@@ -108,3 +111,43 @@ def test_kn_finds_and_rewrites_the_ports_neurons(gptj, prompt, old, found):
     assert [int(term.b.sum()) for term in terms] == found["neurons"]
     for term in terms:
         close(term.a, found["change"])
+
+
+# ROME and MEMIT: github.com/kmeng01/rome at 0874014, `execute_rome`, and github.com/kmeng01/memit at 80426fd,
+# `execute_memit`, with the contexts and second moments given; on a CPU, and reading blocks' outputs as they come now.
+
+WRITES = [EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer"),
+          EditRequest("Zed Corman lives in", "Zed Corman", "so")]
+
+
+def writer(editor, model, settings):
+    keys = [draw(f"keys {layer}", 400, 64).double() for layer in range(model.depth)]
+    moments = {model.down_path(layer): SecondMoment(400, each.T @ each) for layer, each in enumerate(keys)}
+    made = editor(model, settings, Resources(moments))
+    made.contexts = ["", "The sky. ", "So it was said. "]
+    return made
+
+
+@pytest.mark.parametrize(("clamp", "values", "norms"), [
+    (4.0, [[-0.176626, -0.0159889, 0.0158575, -0.0764746, 0.229766],
+           [0.00943028, -0.0269924, -0.027181, 0.00610844, 0.0243542]], [0.449163, 0.0858711]),
+    (0.1, [[-0.0532691, 0.0251884, -0.0245807, -0.0336085, 0.0688854],
+           [0.000381237, -0.00970802, -0.019026, 0.00492641, 0.0255562]], [0.133476, 0.0608759]),
+])
+def test_rome_writes_the_same_rank_one_change(gptj, clamp, values, norms):
+    editor = writer(ROME, gptj, RomeConfig(layer=1, steps=8, clamp=clamp, key="original", contexts=()))
+    directions = [[0.0383837, -0.0269085, 0.140328, 0.013093, 0.0607413],
+                  [0.0408922, -0.00934383, 0.215822, -0.0142225, 0.0236967]]
+    for patch, direction, value, norm in zip(editor.edit_each(WRITES), directions, values, norms, strict=True):
+        [term] = patch.terms
+        close(term.b, direction)
+        close(term.a, value, 5e-3)
+        close(term.a.norm(), [norm])
+
+
+def test_memit_writes_the_same_changes(gptj):
+    editor = writer(MEMIT, gptj, MemitConfig(layers=(0, 1), steps=8, clamp=0.3, moment_weight=20, contexts=()))
+    first, second = (term.a @ term.b.T for term in editor.edit(WRITES).terms)
+    close(first, [-0.0189683, -0.00372923, -0.00798214, -0.000640688, -0.00118155], 5e-3)
+    close(second, [-0.00188479, 0.00168895, 0.00837564, -0.00370165, -0.0119896], 5e-3)
+    close([first.norm(), second.norm()], [0.215102, 0.3248])
