@@ -12,12 +12,15 @@ from support.reference_models import draw, gptj, t5
 
 from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
+from editors.core.methods.hyper_editor import HyperTrainee
+from editors.core.methods.hypernetwork import matrices
 from editors.core.methods.neurons import NeuronTraining
 from editors.core.models.statistics import SecondMoment
 from editors.core.patches.overlay import overlay
 from editors.core.requests import EditRequest
 from editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig, attribute
 from editors.memit import MEMIT, MemitConfig
+from editors.mend import MendConfig, MendNetwork, Transform
 from editors.rome import ROME, RomeConfig
 from editors.t_patcher import TPatcher, TPatcherConfig
 
@@ -151,3 +154,39 @@ def test_memit_writes_the_same_changes(gptj):
     close(first, [-0.0189683, -0.00372923, -0.00798214, -0.000640688, -0.00118155], 5e-3)
     close(second, [-0.00188479, 0.00168895, 0.00837564, -0.00370165, -0.0119896], 5e-3)
     close([first.norm(), second.norm()], [0.215102, 0.3248])
+
+
+# MEND: github.com/eric-mitchell/mend at e04fdb9, `MEND.edit` of algs/mend.py with networks and statistics drawn by name
+# (`higher` stood in for, so that the new weights could be read), and `GradientTransform` in training.
+
+def mend(model):
+    config = MendConfig(layers=(1, 2), rank=24, learning_rate=1e-6, steps=1, batch_size=1)
+    network = MendNetwork(matrices(model, config), config)
+    for transform in network.transforms.values():
+        i, w = transform.inputs, len(transform.mean)
+        o = w - i
+        for n, layer in enumerate(transform.layers):
+            for name, scale in (("u", 0.1), ("v", 0.1), ("bias", 1), ("scale", 1), ("shift", 1)):
+                weight = getattr(layer, name)
+                weight.data = scale * draw(f"{name} {n} {i} {o}", *weight.shape)
+        transform.mean, transform.std = draw(f"mean {i} {o}", w), draw(f"std {i} {o}", w).abs() + 0.5
+    network.alpha.data = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    return network
+
+
+def test_mend_rewrites_gradients_as_the_authors_networks_do(gptj):
+    network = mend(gptj)
+    updates = network(HyperTrainee(gptj, network.config, network).factors([FIRST]), [FIRST])
+    found = [(update.a[0].T @ update.b[0]).detach() for update in updates.values()]
+    for change, entries in zip(found, [
+            [-2.82585, 6.58543, 14.5015, 47.4411, 20.2077], [2.31958, 2.38426, 12.5107, 19.7361, 4.51295],
+            [1.51358, 9.01558, 1.38109, 3.13509, 2.25724], [5.79165, 20.232, 13.5388, 9.81384, -2.48656]], strict=True):
+        close(change, entries)
+    close([change.norm() for change in found], [303.72778, 504.86717, 303.10257, 562.18404])
+
+
+def test_mends_statistics_are_the_authors_running_ones():
+    transform = Transform(16, 64, 8, 2)
+    transform.standardise(torch.cat([draw("tokens in", 50, 16), draw("tokens out", 50, 64) * 3], 1))
+    close(transform.mean, [0.23656, -0.460249, 0.0677473, 0.0752264])
+    close(transform.std[16:], [2.7798, 2.93709, 3.11707, 2.90047])
