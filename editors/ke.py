@@ -26,7 +26,8 @@ class KEConfig(HyperConfig):
 
     condition: Literal["answers", "prompt"] = "answers"
     """What the network reads: `answers` is "{old answer} >> {new answer} || {prompt}" (De Cao et al. 2021, section 4),
-    `prompt` is prompt and new answer (Mitchell et al. 2022a, published code, for GPT models)."""
+    as it also is in EasyEdit; `prompt` is prompt and new answer (Mitchell et al. 2022a, published code, for GPT
+    models)."""
 
     lstm_width: PositiveInt = 512
     """Width of the LSTM, in each direction. Mitchell et al. 2022a, published code."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
@@ -95,6 +96,12 @@ class MEMIT(Editor[MemitConfig]):
                 raise InputError(f"memit needs the second moment of '{path}'; compute it with `second_moments`")
             solvers[layer] = KeySolver(self.resources.statistics[path].to(self.model.device))
         return solvers
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The contexts that were sampled, and the ridges that the second moments were solved with."""
+        return {"contexts": self.contexts,
+                "ridge": {self.model.down_path(layer): solver.ridge for layer, solver in self._solvers.items()}}
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         return self._write([[request] for request in requests]) if requests else []

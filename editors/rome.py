@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
@@ -65,6 +65,12 @@ class ROME(Editor[RomeConfig]):
             raise InputError(f"rome needs the second moment of '{path}'; compute it with `second_moments`, "
                              "or set `covariance: false`")
         return KeySolver(self.resources.statistics[path].to(self.model.device))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The contexts that were sampled, and the ridge that the second moment was solved with."""
+        path = self.model.down_path(self.config.layer)
+        return {"contexts": self.contexts, "ridge": {path: self._solver.ridge} if self.config.covariance else {}}
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         patches: dict[int, Patch] = {}

@@ -182,7 +182,7 @@ class TaskExecutor:
         stream = task.protocol.extend(editor, task.chunk.cases, before)
         provenance = self._provenance(
             task, stream.failed[len(before.failed):], cases=len(task.chunk.cases), data=task.chunk.source,
-            seconds=perf_counter() - started, seconds_edit=stream.seconds)
+            seconds=perf_counter() - started, seconds_edit=stream.seconds, editor=editor.provenance)
         with self.store.new_artefact(task.key, provenance) as path:
             stream.save(path)
 
@@ -190,12 +190,14 @@ class TaskExecutor:
         model = self._hold_model(task.model)
         result = self._result(task, model, parts)
         artefact = task.method.artefact
+        # of a stream its own tasks tell it: here it may not be made at all
+        editor = {} if task.stream else self._hold_editor(task.method, model).provenance
         provenance = self._provenance(
             task, result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
             statistics=self._read_for(task.method),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
-            memory_of=result.memory_of, parts=parts)
+            memory_of=result.memory_of, parts=parts, editor=editor)
         self.store.write_table(task.key, _rows(task, result.scores), provenance)
 
     def _result(self, task: ScoreTask, model: LanguageModel, parts: int) -> ProtocolResult:

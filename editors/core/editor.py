@@ -124,6 +124,11 @@ class Editor(ABC, Generic[C]):
         assert self.resources.artefact is not None
         return self.resources.artefact
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What it settled on that no setting says, as JSON; a campaign keeps it with the results."""
+        return {}
+
     @abstractmethod
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         """One patch per request, each made from the model as it stands, as if it were the only one."""

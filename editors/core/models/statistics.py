@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,8 @@ def load_moments(path: Path) -> dict[str, SecondMoment]:
 class KeySolver:
     """Solves `(C + r s I) x = k` in fp64 by one Cholesky factor, s the mean of C's diagonal and r the `ridge`.
 
-    The ridge grows tenfold until the factor exists, which a C of fewer keys than dimensions needs. Raises `InputError`
-    for moments that are zero or not finite.
+    The ridge grows tenfold, with a warning, until the factor exists, which a C of fewer keys than dimensions needs.
+    Raises `InputError` for moments that are zero or not finite.
     """
 
     def __init__(self, moment: SecondMoment, ridge: float = 1e-8) -> None:
@@ -143,6 +144,7 @@ class KeySolver:
         if not 0 < scale < math.inf:
             raise InputError("the second moment is zero or not finite: no key statistics to solve with. Take them from "
                              "another text, or with the model in float32")
+        asked = ridge
         while True:
             # C + r s I = L Lᵀ
             ridged = mean.clone()
@@ -151,6 +153,9 @@ class KeySolver:
             if not int(failed):
                 break
             ridge *= 10
+        if ridge > asked:
+            warnings.warn(f"a second moment of {moment.count:,} keys of {len(mean):,} numbers could only be solved with "
+                          f"a ridge of {ridge:.0e} of its mean diagonal; take it from more text", stacklevel=2)
         self.ridge = ridge
 
     def solve(self, keys: Tensor) -> Tensor:

@@ -66,6 +66,8 @@ def test_the_sum_is_what_one_pass_over_the_same_texts_yields(make_sharded, store
     torch.testing.assert_close(found.total, expected.total, atol=1e-4, rtol=1e-5)
     [rome, *_] = [task for task in of_kind(planned, "score") if task.method.editor.name == "rome"]
     assert store.provenance(rome.key)["statistics"]["shards"] == 3
+    settled = store.provenance(rome.key)["editor"]
+    assert settled["contexts"][0] == "" and all(0 < ridge < 1 for ridge in settled["ridge"].values())
 
 
 def read_by(task, model):

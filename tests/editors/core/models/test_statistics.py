@@ -128,7 +128,8 @@ def test_solver_equals_a_dense_solve():
 
 def test_solver_copes_with_fewer_keys_than_dimensions():
     keys = torch.randn(5, 20, generator=torch.Generator().manual_seed(0))
-    solver = KeySolver(SecondMoment(5, keys.T @ keys))
+    with pytest.warns(UserWarning, match="5 keys of 20 numbers"):
+        solver = KeySolver(SecondMoment(5, keys.T @ keys))
     assert solver.solve(torch.ones(20, 1)).isfinite().all()
 
 
