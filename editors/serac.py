@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -23,10 +23,11 @@ from editors.core.models.architectures import Shape
 from editors.core.models.batches import Encoded
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Patch, Route
-from editors.core.patches.route import SideModel
+from editors.core.patches.route import SideModel, Tokens
 from editors.core.requests import EditRequest
 
 SIDE = 200_000_000  # parameters of the model that is trained, at most
+BEFORE = (("entry", "question"), ("negatives", "batch"))
 NEAREST = 1e-6  # squared distance below which the loss of a negative grows no further
 
 
@@ -66,6 +67,10 @@ class SeracConfig(SideConfig, TrainingConfig):
     unchanged: PositiveInt = 1
     """Questions of each example, at most, that are out of its scope. Mitchell et al. 2022b, published configuration."""
 
+    negatives: Literal["batch", "own"] = "batch"
+    """What is out of an entry's scope in training: its `own` example's questions (Mitchell et al. 2022b, published
+    code), or also what the rest of the `batch` asks about other subjects, ours."""
+
 
 class SERAC(Editor[SeracConfig]):
     """Adds requests to the memory of a `Route`; nothing is computed, and an artefact holds all that was learned."""
@@ -89,6 +94,12 @@ class SERAC(Editor[SeracConfig]):
     @classmethod
     def training_cost(cls, config: SeracConfig, shape: Shape) -> float:
         return config.cost(replace(shape, parameters=min(shape.parameters, SIDE)))
+
+    @classmethod
+    def training_settings(cls, config: SeracConfig) -> dict[str, Any]:
+        # Left out where they are as before there was a choice: what was trained then is what would be trained now.
+        return {name: value for name, value in super().training_settings(config).items()
+                if (name, value) not in BEFORE}
 
     @classmethod
     def check(cls, config: SeracConfig, model_config: Any) -> None:
@@ -179,22 +190,25 @@ class _Trainee(Trainee):
 
         Out of an entry's scope are the texts of `outside`, and what the batch asks about other subjects.
         """
-        entries = [example.request.prompt for example in examples]
-        texts = list(dict.fromkeys([*entries, *questions, *(text for some in outside for text in some)]))
+        entries = [self.side.seen((example.request.prompt, example.request.target)) for example in examples]
+        asked = [self.side.encode(text).prompt for text in questions]
+        pairs = [(entry, self.side.encode(text).prompt) for entry, some in zip(entries, outside, strict=True)
+                 for text in some]
+        if self.config.negatives == "batch":
+            pairs += [(entry, text) for entry, one in zip(entries, examples, strict=True)
+                      for text, other in zip(asked, examples, strict=True)
+                      if one.request.subject != other.request.subject]
+        texts = list(dict.fromkeys([*entries, *asked, *(text for _, text in pairs)]))
         place = {text: number for number, text in enumerate(texts)}
-        pairs = [(entry, text) for entry, some in zip(entries, outside, strict=True) for text in some]
-        pairs += [(entry, text) for entry, one in zip(entries, examples, strict=True)
-                  for text, other in zip(questions, examples, strict=True)
-                  if one.request.subject != other.request.subject]
-        vectors = self.side.classifier([self.side.encode(text).prompt for text in texts])
+        vectors = self.side.classifier(texts)
 
-        def distance(pairs: Sequence[tuple[str, str]]) -> Tensor:
+        def distance(pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
             """‖g(z) - g(x)‖² [pairs]."""
             left, right = ([place[pair[end]] for pair in pairs] for end in (0, 1))
             return (vectors[left] - vectors[right]).square().sum(1)
 
         # -log scope, for scope = exp(-distance)
-        inside = distance(list(zip(entries, questions, strict=True))).mean()
+        inside = distance(list(zip(entries, asked, strict=True))).mean()
         apart = [pair for pair in pairs if pair[0] != pair[1]]
         if not apart:
             return inside

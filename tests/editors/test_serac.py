@@ -97,20 +97,40 @@ def test_a_prompt_is_embedded_alike_in_any_batch(model):
     close(side.classifier(prompts), torch.cat([side.classifier([prompt]) for prompt in prompts]))
 
 
+def test_an_entry_is_seen_with_its_answer_where_it_was_trained_so(model):
+    entries = [("It was", "not so"), ("It was", "so")]
+    for kind in ("question", "answered"):
+        side = build(model, SeracConfig(classifier_width=32, entry=kind))
+        first, second = side.embed([side.seen(entry) for entry in entries])
+        assert torch.equal(first, second) == (kind == "question")
+        found = side.find([side.seen(entry) for entry in entries], entries)  # at distance 0, of equals the latest
+        assert found == ([1, 1] if kind == "question" else [0, 1])
+
+
+def test_what_was_trained_before_there_was_a_choice_is_what_would_be_trained_now():
+    default, chosen = SeracConfig(), SeracConfig(entry="answered", negatives="own")
+    settings = SERAC.training_settings(default)
+    assert SeracConfig.model_validate(settings) == default and not {"entry", "negatives"} & settings.keys()
+    assert SERAC.training_settings(chosen) == {**settings, "entry": "answered", "negatives": "own"}
+
+
 # --- training
 
 
-def test_the_loss_is_that_of_a_plain_loop(model):
-    config = SeracConfig(**QUICK, edit_weight=0.3, scope_weight=0.7, unchanged=2)
+@pytest.mark.parametrize("published", [{}, {"entry": "answered"}, {"negatives": "own"}])
+def test_the_loss_is_that_of_a_plain_loop(model, published):
+    config = SeracConfig(**QUICK, edit_weight=0.3, scope_weight=0.7, unchanged=2, **published)
     side = build(model, config)
     examples, rng = EXAMPLES[:4], random.Random(5)
     questions = [rng.choice((each.request.prompt, *each.paraphrases)) for each in examples]
 
-    def vector(text):
-        return side.classifier([model.encode(text).prompt])[0]
+    def vector(text, answer=None):
+        row = model.encode(text) if answer is None else model.encode(text, answer)
+        return side.classifier([row.prompt + row.target])[0]
 
-    def apart(left, right):
-        return float((vector(left) - vector(right)).square().sum().detach())
+    def apart(request, text):
+        entry = vector(request.prompt, request.target if config.entry == "answered" else None)
+        return float((entry - vector(text)).square().sum().detach())
 
     nlls, near, far = [], [], []
     for example, question in zip(examples, questions, strict=True):
@@ -124,10 +144,11 @@ def test_the_loss_is_that_of_a_plain_loop(model):
             read = {"input_ids": torch.tensor([[*ids, *asked.target[:-1]]])}
         scores = side.model.module(**read).logits[0, -len(asked.target):].log_softmax(-1).detach()
         nlls += [-float(scores[k, token]) for k, token in enumerate(asked.target)]
-        near.append(apart(request.prompt, question))
-        far += [apart(request.prompt, other.prompt) for other in example.unchanged]
-        far += [apart(request.prompt, text) for text, other in zip(questions, examples, strict=True)
-                if other is not example]
+        near.append(apart(request, question))
+        far += [apart(request, other.prompt) for other in example.unchanged]
+        if config.negatives == "batch":
+            far += [apart(request, text) for text, other in zip(questions, examples, strict=True)
+                    if other is not example]
     expected = (0.3 * sum(nlls) / len(nlls)
                 + 0.7 * (sum(near) / 4 - sum(math.log(1 - math.exp(-each)) for each in far) / len(far)))
     assert float(_Trainee(side, config).loss(examples, random.Random(5))) == pytest.approx(expected, rel=1e-4)

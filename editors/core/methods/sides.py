@@ -4,8 +4,9 @@ given by name, or made from the edited model."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -48,6 +49,10 @@ class SideConfig(EditorConfig):
     side_layers: PositiveInt = 2
     """Blocks, of each stack, of the side model that is made. Ours."""
 
+    entry: Literal["question", "answered"] = "question"
+    """What the classifier sees of a memory entry: its `question`, as it is cut to in the published code for GPT models,
+    or `answered`, with its answer, as there for sequence-to-sequence models. Mitchell et al. 2022b, published code."""
+
 
 def check_sides(config: SideConfig, model_config: Any) -> None:
     """Raises `InputError` where the two models are missing, or do not go with a model of this Hugging Face
@@ -72,7 +77,7 @@ def build(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tensor
     c = _shortened(model, config.side_layers) if config.side_model is None else _named(model, config, learned)
     g = _small_classifier(model, config) if config.classifier is None else _encoder(model, config, learned)
     g.module.eval().requires_grad_().to(model.device)
-    return SideModel(c, g)
+    return SideModel(c, g, answered=config.entry == "answered")
 
 
 def _blank(model: LanguageModel, config: Any, *, tied: bool) -> Any:

@@ -154,8 +154,8 @@ class KeySolver:
                 break
             ridge *= 10
         if ridge > asked:
-            warnings.warn(f"a second moment of {moment.count:,} keys of {len(mean):,} numbers could only be solved with "
-                          f"a ridge of {ridge:.0e} of its mean diagonal; take it from more text", stacklevel=2)
+            warnings.warn(f"a second moment of {moment.count:,} keys of {len(mean):,} numbers could only be solved "
+                          f"with a ridge of {ridge:.0e} of its mean diagonal; take it from more text", stacklevel=2)
         self.ridge = ridge
 
     def solve(self, keys: Tensor) -> Tensor:

@@ -46,10 +46,13 @@ class Classifier:
 
 
 class SideModel:
-    """A counterfactual model c and its scope classifier g. `model` reads the edited model's tokens."""
+    """A counterfactual model c and its scope classifier g. `model` reads the edited model's tokens.
 
-    def __init__(self, model: LanguageModel, classifier: Classifier) -> None:
-        self.model, self.classifier = model, classifier
+    The classifier sees the question of a memory entry, and with `answered` its answer behind it.
+    """
+
+    def __init__(self, model: LanguageModel, classifier: Classifier, answered: bool = False) -> None:
+        self.model, self.classifier, self.answered = model, classifier, answered
         self.encode = cache(model.encode)
         self._as_next = cache(self._after_a_space)
         self._embedded: dict[Tokens, Tensor] = {}
@@ -67,9 +70,9 @@ class SideModel:
         return torch.stack([self._embedded[prompt] for prompt in prompts])
 
     def find(self, prompts: Sequence[Tokens], memory: Sequence[Entry]) -> list[int | None]:
-        """For each prompt the entry in whose scope it lies: the nearest, of equals the latest. The classifier sees
-        questions alone, neither a prompt's answer nor an entry's."""
-        vectors = self.embed([*prompts, *(self.encode(prompt).prompt for prompt, _ in memory)])
+        """For each prompt the entry in whose scope it lies: the nearest, of equals the latest. The classifier never
+        sees a prompt's answer."""
+        vectors = self.embed([*prompts, *map(self.seen, memory)])
         # score = exp(-‖g(prompt) - g(entry)‖²)
         distances = torch.cdist(vectors[: len(prompts)], vectors[len(prompts):],
                                 compute_mode="donot_use_mm_for_euclid_dist")  # the other is inexact near zero
@@ -77,6 +80,11 @@ class SideModel:
         best, reverse = scores.flip(1).max(1)
         return [len(memory) - 1 - back if score > THRESHOLD else None
                 for score, back in zip(best.tolist(), reverse.tolist(), strict=True)]
+
+    def seen(self, entry: Entry) -> Tokens:
+        """What the classifier reads of a memory entry."""
+        known = self.encode(*entry) if self.answered else self.encode(entry[0])
+        return (*known.prompt, *known.target)
 
     def in_context(self, entry: Entry, question: Encoded) -> Encoded:
         """The question behind a memory entry's prompt and target, of which the oldest tokens go where it is too

@@ -12,21 +12,21 @@ def bench(request):
 def test_t_patcher_edits_it(bench):
     scores = bench.score("t-patcher", 30)
     assert scores["reliability.exact"] >= 0.95
-    assert scores["generality.exact"] >= 0.75
-    assert scores["locality.exact"] >= 0.85
+    assert scores["generality.exact"] >= 0.9
+    assert scores["locality.exact"] >= 0.9 and scores["locality.attributes.exact"] >= 0.85
 
 
-def test_calinet_learns_the_edit_and_fires_on_its_neighbours(bench):
+def test_calinet_learns_the_edit(bench):
     scores = bench.score("calinet", 20)
-    assert scores["reliability.exact"] >= 0.95
-    assert scores["locality.exact"] <= 0.9
+    assert scores["reliability.exact"] >= 0.95 and scores["generality.exact"] >= 0.9
+    assert scores["locality.exact"] >= 0.65 and scores["locality.unrelated.exact"] >= 0.95
 
 
-def test_kn_harms_more_than_it_edits(bench):
-    """What its own rule allows where input embeddings and head are different matrices."""
+def test_kn_makes_some_edits(bench):
+    """As many as its own rule allows where input embeddings and head are different matrices."""
     scores = bench.score("kn", 20)
-    assert 0.1 <= scores["reliability.exact"] <= 0.7
-    assert scores["locality.exact"] <= 0.5
+    assert scores["reliability.exact"] >= 0.15 and scores["generality.exact"] >= 0.15
+    assert scores["locality.exact"] >= 0.2 and scores["locality.unrelated.exact"] >= 0.7
 
 
 def test_serac_answers_what_lies_in_scope_and_nothing_else(bench):
