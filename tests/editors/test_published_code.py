@@ -6,6 +6,8 @@ were called as their scripts call them, with the layers' names of the tiny model
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.reference_models import draw, gptj, t5
@@ -18,6 +20,7 @@ from editors.core.methods.neurons import NeuronTraining
 from editors.core.models.statistics import SecondMoment
 from editors.core.patches.overlay import overlay
 from editors.core.requests import EditRequest
+from editors.ke import KE, KEConfig
 from editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig, attribute
 from editors.memit import MEMIT, MemitConfig
 from editors.mend import MendConfig, MendNetwork, Transform
@@ -190,3 +193,33 @@ def test_mends_statistics_are_the_authors_running_ones():
     transform.standardise(torch.cat([draw("tokens in", 50, 16), draw("tokens out", 50, 64) * 3], 1))
     close(transform.mean, [0.23656, -0.460249, 0.0677473, 0.0752264])
     close(transform.std[16:], [2.7798, 2.93709, 3.11707, 2.90047])
+
+
+# KE: the same repository, `EFK.edit` of algs/efk.py with a small `OneShotLearner`, drawn by name; allennlp's two
+# classes are a plain LSTM and linear layer.
+
+def test_ke_gates_the_gradient_as_the_port_does(gptj):
+    request = replace(FIRST, target_true="so")
+    config = KEConfig(layers=(1, 2), lstm_width=6, condition_width=10, hidden_width=6, learning_rate=1e-5, steps=1,
+                      batch_size=1)
+    network = KE.build(gptj, config)
+    network.embedding.weight.data = gptj.input_table.clone()
+    for name, weight in network.lstm.named_parameters():
+        weight.data = 0.5 * draw(f"lstm {name}", *weight.shape)
+    for name in ("weight", "bias"):
+        weight = getattr(network.linear, name)
+        weight.data = 0.5 * draw(f"linear {name}", *weight.shape)
+    for matrix, conditioner in zip(network.matrices, network.conditioners, strict=True):
+        for place in (0, 2):
+            normed = conditioner[place].parametrizations.weight
+            for name, weight in (("g", normed.original0), ("v", normed.original1), ("bias", conditioner[place].bias)):
+                weight.data = draw(f"{matrix.path}.weight {place} {name}", *weight.shape)
+    updates = network(HyperTrainee(gptj, config, network).factors([request]), [request])
+    found = [(update.a[0].T @ update.b[0]).detach() for update in updates.values()]
+    for change, entries in zip(found, [
+            [0.000884444, 0.00260125, 0.000964403, 0.00158608, 0.00325534],
+            [0.00160527, -0.0130461, 0.0143646, 0.0108294, -0.00439876],
+            [-0.00241929, 0.00288115, -0.00156188, -0.00374703, 0.00496145],
+            [-0.0567734, 0.122805, -0.0222815, 0.125431, -0.024834]], strict=True):
+        close(100 * change, [100 * entry for entry in entries])
+    close([change.norm() for change in found], [0.140819, 4.194698, 0.908706, 1.712013])
