@@ -82,9 +82,12 @@ class SideModel:
                 for score, back in zip(best.tolist(), reverse.tolist(), strict=True)]
 
     def seen(self, entry: Entry) -> Tokens:
-        """What the classifier reads of a memory entry."""
-        known = self.encode(*entry) if self.answered else self.encode(entry[0])
-        return (*known.prompt, *known.target)
+        """What the classifier reads of a memory entry; behind an encoder the end token stays last."""
+        if not self.answered:
+            return self.encode(entry[0]).prompt
+        known = self.encode(*entry)
+        question = len(known.prompt) - self.model.has_encoder
+        return (*known.prompt[:question], *known.target, *known.prompt[question:])
 
     def in_context(self, entry: Entry, question: Encoded) -> Encoded:
         """The question behind a memory entry's prompt and target, of which the oldest tokens go where it is too
