@@ -19,12 +19,15 @@ def auto_class(config: PretrainedConfig) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the library's notes, such as the one that a T5 v1.1 has a head of its own."""
+    """Without the library's bars, and its notes, such as the one that a T5 v1.1 has a head of its own."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
