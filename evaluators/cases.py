@@ -16,8 +16,8 @@ from editors.core.requests import EditRequest
 if TYPE_CHECKING:  # reading cases loads no torch
     from editors.core.patches.patch import Patch
 
-Role = Literal["rewrite", "paraphrase", "neighbourhood", "attributes", "unrelated", "portability", "link",
-               "distracting"]
+Role = Literal["rewrite", "paraphrase", "neighbourhood", "attributes", "forgetfulness", "unrelated", "portability",
+               "link", "distracting"]
 Which = Literal["answer", "rival"]
 ROLES: tuple[Role, ...] = tuple(role for role in get_args(Role) if role != "distracting")  # what is always asked
 
@@ -40,10 +40,11 @@ class Chain(Probe):
 
     A `hop` takes one more fact, which `link` asks for alone, about the edit's new target: a hop counts only for models
     that know it. `inverse` turns the edited relation round, and `subject` calls its subject by another name (Yao et al.
-    2023, section 5.1; the kinds of their later data files).
+    2023, section 5.1; the kinds of their later data files). `logical` is what else the edit implies (KnowEdit's logical
+    generalization).
     """
 
-    kind: Literal["hop", "inverse", "subject"] = "hop"
+    kind: Literal["hop", "inverse", "subject", "logical"] = "hop"
     link: Probe | None = None
 
 
@@ -51,7 +52,8 @@ class Case(_Value):
     """One editable fact and everything asked about it.
 
     `paraphrases` reword `prompt`; `neighbourhood` asks other subjects for the same relation, `attributes` the same
-    subject for other relations, `unrelated` anything else; `portability` asks what follows from the edit.
+    subject for other relations, `forgetfulness` for what else the edited relation holds of it, `unrelated` anything
+    else; `portability` asks what follows from the edit.
     `generation_prompts` are openings to write on from, and `references` texts about things of which the new target is
     true, to compare what is written with (Meng et al. 2022, section 3.4).
     `also_true` are further names of the true answer. `subject_start` is the subject's character offset in `prompt`,
@@ -68,6 +70,7 @@ class Case(_Value):
     paraphrases: tuple[str, ...] = ()
     neighbourhood: tuple[Probe, ...] = ()
     attributes: tuple[Probe, ...] = ()
+    forgetfulness: tuple[Probe, ...] = ()
     unrelated: tuple[Probe, ...] = ()
     portability: tuple[Chain, ...] = ()
     generation_prompts: tuple[str, ...] = ()
@@ -104,8 +107,8 @@ def ask(case: Case) -> Iterator[tuple[ProbeKey, str, str]]:
     rewritten = [Probe(prompt=prompt, target=new) for prompt in (case.prompt, *case.paraphrases)]
     probes: dict[Role, Sequence[Probe]] = {
         "rewrite": rewritten[:1], "paraphrase": rewritten[1:], "neighbourhood": case.neighbourhood,
-        "attributes": case.attributes, "unrelated": case.unrelated, "portability": case.portability,
-        "distracting": distracting(case)}
+        "attributes": case.attributes, "forgetfulness": case.forgetfulness, "unrelated": case.unrelated,
+        "portability": case.portability, "distracting": distracting(case)}
     for role, asked in probes.items():
         for number, probe in enumerate(asked):
             yield ProbeKey(role, number), probe.prompt, probe.target

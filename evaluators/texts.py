@@ -11,8 +11,9 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def folded(text: str) -> str:
-    """Case folded, white space collapsed: how prompts, subjects and targets of a data set are compared."""
-    return " ".join(text.casefold().split())
+    """Case folded, letters composed, white space collapsed: how prompts, subjects and targets of a data set are
+    compared."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def bare_words(text: str) -> str:

@@ -52,7 +52,7 @@ def audit(
 
 
 def _read_by(model: str, cases: Sequence[Case]) -> list[Finding]:
-    from editors.core.models.reader import load_reader  # loads torch
+    from editors.core.models.loading import load_reader  # loads torch
     from evaluators.scoring.usable import audit
     from evaluators.testbed import model_path
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from editors.core.errors import CaseError, quoted
+from editors.core.lookalikes import how_they_differ
 
 
 @dataclass(frozen=True)
@@ -47,5 +48,6 @@ def find_subject(prompt: str, subject: str) -> int:
     whole = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)
     start = whole.start() if whole else prompt.find(subject)
     if start < 0:
-        raise CaseError(f"subject {quoted(subject)} is not in prompt {quoted(prompt)}")
+        alike = how_they_differ(subject, prompt)
+        raise CaseError(f"subject {quoted(subject)} is not in prompt {quoted(prompt)}{alike and '; ' + alike}")
     return start

@@ -1,8 +1,8 @@
-"""Where cases come from: the built-in world, files in four formats, data sets on the hub. Also texts to learn from."""
+"""Where cases come from: the built-in world, files in five formats, data sets on the hub. Also texts to learn from."""
 
 from evaluators.datasets.content import check_content, file_digest
 from evaluators.datasets.corpus import TESTBED_CORPUS, corpus_digest, read_corpus
-from evaluators.datasets.formats import recalled_link
+from evaluators.datasets.forms import recalled_link
 from evaluators.datasets.loading import Dataset, load_dataset, stream_cases
 from evaluators.datasets.lookup import snippet_texts
 from evaluators.datasets.spec import BUILT_IN, DatasetSpec

@@ -1,58 +1,46 @@
-"""What records of each format look like, and how one becomes a case.
-
-Every text that a case takes from a record is checked: it is a string without null bytes and lone surrogates, and not
-empty. Fields that no case needs are not looked at.
-"""
+"""What records of each format look like, and how one becomes a case."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, NamedTuple, get_args
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from editors.core.errors import InputError
-from evaluators.cases import Case, Chain, Probe
+from evaluators.cases import Case
+from evaluators.datasets.fields import Malformed, first_problem, shown, texts_in, unfit, without_nulls
+from evaluators.datasets.forms import Counterfact, Flat, Reading, Zsre, zsre_id
+from evaluators.datasets.knowedit import KnowEdit, is_knowedit, knowedit_id
 from evaluators.datasets.reading import Record
-from evaluators.datasets.spec import Format, Generality, Target
+from evaluators.datasets.spec import Format
 
 
-class Malformed(ValueError):
-    """A record is not what its format asks for."""
+def recognise(records: Iterable[Record], name: str) -> Format:
+    """The format of a data set, by the keys that most of these records have. Raises `InputError` where the keys of none
+    tell of a format."""
+    contents = [without_nulls(record.content) for record in records if isinstance(record.content, dict)]
+    found = Counter(format for content in contents if (format := _format_of(content)))
+    if found:
+        return found.most_common(1)[0][0]
+    keys = ", ".join(map(shown, contents[0])) or "none"
+    raise InputError(f"data set '{name}': no format is known by the keys of its first record ({keys}); "
+                     f"'format' may be {', '.join(get_args(Format))}")
 
 
-class Paraphrases(NamedTuple):
-    """A COUNTERFACT record's paraphrases, and the subject that they name."""
-
-    subject: str
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What is read from the records: the switches of `DatasetSpec`, with the files that they name looked up."""
-
-    target: Target = "alt"
-    generality: Generality = "paraphrase_prompts"
-    paraphrases: Mapping[str, Paraphrases] | None = None  # by case id
-    snippets: Mapping[tuple[str, str], Sequence[str]] | None = None  # by relation and target
-
-
-def recognise(record: dict[str, Any], name: str) -> Format:
-    """The format of a data set, by the keys of a record. Raises `InputError` for keys that tell of none."""
+def _format_of(record: dict[str, Any]) -> Format | None:
     keys = record.keys()
     if "requested_rewrite" in keys:
         return "counterfact"
     if "src" in keys and keys & {"alt", "answers"}:
         return "zsre"
+    if is_knowedit(record):
+        return "knowedit"
     if {"prompt", "subject", "target_new"} <= keys:
         return "counterfact-flat" if keys & {"ground_truth", "rephrase_prompt", "locality_prompt"} else "edits"
-    found = ", ".join(map(_shown, keys)) or "none"
-    raise InputError(f"data set '{name}': no format is known by the keys of its first record ({found}); "
-                     f"'format' may be {', '.join(get_args(Format))}")
+    return None
 
 
 def read_case(record: Record, format: Format, reading: Reading) -> Case:
@@ -61,253 +49,38 @@ def read_case(record: Record, format: Format, reading: Reading) -> Case:
         raise Malformed(record.fault)
     if not isinstance(record.content, dict):
         raise Malformed(f"expected an object, found {type(record.content).__name__}")
+    content = without_nulls(record.content)
     try:
         if format == "edits":
-            return _edit(record.content, record.number)
-        return _FORMS[format].model_validate(record.content).case(record.number, reading)
+            return _edit(content, record.number)
+        return _FORMS[format].model_validate(content).case(record.number, reading)
     except ValidationError as error:
         raise Malformed(first_problem(error)) from error
 
 
 def name_of(record: Record, format: Format) -> str:
     """The id that a record's case has, as far as it can be told."""
-    if format == "zsre":
-        return _zsre_id(record.number)
-    content = record.content if isinstance(record.content, dict) else {}
+    if format in _COUNTED:
+        return _COUNTED[format](record.number)
+    content = without_nulls(record.content) if isinstance(record.content, dict) else {}
     name = content.get("id" if format == "edits" else "case_id")
-    known = isinstance(name, int | str) and not isinstance(name, bool) and not _unfit(str(name))
+    known = isinstance(name, int | str) and not isinstance(name, bool) and not unfit(str(name))
     return str(name) if known else f"record {record.number}"
 
 
-def recalled_link(triple: str, subject: str) -> Probe | None:
-    """The probe for a fact written "(s, r, o)": `s r`, then o. `subject` is the likely s, which may hold commas.
-
-    None where the text is no such triple.
-    """
-    inner = triple.strip().removeprefix("(").removesuffix(")")
-    first, rest = (subject, inner[len(subject) + 1:]) if inner.startswith(f"{subject},") else _cut(inner)
-    relation, answer = _cut(rest)
-    if not (first and relation and answer):
-        return None
-    return Probe(prompt=f"{first} {relation}", target=answer, subject=first)
-
-
-def _cut(text: str) -> tuple[str, str]:
-    before, _, after = text.partition(",")
-    return before.strip(), after.strip()
-
-
-def _zsre_id(number: int) -> str:
-    return f"zsre-{number}"
-
-
-def first_problem(error: ValidationError) -> str:
-    """Where a record is not of its form, and how."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(_shown, problem["loc"]))
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
-
-
-def _shown(key: str | int) -> str:
-    """A key of a record as it can be printed, whatever it holds."""
-    return ascii(key).strip("'")
-
-
-def _unfit(text: str, *, may_be_empty: bool = False) -> str | None:
-    """What makes a text unfit for a model, if something does."""
-    if not text.strip() and not may_be_empty:
-        return "it is empty"
-    if "\0" in text:
-        return "it holds a null byte"
-    return "it holds half of a surrogate pair" if any("\ud800" <= char <= "\udfff" for char in text) else None
-
-
-def _checked(text: str, *, may_be_empty: bool = False) -> str:
-    if problem := _unfit(text, may_be_empty=may_be_empty):
-        raise ValueError(problem)
-    return text
-
-
-Text = Annotated[str, AfterValidator(_checked)]
-Optional = Annotated[str, AfterValidator(partial(_checked, may_be_empty=True))]
-Name = int | Text
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class _Answer(_Part):
-    text: Text = Field(alias="str")
-    id: Optional | None = None
-
-
-class _Rewrite(_Part):
-    prompt: Text
-    subject: Text
-    target_new: _Answer
-    target_true: _Answer
-    relation_id: Text | None = None
-
-
-class CounterfactEdit(_Part):
-    """The edit alone of a COUNTERFACT record."""
-
-    case_id: Name
-    requested_rewrite: _Rewrite
-
-    def prompt(self, subject: str) -> str:
-        """The prompt about a subject, which takes the place of its first {}."""
-        return self.requested_rewrite.prompt.replace("{}", subject, 1)
-
-
-class ZsreEdit(_Part):
-    """The edit alone of a ZsRE record. It has no id."""
-
-    subject: Text
-    src: Text
-    alt: Text
-
-
-class _Portability(_Part):
-    question: Text = Field(alias="New Question")
-    answer: Text = Field(alias="New Answer")
-    recalled: Optional | None = Field(default=None, alias="Recalled Relation")
-
-    def chain(self, subject: str, target: str) -> Chain:
-        """The recalled fact is mostly about the new target, sometimes about the edit's subject."""
-        recalled = self.recalled or ""
-        about = subject if recalled.strip().removeprefix("(").startswith(f"{subject},") else target
-        return Chain(prompt=self.question, target=self.answer, subject=subject, link=recalled_link(recalled, about))
-
-
-class _Counterfact(CounterfactEdit):
-    """`attribute_prompts` are left out: they ask for other subjects' facts, of which MEMIT's evaluation makes no use
-    either."""
-
-    paraphrase_prompts: list[Text]
-    neighborhood_prompts: list[Text]
-    generation_prompts: list[Text] = []
-    portability: _Portability | None = None
-    alternative_subject: Text | None = None
-
-    def case(self, number: int, reading: Reading) -> Case:
-        edit = self.requested_rewrite
-        start = edit.prompt.find("{}")
-        paraphrases = tuple(self.paraphrase_prompts)
-        if reading.generality == "generation_prompts":
-            if not self.generation_prompts:
-                raise Malformed("generation_prompts: there are none, and 'generality' asks for them")
-            # They repeat, as each is to be written on from again.
-            paraphrases = tuple(dict.fromkeys(self.generation_prompts))
-        return Case(
-            id=str(self.case_id), subject=edit.subject, prompt=self.prompt(edit.subject),
-            target_new=edit.target_new.text, target_true=edit.target_true.text, relation=edit.relation_id,
-            subject_start=start if start >= 0 else None, paraphrases=paraphrases,
-            neighbourhood=tuple(Probe(prompt=prompt, target=edit.target_true.text, relation=edit.relation_id)
-                                for prompt in self.neighborhood_prompts),
-            portability=tuple(self._chains()), generation_prompts=tuple(self.generation_prompts),
-            references=tuple((reading.snippets or {}).get((edit.relation_id or "", edit.target_new.id or ""), ())))
-
-    def _chains(self) -> Iterator[Chain]:
-        edit, other = self.requested_rewrite, self.alternative_subject
-        if self.portability:
-            yield self.portability.chain(edit.subject, edit.target_new.text)
-        if other is not None:
-            if "{}" not in edit.prompt:
-                raise Malformed("requested_rewrite.prompt: it has no {} for 'alternative_subject'")
-            yield Chain(kind="subject", prompt=self.prompt(other), target=edit.target_new.text, subject=other,
-                        relation=edit.relation_id)
-
-
-class _Flat(_Part):
-    case_id: Name
-    prompt: Text
-    subject: Text
-    target_new: Text
-    ground_truth: Text
-    rephrase_prompt: Text | None = None
-    locality_prompt: Text
-    locality_ground_truth: Text
-    portability: _Portability | None = None
-
-    def case(self, number: int, reading: Reading) -> Case:
-        return Case(
-            id=str(self.case_id), subject=self.subject, prompt=self.prompt, target_new=self.target_new,
-            target_true=self.ground_truth, paraphrases=self._paraphrases(reading.paraphrases),
-            neighbourhood=(Probe(prompt=self.locality_prompt, target=self.locality_ground_truth),),
-            portability=(self.portability.chain(self.subject, self.target_new),) if self.portability else ())
-
-    def _paraphrases(self, known: Mapping[str, Paraphrases] | None) -> tuple[str, ...]:
-        if known is None:
-            return (self.rephrase_prompt,) if self.rephrase_prompt else ()
-        if (found := known.get(str(self.case_id))) is None:
-            raise Malformed(f"case_id: there is no {self.case_id} in the file that 'paraphrases' names")
-        if found.subject != self.subject:
-            raise Malformed(f"subject: case {self.case_id} is about '{found.subject}' in the file that 'paraphrases' "
-                            f"names, not about '{self.subject}'")
-        return found.texts
-
-
-class _Zsre(ZsreEdit):
-    """`loc` keeps its "nq question: ", as in the evaluations of MEND, ROME and EasyEdit."""
-
-    alt: Optional = ""  # where it is empty there is no edit
-    rephrase: Text
-    answers: list[Text] = Field(min_length=1)
-    loc: Text | None = None
-    loc_ans: Text | None = None
-    portability: _Portability | None = None
-    inverse_question: Text | None = Field(default=None, alias="inverse question")
-    alternative_subject: Text | None = None
-    alter_subject_question: Text | None = None
-
-    def case(self, number: int, reading: Reading) -> Case:
-        if (self.loc is None) != (self.loc_ans is None):
-            raise Malformed("loc and loc_ans: one is there without the other")
-        true, *also_true = self.answers
-        new = self.alt if reading.target == "alt" else true
-        unrelated = (Probe(prompt=self.loc, target=self.loc_ans),) if self.loc and self.loc_ans else ()
-        case = Case(id=_zsre_id(number), subject=self.subject, prompt=self.src, target_new=new,
-                    paraphrases=(self.rephrase,), unrelated=unrelated,
-                    portability=tuple(self._chains(new, asks_about_alt=reading.target == "alt")))
-        if reading.target == "answers0":
-            return case
-        return case.model_copy(update={"target_true": true, "also_true": tuple(also_true)})
-
-    def _chains(self, new: str, asks_about_alt: bool) -> Iterator[Chain]:
-        """What follows from `alt` is asked only where that is the edit's target."""
-        if self.portability and asks_about_alt:
-            yield self.portability.chain(self.subject, self.alt)
-        if self.inverse_question and asks_about_alt:
-            yield Chain(kind="inverse", prompt=self.inverse_question, target=self.subject)
-        if self.alter_subject_question:
-            yield Chain(kind="subject", prompt=self.alter_subject_question, target=new,
-                        subject=self.alternative_subject)
-
-
-_FORMS: dict[Format, type[_Counterfact] | type[_Flat] | type[_Zsre]] = {
-    "counterfact": _Counterfact, "counterfact-flat": _Flat, "zsre": _Zsre}
+_FORMS: dict[Format, type[Counterfact] | type[Flat] | type[Zsre] | type[KnowEdit]] = {
+    "counterfact": Counterfact, "counterfact-flat": Flat, "zsre": Zsre, "knowedit": KnowEdit}
+_COUNTED = {"zsre": zsre_id, "knowedit": knowedit_id}  # the formats whose records have no ids
 
 
 def _edit(content: dict[str, Any], number: int) -> Case:
-    """A case by its own fields; without an `id` it is called by the line it has, not counting empty lines."""
-    for place, text in _texts(content):
-        if problem := _unfit(text):
+    """A case by its own fields; without an `id` it is called by its number, as where it is skipped."""
+    for place, text in texts_in(content):
+        if problem := unfit(text):
             raise Malformed(f"{place}: {problem}")
-    name = content.get("id", number + 1)
+    name = content.get("id", f"record {number}")
     named = {**content, "id": str(name) if isinstance(name, int) and not isinstance(name, bool) else name}
     case = Case.model_validate_json(json.dumps(named), strict=True)
     if case.subject_start is not None and case.subject_start < 0:
         raise Malformed("subject_start: it is negative")
     return case
-
-
-def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """All texts in a value, with their places."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _texts(inner, f"{place}.{_shown(key)}" if place else _shown(key))

@@ -12,13 +12,16 @@ from typing import Any, TypeVar, cast, get_args
 from editors.core.errors import CaseError, InputError
 from evaluators.audit import Auditor, subjects
 from evaluators.cases import Case, Skipped
-from evaluators.datasets.formats import Malformed, Reading, name_of, read_case, recognise
+from evaluators.datasets.fields import Malformed
+from evaluators.datasets.formats import name_of, read_case, recognise
+from evaluators.datasets.forms import Reading
 from evaluators.datasets.lookup import paraphrases_by_case, snippets_by_fact
 from evaluators.datasets.reading import Record, file_records, hub_records
 from evaluators.datasets.spec import BUILT_IN, DatasetSpec, Format
 from evaluators.datasets.training import training_spec
 from evaluators.testbed.cases import Split, testbed_cases
 
+JUDGED = 100  # records, of which most tell the format
 T = TypeVar("T")
 Items = Iterator[Case | Skipped]
 
@@ -90,7 +93,7 @@ def load_dataset(spec: DatasetSpec) -> Dataset:
 def stream_cases(spec: DatasetSpec) -> Items:
     """What `load_dataset` loads, one record after another, in the memory that one takes.
 
-    But ids that occur twice are not noticed, and `exclude` remembers what was asked before. The first record is read
+    But ids that occur twice are not noticed, and `exclude` remembers what was asked before. The first records are read
     at once, the others as they are asked for; either may raise `InputError`.
     """
     return _open(spec)[1]
@@ -117,16 +120,34 @@ def _open(spec: DatasetSpec) -> tuple[Format | None, Items]:
 
 
 def _recognised(records: Iterator[Record], spec: DatasetSpec) -> tuple[Format, Iterator[Record]]:
-    """The format that is given, or else that of the first record that is an object; and all records."""
-    head = []
-    for record in records:
-        head.append(record)
-        if spec.format is not None or isinstance(record.content, dict):
-            return spec.format or recognise(record.content, spec.name), chain(head, records)
+    """The format that is given, or else that of most of the first records; and all records."""
+    last = JUDGED if spec.limit is None else spec.offset + spec.limit
+    head, rest = _begun(records, 1 if spec.format else min(JUDGED, last))
     if not head:
         raise InputError(f"data set '{spec.name}' has 0 records")
-    raise InputError(f"data set '{spec.name}' has no record that is an object; the first, {head[0]}, is "
-                     f"{head[0].fault or type(head[0].content).__name__}")
+    if spec.format is None and not any(isinstance(record.content, dict) for record in head):
+        raise InputError(f"data set '{spec.name}' has no record that is an object; the first, {head[0]}, is "
+                         f"{head[0].fault or type(head[0].content).__name__}")
+    return spec.format or recognise(head, spec.name), chain(head, rest)
+
+
+def _begun(records: Iterator[T], count: int) -> tuple[list[T], Iterator[T]]:
+    """The first records, and the others. What is wrong with a file is told when reading gets there, unless it is at
+    its beginning."""
+    head: list[T] = []
+    try:
+        for record in islice(records, count):
+            head.append(record)
+    except InputError as error:
+        if not head:
+            raise
+        return head, _raising(error)
+    return head, records
+
+
+def _raising(error: InputError) -> Iterator[Any]:
+    yield from ()
+    raise error
 
 
 def _range(records: Iterator[T], spec: DatasetSpec) -> Iterator[T]:

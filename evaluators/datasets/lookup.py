@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editors.core.errors import InputError
-from evaluators.datasets.formats import Malformed, Paraphrases, Reading, read_case
+from evaluators.datasets.fields import Malformed
+from evaluators.datasets.formats import read_case
+from evaluators.datasets.forms import Paraphrases, Reading
 from evaluators.datasets.reading import file_records
 
 

@@ -16,8 +16,11 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TextIO
+from zipfile import ZipFile
 
 from editors.core.errors import EditFleetError, InputError
 
@@ -60,7 +63,8 @@ def file_records(url: str) -> Iterator[Record]:
 
 
 def hub_records(name: str, config: str | None, split: str) -> Iterator[Record]:
-    """The records of a data set on the hub, or of a folder, streamed; fields without a value are left out.
+    """The records of a data set on the hub, or of a folder, streamed. Tables give every row all fields, those that have
+    no value as None.
 
     Raises `InputError` where there is no such data set, configuration or split, or no way there.
     """
@@ -69,7 +73,7 @@ def hub_records(name: str, config: str | None, split: str) -> Iterator[Record]:
     try:
         rows = datasets.load_dataset(name, config, split=split, streaming=True)
         for number, row in enumerate(rows):
-            yield Record(number, None, _without_none(row))
+            yield Record(number, None, row)
     except EditFleetError:
         raise
     except Exception as error:
@@ -77,19 +81,27 @@ def hub_records(name: str, config: str | None, split: str) -> Iterator[Record]:
                          "'hub_config', 'split' and the network, or fetch its file and give its 'path'") from error
 
 
-def _without_none(value: Any) -> Any:
-    """Tables give every row all fields."""
-    if isinstance(value, dict):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
-
-
 @contextmanager
 def opened(url: str) -> Iterator[TextIO]:
     """The text of a file or URL, unpacked by its name. File systems and compressions each have errors of their own: all
     become `InputError`, inside too."""
-    with _told(url), _open(url, "rt", encoding="utf-8-sig", newline="\n", compression="infer") as text:
-        yield text
+    with _told(url), ExitStack() as stack:
+        if url.endswith(".zip") and "::" not in url:
+            packed = stack.enter_context(_open(url, "rb"))
+            yield stack.enter_context(_member(stack.enter_context(ZipFile(packed)), url))
+        else:
+            yield stack.enter_context(_open(url, "rt", encoding="utf-8-sig", newline="\n", compression="infer"))
+
+
+def _member(archive: ZipFile, url: str) -> TextIO:
+    """The one file of an archive; folders, and what systems add for themselves, are none."""
+    names = [info.filename for info in archive.infolist() if not info.is_dir()
+             and not info.filename.startswith("__MACOSX/") and not PurePosixPath(info.filename).name.startswith(".")]
+    if len(names) != 1:
+        those = f" ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})" if names else ""
+        raise InputError(f"'{url}' holds {len(names)} files{those}, and one is read; unpack it, and name a file"
+                         + (f", or name one in it: 'zip://{names[0]}::{url}'" if names else ""))
+    return TextIOWrapper(archive.open(names[0]), encoding="utf-8-sig", newline="\n")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from evaluators.testbed.cases import Flavour, Split
 
 BUILT_IN: dict[str, Flavour] = {"testbed-cloze": "cloze", "testbed-questions": "question"}
 
-Format = Literal["counterfact", "counterfact-flat", "zsre", "edits"]
+Format = Literal["counterfact", "counterfact-flat", "zsre", "knowedit", "edits"]
 Target = Literal["alt", "answers0"]
 Generality = Literal["paraphrase_prompts", "generation_prompts", "rephrase_prompt"]
 
@@ -30,7 +30,7 @@ class DatasetSpec(Settings):
     path: str | None = None
     """A file or URL: a JSON list of records or JSON Lines, also compressed (.gz, .bz2, .xz, .zip)."""
     format: Format | None = None
-    """What the records look like; left out, the first of them tells. Not for built-in data sets."""
+    """What the records look like; left out, most of the first hundred tell. Not for built-in data sets."""
     split: str = "eval"
     """Of a built-in data set: `eval` or `train`, halves that share no subject, or `all`. With `hub`: a split of it."""
     limit: int | None = Field(default=None, ge=1)

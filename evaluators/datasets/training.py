@@ -32,5 +32,6 @@ def training_example(case: Case) -> Example:
     """A case as an edit to practise: what is asked before and after an edit becomes what must stay."""
     facts = EditedFacts.of([case])
     unchanged = tuple(Question(probe.prompt, probe.target)
-                      for probe in (*case.neighbourhood, *case.attributes, *case.unrelated) if not facts.cover(probe))
+                      for probe in (*case.neighbourhood, *case.attributes, *case.forgetfulness, *case.unrelated)
+                      if not facts.cover(probe))
     return Example(case.request(), case.paraphrases, unchanged)

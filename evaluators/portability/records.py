@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from editors.core.errors import InputError
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import DatasetSpec, load_dataset
-from evaluators.datasets.formats import CounterfactEdit, ZsreEdit, first_problem, name_of
+from evaluators.datasets.fields import first_problem
+from evaluators.datasets.formats import name_of
+from evaluators.datasets.forms import CounterfactEdit, ZsreEdit
 from evaluators.datasets.reading import Record, file_records
 
 EditFormat = Literal["counterfact", "zsre"]

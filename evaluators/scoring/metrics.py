@@ -45,6 +45,7 @@ KINDS: dict[str, dict[str, tuple[str, Literal["share", "probability"]]]] = {
 }
 LOCALITY = {"neighbourhood": ("locality", "other subjects' facts of the same relation"),
             "attributes": ("locality.attributes", "the same subject's other facts"),
+            "forgetfulness": ("locality.forgetfulness", "what else the edited relation holds of the subject"),
             "distracting": ("locality.distracting", "neighbours, behind the edit as a sentence"),
             "unrelated": ("locality.unrelated", "other text")}
 
@@ -62,11 +63,13 @@ METRICS = {metric.name: metric for metric in (
     *kinds("generality", "its paraphrases", "accuracy", "contest", main=True),
     *kinds(*LOCALITY["neighbourhood"], "agreement", "contest", main=True),
     *kinds(*LOCALITY["attributes"], "agreement", main=True),
+    *kinds(*LOCALITY["forgetfulness"], "agreement"),
     *kinds(*LOCALITY["unrelated"], "agreement"),
     *kinds("portability", "one hop more, where the unedited model knows the second fact", "accuracy", main=True),
     *kinds("portability.all", "one hop more, of all", "accuracy"),
     *kinds("portability.inverse", "the edited relation turned round", "accuracy"),
     *kinds("portability.subject", "the subject by another name", "accuracy"),
+    *kinds("portability.logical", "what else the edit implies", "accuracy"),
     *kinds("newest.reliability", "streams: the edited prompt right after its edit", "accuracy", "contest"),
     *kinds("newest.generality", "streams: its paraphrases right after its edit", "accuracy", "contest"),
     Metric("edit.diverged", "the edit is not finite", better="lower"),

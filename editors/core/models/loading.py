@@ -82,6 +82,16 @@ def load_model(path: str | Path, *, name: str | None = None, device: str = "cpu"
     return load_by(path, build, name=name, dtype=dtype)
 
 
+def load_reader(path: str | Path, *, name: str | None = None) -> LanguageModel:
+    """A model as far as reading goes: it can encode texts, and do nothing else. No weights are looked at. Raises
+    `InputError` like `find_model`."""
+    folder = model_folder(path, weights=False)
+    config, tokenizer = _config(folder), _tokenizer(folder)
+    with folder.reading(Exception), torch.device("meta"), quiet():
+        module = auto_class(config).from_config(config)
+    return _wrapper(config)(module, tokenizer, name or str(path))
+
+
 def load_by(path: str | Path, build: Callable[[PretrainedConfig, Checkpoint], Any], *, dtype: str,
             name: str | None = None, weights: Weights | None = None) -> LanguageModel:
     """The model at `path` whose module is made by `build` from a configuration and a checkpoint in safetensors, and
@@ -92,8 +102,11 @@ def load_by(path: str | Path, build: Callable[[PretrainedConfig, Checkpoint], An
         module = build(found.config, in_safetensors(found.checkpoint, found.digest))
     if found.generation is not None:
         module.generation_config = found.generation
-    wrapper = EncoderDecoder if found.config.is_encoder_decoder else LanguageModel
-    return wrapper(module, found.tokenizer, name or str(path), found.digest, weights)
+    return _wrapper(found.config)(module, found.tokenizer, name or str(path), found.digest, weights)
+
+
+def _wrapper(config: PretrainedConfig) -> type[LanguageModel]:
+    return EncoderDecoder if config.is_encoder_decoder else LanguageModel
 
 
 def fetched_weights(folder: ModelFolder) -> Checkpoint | None:

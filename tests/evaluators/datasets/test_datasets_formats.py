@@ -153,7 +153,7 @@ def test_plain_edits(load, tmp_path):
         EDIT | {"prompt": "Is it Ann", "subject_start": -3})))
     data = load_dataset(DatasetSpec(name="mine", path=str(path)))
     first, second = data.cases
-    assert (data.format, first.id, second.id) == ("edits", "1", "7")
+    assert (data.format, first.id, second.id) == ("edits", "record 0", "7")
     assert second.portability == (Chain(kind="inverse", prompt="Who harps?", target="Ann"),)
     assert [(skip.case_id, skip.reason) for skip in data.skipped] == [
         ("record 2", "record 2 (line 3): target: Extra inputs are not permitted"),
@@ -198,9 +198,9 @@ def test_switches_of_other_formats(load, record, settings, message):
 
 
 def test_a_data_set_without_a_usable_case(load):
-    with pytest.raises(InputError, match="no usable case: all of its 2 records are left out, such as 1: subject 'Ann'"):
+    with pytest.raises(InputError, match="no usable case: all of its 2 records are left out, such as record 0"):
         load(EDIT | {"prompt": "Who?"}, EDIT | {"target_new": "x", "prompt": "x" * 9_000})
-    with pytest.raises(InputError, match="such as 1: no-op"):
+    with pytest.raises(InputError, match="such as record 0: no-op"):
         load(EDIT | {"target_true": "harp"}, exclude=("no-op",))
 
 
@@ -212,7 +212,7 @@ def test_reasons_do_not_quote_endless_texts(load):
 def test_excluded_cases(load):
     records = [EDIT, EDIT | {"target_true": "Harp "}, EDIT, EDIT | {"target_new": "drum"}, EDIT | {"prompt": "Ann is"}]
     data = load(*records, exclude=("no-op", "duplicate", "contradiction"))
-    assert [case.id for case in data.cases] == ["1", "5"]
+    assert [case.id for case in data.cases] == ["record 0", "record 4"]
     assert [skip.reason.split(":")[0] for skip in data.skipped] == ["no-op", "duplicate", "contradiction"]
 
 
@@ -220,7 +220,7 @@ def test_excluded_subjects_of_training_cases(load, tmp_path):
     train = tmp_path / "train.json"
     train.write_text(json.dumps([EDIT]))
     records = [EDIT, {"prompt": "Bo is", "subject": "Bo", "target_new": "old"}]
-    assert [case.id for case in load(*records, train=str(train), exclude=("train-overlap",)).cases] == ["2"]
+    assert [case.id for case in load(*records, train=str(train), exclude=("train-overlap",)).cases] == ["record 1"]
     with pytest.raises(InputError, match="has no training cases: add 'train: FILE'"):
         load(*records, exclude=("train-overlap",))
     spec = DatasetSpec(name="mine", path="a", train="b", exclude=("train-overlap", "no-op"))

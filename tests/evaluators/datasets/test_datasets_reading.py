@@ -56,7 +56,7 @@ def test_a_limit_reads_no_further(write):
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
     assert len(load_dataset(edits(path, offset=5, limit=3)).cases) == 3
-    assert [case.id for case in islice(stream_cases(edits(path)), 2)] == ["1", "2"]
+    assert [case.id for case in islice(stream_cases(edits(path)), 2)] == ["record 0", "record 1"]
     with pytest.raises(InputError, match=r"ends in the middle, at record 1999, line 2000: .* fetch it again"):
         load_dataset(edits(path))
 
@@ -88,7 +88,7 @@ def test_broken_lines_are_single_records(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text("\ufeff" + json.dumps(EDIT) + '\n\n{"prompt": \nnull\n[1]\n' + json.dumps(EDIT) + "\n")
     data = load_dataset(edits(path))
-    assert [case.id for case in data.cases] == ["1", "5"]
+    assert [case.id for case in data.cases] == ["record 0", "record 4"]
     assert [skip.reason for skip in data.skipped] == [
         "record 1 (line 3): not JSON: Expecting value", "record 2 (line 4): expected an object, found NoneType",
         "record 3 (line 5): expected an object, found list"]
@@ -135,8 +135,8 @@ def test_hub_data_sets(tmp_path):
     (folder / "train.jsonl").write_text(json.dumps(EDIT | {"target_true": "lute"}))
     spec = DatasetSpec(name="mine", hub=str(folder), split="test", train="train")
     data = load_dataset(spec)
-    assert [(case.id, case.target_true) for case in data.cases] == [("1", None), ("2", "lute")]
-    assert data.skipped == (Skipped(case_id="3", reason="subject 'Ann' is not in prompt 'Bo is'"),)
+    assert [(case.id, case.target_true) for case in data.cases] == [("record 0", None), ("record 1", "lute")]
+    assert data.skipped == (Skipped(case_id="record 2", reason="subject 'Ann' is not in prompt 'Bo is'"),)
     assert data.provenance["source"] == f"hub data set {folder}, split test"
     assert len(load_dataset(data.spec.model_copy(update={"split": "train"})).cases) == 1
     with pytest.raises(InputError, match=r"cannot read split 'dev' of hub data set .* Check the name"):
