@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from editors.core.models.model import LanguageModel
     from editors.core.patches.overlay import overlay
     from editors.core.patches.patch import Patch
+    from editors.core.patches.saving import save_edited
 
 __all__ = ["EDITORS", "Artefact", "CaseError", "EditRequest", "Editor", "EditorConfig", "InputError", "LanguageModel",
-           "Patch", "Resources", "edit", "edit_each", "get_editor", "load_model", "overlay", "preset", "resolve_config"]
+           "Patch", "Resources", "edit", "edit_each", "get_editor", "load_model", "overlay", "preset", "resolve_config",
+           "save_edited"]
 
 _LAZY = {
     "Artefact": "editors.core.artefacts",
@@ -46,6 +48,7 @@ _LAZY = {
     "Resources": "editors.core.editor",
     "load_model": "editors.core.models.loading",
     "overlay": "editors.core.patches.overlay",
+    "save_edited": "editors.core.patches.saving",
 }
 
 

@@ -80,6 +80,7 @@ class CaliNET(Tuner[CaliNetConfig]):
 
     name = "calinet"
     version = 1
+    in_weights = False
     Config = CaliNetConfig
 
     @classmethod

@@ -77,6 +77,7 @@ class SERAC(Editor[SeracConfig]):
 
     name = "serac"
     version = 1
+    in_weights = False
     Config = SeracConfig
     joint = True
     trained = True

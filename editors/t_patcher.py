@@ -59,6 +59,7 @@ class TPatcher(Editor[TPatcherConfig]):
 
     name = "t-patcher"
     version = 2
+    in_weights = False
     Config = TPatcherConfig
     trained = True
 

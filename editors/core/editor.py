@@ -66,6 +66,7 @@ class Editor(ABC, Generic[C]):
     joint: ClassVar[bool] = False
     decoder_only: ClassVar[bool] = False
     trained: ClassVar[bool] = False
+    in_weights: ClassVar[bool] = True  # whether its patches are changes of weights, which `save_edited` can write
 
     def __init__(self, model: LanguageModel, config: C, resources: Resources | None = None,
                  seed: int = 0) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,39 @@ def atomic(path: Path | str) -> Iterator[Path]:
         # Whatever keeps it from being removed (a disk that went away) must not hide what went wrong before.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yields a new, temporary folder beside `path`, which becomes `path` when the block ends well, and is removed when
+    it does not. Raises `InputError` where `path` is taken: a file, or a folder that is not empty."""
+    path = Path(path).resolve()
+    check_vacant(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        partial.mkdir()
+        yield partial
+        for each in (*partial.rglob("*"), partial):  # content is on the disk before its name is
+            descriptor = os.open(each, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        check_vacant(path)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_vacant(path: Path) -> None:
+    """Raises `InputError` where no folder can be written to `path`: to be told before long work, not after it."""
+    path = path.resolve()
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write to '{path}': name a folder in one that exists and can be written to")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"'{path}' is a file; name a new folder")
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"folder '{path}' is not empty; name a new or an empty one")
 
 
 def write_tensors(path: Path | str, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
