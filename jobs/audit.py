@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from editors.core.errors import unknown
 from evaluators.audit import MODEL_FLAGS, Audit, Finding, subjects
 from evaluators.audit import audit as look_at
 from evaluators.cases import Case, Skipped
-from evaluators.datasets import DatasetSpec, load_dataset, stream_cases
-from evaluators.datasets.spec import Format, Target
+from evaluators.datasets import load_dataset, stream_cases
 from evaluators.files import write_json
-from jobs.console import SHOWN, console, count, exit_codes
+from jobs.console import SHOWN, console, count, data_set, exit_codes
 
 
 def audit(
@@ -35,8 +33,8 @@ def audit(
 ) -> None:
     """Look for edits that ask for nothing, contradict each other, or are asked about by questions that tell."""
     with exit_codes():
-        dataset = load_dataset(_spec(data, format, target))
-        known = subjects(stream_cases(_spec(train, format, target, name="train"))) if train else frozenset()
+        dataset = load_dataset(data_set(data, format, target))
+        known = subjects(stream_cases(data_set(train, format, target, name="train"))) if train else frozenset()
         found = look_at(dataset.cases, known)
         if model is not None:
             found = found.with_model(_read_by(model, dataset.cases))
@@ -57,15 +55,6 @@ def _read_by(model: str, cases: Sequence[Case]) -> list[Finding]:
     from evaluators.testbed import model_path
 
     return list(audit(load_reader(model_path(model), name=model), cases))
-
-
-def _spec(data: str, format: str | None, target: str | None, name: str | None = None) -> DatasetSpec:
-    for option, given, possible in (("format", format, get_args(Format)), ("target", target, get_args(Target))):
-        if given is not None and given not in possible:
-            raise unknown(option, given, possible)
-    is_file = name is not None or "://" in data or Path(data).suffix != "" or Path(data).exists()
-    place = {"name": name or Path(data).name, "path": data} if is_file else {"name": data}
-    return DatasetSpec.model_validate({**place, "format": format, "target": target})
 
 
 def _table(found: Audit, looked_at_training: bool) -> Table:

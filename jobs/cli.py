@@ -29,6 +29,7 @@ COMMANDS = {
     "audit": Entry("jobs.audit:audit", "Look for edits that measure something else than they seem to."),
     "portability": Entry("jobs.portability:portability", "Make questions about what follows from edits."),
     "harness": Entry("jobs.harness:harness", "Run tasks of lm-evaluation-harness before and after an edit."),
+    "export": Entry("jobs.export:export", "Write a model with edits in its weights, for use without EditFleet."),
     "train": Entry("jobs.train:train", "Train what a campaign's editors need, outside of a campaign."),
     "pretrain": Entry("jobs.pretrain:pretrain", "Train a built-in model anew and examine it."),
 }

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -20,6 +20,8 @@ from cluster.store.errors import StoreError
 from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
 from editors.core.errors import InputError, unknown
+from evaluators.datasets import DatasetSpec
+from evaluators.datasets.spec import Format, Target
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 CAMPAIGNS = Path(__file__).parent / "campaigns"
@@ -71,6 +73,28 @@ def plan_campaign(name: str, scale: str | None, data: str | None) -> Plan:
     campaign = load_campaign(find_campaign(name), scale=scale, data=data)
     with missing_files_told(campaign):
         return plan(campaign)
+
+
+def data_set(data: str, format: str | None = None, target: str | None = None, *, name: str | None = None,
+             **more: Any) -> DatasetSpec:
+    """A data set as options name it: a file or URL, or a built-in name. With a `name`, it is a file whatever it looks
+    like."""
+    for option, given, possible in (("format", format, get_args(Format)), ("target", target, get_args(Target))):
+        if given is not None and given not in possible:
+            raise unknown(option, given, possible)
+    is_file = name is not None or "://" in data or Path(data).suffix != "" or Path(data).exists()
+    place = {"name": name or Path(data).name, "path": data} if is_file else {"name": data}
+    return DatasetSpec.model_validate({**place, "format": format, "target": target, **more})
+
+
+def check_device(device: str) -> None:
+    """Raises `InputError` where nothing can be put on a device here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(f"--device: cannot use '{device}' here: {str(error).splitlines()[0]}") from error
 
 
 def default_store(name: str) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from jobs.console import console, exit_codes
+from jobs.console import check_device, console, exit_codes
 
 if TYPE_CHECKING:
     from evaluators.harness import Change
@@ -40,7 +40,7 @@ def harness(
         check_writable(out)
         manager = open_tasks(include_path)
         names = check_tasks([name for part in tasks.split(",") if (name := part.strip())], manager)
-        _check_device(device)
+        check_device(device)
         files = patch or []
         from editors.core.models.loading import load_model
         from evaluators.testbed import model_path
@@ -53,17 +53,6 @@ def harness(
                          "lm_eval": importlib.metadata.version("lm-eval"),
                          "results": [change.to_json() for change in changes]})
         console().print(_table(changes))
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    from editors.core.errors import InputError
-
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        raise InputError(f"--device: cannot use '{device}' here: {str(error).splitlines()[0]}") from error
 
 
 def _table(changes: Sequence[Change]) -> Table:
