@@ -16,6 +16,7 @@ from evaluators.files import make_folder, write_text
 from evaluators.report.compare import compare
 from evaluators.report.figure import to_svg
 from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
+from evaluators.report.views import View
 from jobs.console import console, exit_codes, shorten
 
 
@@ -24,6 +25,8 @@ def report(
     format: Annotated[Literal["table", "json", "markdown"], typer.Option(
         help="A table; JSON, one object a line with every metric; or Markdown.")] = "table",
     every: Annotated[bool, typer.Option("--all", help="Show every metric, not only the main ones.")] = False,
+    paper: Annotated[bool, typer.Option(
+        "--paper", help="Show the columns of Yao et al. 2023, measured as there, and what is behind them.")] = False,
     versus: Annotated[str | None, typer.Option(
         metavar="EDITOR", help="Show the other editors' differences to this one, on the cases both have.")] = None,
     figure: Annotated[Path | None, typer.Option(help="An SVG file to draw the results into as well.")] = None,
@@ -35,6 +38,9 @@ def report(
             raise InputError(f"'--figure {figure}' draws results, not differences; leave '--versus {versus}' out")
         if figure is not None and figure.suffix.lower() != ".svg":
             raise InputError(f"'--figure {figure}': the picture is an SVG; call it '{figure.with_suffix('.svg')}'")
+        if every and paper:
+            raise InputError("'--all' shows every metric, '--paper' the paper's; leave one of them out")
+        view: View = "paper" if paper else "all" if every else "main"
         found = Store.open(store)
         record = _choose(found.campaigns(), campaign)
         table = found.rows(record.tasks)
@@ -46,7 +52,7 @@ def report(
             rows = summaries = summarise(table)
             if figure is not None:
                 make_folder(figure.parent)
-                write_text(figure, to_svg(summaries))
+                write_text(figure, to_svg(summaries, "paper" if paper else "main"))
         else:
             rows, notes = compare(table, versus)
             for note in shorten(notes):
@@ -55,9 +61,9 @@ def report(
             case "json":
                 typer.echo(to_json_lines(rows), nl=False)
             case "markdown":
-                typer.echo(to_markdown(rows, all_metrics=every), nl=False)
+                typer.echo(to_markdown(rows, view), nl=False)
             case "table":
-                for grid in to_rich_tables(rows, all_metrics=every):
+                for grid in to_rich_tables(rows, view):
                     console().print(grid)
 
 

@@ -1,4 +1,4 @@
-"""Results as a picture: a row for each editor, a panel for each main metric, means with their 95 % intervals."""
+"""Results as a picture: a row for each editor, a panel for each metric shown, means with their 95 % intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from html import escape
 from itertools import groupby
 
 from evaluators.report.samples import UNEDITED, Setting, name_key
-from evaluators.report.tables import Summary, in_percent, is_main
+from evaluators.report.tables import Summary, in_percent
+from evaluators.report.views import Headings, View, headings, in_order
 
 # Sizes in pixels, of a panel the room that its 100 % take.
 MARGIN, LETTER, PANEL, NUMBER, GAP, ROW, HEAD, FOOT = 20, 8, 108, 46, 22, 26, 66, 32
@@ -17,19 +18,19 @@ STYLE = (f"text{{font:13px ui-sans-serif,system-ui,-apple-system,'Segoe UI',Helv
          f".soft{{fill:{SOFT};font-size:11px}}.head{{font-weight:600}}.number{{fill:{SOFT};font-size:11.5px}}")
 
 
-def to_svg(rows: Sequence[Summary]) -> str:
-    """An SVG of the main metrics that are shares, one block below the other for each model, data set, protocol and
-    number of edits."""
-    shown = [row for row in rows if is_main(row.metric) and in_percent(row.metric)]
-    metrics = sorted({row.metric for row in shown}, key=name_key)
+def to_svg(rows: Sequence[Summary], view: View = "main") -> str:
+    """An SVG of the main metrics that are shares, or of the paper's, one block below the other for each model, data
+    set, protocol and number of edits."""
+    called = headings([row for row in rows if in_percent(row.metric)], view)
+    shown = [row for row in rows if (row.dataset, row.metric) in called]
     names = MARGIN + LETTER * (2 + max((len(row.editor) for row in shown), default=0))
-    width = names + len(metrics) * (PANEL + NUMBER + GAP) - GAP + MARGIN
+    width = names + len(in_order(called)) * (PANEL + NUMBER + GAP) - GAP + MARGIN
     parts, top = list[str](), 0
     blocks = groupby(sorted(shown, key=lambda row: row.sort_key[:4]), key=lambda row: Setting(*row.sort_key[:4]))
     for setting, found in blocks:
         block = list(found)
         editors = sorted({row.editor for row in block}, key=name_key)
-        parts += _block(setting, block, editors, metrics, names, top)
+        parts += _block(setting, block, editors, called, names, top)
         top += HEAD + ROW * len(editors) + FOOT
     height = top + MARGIN // 2
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
@@ -37,7 +38,7 @@ def to_svg(rows: Sequence[Summary]) -> str:
             f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n")
 
 
-def _block(setting: Setting, rows: Sequence[Summary], editors: Sequence[str], metrics: Sequence[str], names: int,
+def _block(setting: Setting, rows: Sequence[Summary], editors: Sequence[str], called: Headings, names: int,
            top: int) -> Iterator[str]:
     """The panels of one setting, side by side below its title; the first begins at `names`."""
     edits = f", {setting.edits} edits" if setting.edits > 1 else ""
@@ -47,14 +48,14 @@ def _block(setting: Setting, rows: Sequence[Summary], editors: Sequence[str], me
     first, last = top + HEAD, top + HEAD + ROW * len(editors)
     for line, editor in enumerate(editors):
         yield _text(MARGIN, first + ROW * line + ROW / 2 + 4, editor, "soft" if editor == UNEDITED else "")
-    for number, metric in enumerate(metrics):
+    for number, panel in enumerate(in_order(called)):
         left = names + number * (PANEL + NUMBER + GAP)
-        yield _text(left, top + 50, metric.removesuffix(".exact"), "head")
+        yield _text(left, top + 50, panel.removesuffix(".exact"), "head")
         for tick in TICKS:
             x = left + PANEL * tick / 100
             yield f'<line x1="{x:g}" y1="{first}" x2="{x:g}" y2="{last}" stroke="{GRID}"/>'
             yield _text(x, last + 16, str(tick), "soft", "middle")
-        found = {row.editor: row for row in rows if row.metric == metric}
+        found = {row.editor: row for row in rows if called[row.dataset, row.metric] == panel}
         for line, editor in enumerate(editors):
             if editor in found:
                 yield from _dot(found[editor], left, first + ROW * line + ROW / 2)

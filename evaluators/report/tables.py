@@ -18,6 +18,7 @@ from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
 from evaluators.report.intervals import bootstrap_statistic
 from evaluators.report.samples import ReportRow, Setting, aggregates, name_key, samples
+from evaluators.report.views import View, footnote, headings, in_order
 from evaluators.scoring.measures import all_metrics
 
 LONG = 1e6  # plain numbers from here on are written as powers of ten
@@ -40,12 +41,6 @@ def in_percent(metric: str) -> bool:
     """Whether people read a metric in percent; one that is in no table is taken as it is."""
     known = all_metrics().get(metric)
     return known is not None and known.unit in ("share", "probability", "cosine")
-
-
-def is_main(metric: str) -> bool:
-    """Whether tables show a metric unless all are asked for."""
-    known = all_metrics().get(metric)
-    return known is not None and known.main
 
 
 def summarise(table: pa.Table) -> list[Summary]:
@@ -72,26 +67,28 @@ def to_json_lines(rows: Rows) -> str:
     return "".join(json.dumps(finite(asdict(row)), ensure_ascii=False) + "\n" for row in rows)
 
 
-def to_markdown(rows: Rows, *, all_metrics: bool = False) -> str:
+def to_markdown(rows: Rows, view: View = "main") -> str:
     """Markdown tables, one for each protocol: a row for each editor (and data set, number of edits ...), columns for
-    the main metrics.
+    the main metrics, or the paper's with what is behind them.
 
-    `all_metrics` has a row for each metric and a column for each editor instead.
+    The view of all metrics has a row for each metric and a column for each editor instead.
     """
     texts = []
-    for grid in _grids(rows, all_metrics):
+    for grid in _grids(rows, view):
         lines = [grid.head, ["---"] * len(grid.head), *grid.body]
         table = ("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-        texts.append(f"{grid.title}\n\n{''.join(table)}")
+        note = f"\n{grid.note}\n" if grid.note else ""
+        texts.append(f"{grid.title}\n\n{''.join(table)}{note}")
     return "\n".join(texts)
 
 
-def to_rich_tables(rows: Rows, *, all_metrics: bool = False) -> list[Table]:
+def to_rich_tables(rows: Rows, view: View = "main") -> list[Table]:
     """The tables of `to_markdown` for a terminal."""
     tables = []
-    for grid in _grids(rows, all_metrics):
+    for grid in _grids(rows, view):
         names = grid.names
-        table = Table(title=Text(grid.title), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table = Table(title=Text(grid.title), caption=Text(grid.note) if grid.note else None, box=box.SIMPLE_HEAD,
+                      pad_edge=False, collapse_padding=True)
         for number, name in enumerate(grid.head):
             header = name if number < names else name.replace(".", "\n")
             table.add_column(Text(header), justify="left" if number < names else "right", overflow="fold")
@@ -102,41 +99,45 @@ def to_rich_tables(rows: Rows, *, all_metrics: bool = False) -> list[Table]:
 
 
 class _Grid(NamedTuple):
-    """A table as text; the first `names` columns say what a row is about."""
+    """A table as text; the first `names` columns say what a row is about, and the note what its headings mean."""
 
     title: str
     head: list[str]
     body: list[list[str]]
     names: int
+    note: str
 
 
-def _grids(rows: Rows, all_metrics: bool) -> list[_Grid]:
+def _grids(rows: Rows, view: View) -> list[_Grid]:
     """One for each protocol."""
     order = {name: number for number, name in enumerate(PROTOCOLS)}
     protocols = sorted({row.protocol for row in rows}, key=lambda name: (order.get(name, len(order)), name))
-    return [_grid([row for row in rows if row.protocol == protocol], all_metrics) for protocol in protocols]
+    return [_grid([row for row in rows if row.protocol == protocol], view) for protocol in protocols]
 
 
-def _grid(rows: Rows, all_metrics: bool) -> _Grid:
+def _grid(rows: Rows, view: View) -> _Grid:
     """What all rows share goes into the title; what varies gets a column. An editor's (or metric's) numbers of
     edits follow one another."""
-    down, across = ("metric", "editor") if all_metrics else ("editor", "metric")
-    shown = sorted((row for row in rows if all_metrics or is_main(row.metric)),
+    called, by_metric = headings(rows, view), view == "all"
+    down = "metric" if by_metric else "editor"
+    shown = sorted((row for row in rows if (row.dataset, row.metric) in called),
                    key=lambda row: (row.model, row.dataset, name_key(getattr(row, down)), row.edits))
     values = {field: list(dict.fromkeys(getattr(row, field) for row in shown)) for field in Setting._fields}
     varying = [field for field in Setting._fields if len(values[field]) > 1]
+
     lines: dict[tuple[str, ...], dict[str, Summary | Comparison]] = {}
     for row in shown:
         key = tuple(str(getattr(row, field)) for field in (down, *varying))
-        lines.setdefault(key, {})[getattr(row, across)] = row
-    columns = sorted({getattr(row, across) for row in shown}, key=name_key)
-    body = [[*key, str(max(cell.n for cell in cells.values())), *(_cell(cells.get(name)) for name in columns)]
+        lines.setdefault(key, {})[row.editor if by_metric else called[row.dataset, row.metric]] = row
+    heads = sorted({row.editor for row in shown}, key=name_key) if by_metric else in_order(called)
+    body = [[*key, str(max(cell.n for cell in cells.values())), *(_cell(cells.get(name)) for name in heads)]
             for key, cells in lines.items()]
     shared = [f"{field} {found[0]}" for field, found in values.items() if len(found) == 1]
     what = ["shares in percent ± half the 95 % confidence interval"]
     if others := sorted({row.versus for row in shown if isinstance(row, Comparison)}):
         what = [f"difference to {', '.join(others)} over the cases that both have", *what, "p by permutation"]
-    return _Grid(", ".join([*shared, *what]), [down, *varying, "cases", *columns], body, 1 + len(varying))
+    return _Grid(", ".join([*shared, *what]), [down, *varying, "cases", *heads], body, 1 + len(varying),
+                 footnote(called))
 
 
 def _cell(row: Summary | Comparison | None) -> str:

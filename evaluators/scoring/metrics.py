@@ -64,7 +64,7 @@ METRICS = {metric.name: metric for metric in (
     *kinds(*LOCALITY["neighbourhood"], "agreement", "contest", main=True),
     *kinds(*LOCALITY["attributes"], "agreement", main=True),
     *kinds(*LOCALITY["forgetfulness"], "agreement"),
-    *kinds(*LOCALITY["unrelated"], "agreement"),
+    *kinds(*LOCALITY["unrelated"], "agreement", main=True),
     *kinds("portability", "one hop more, where the unedited model knows the second fact", "accuracy", main=True),
     *kinds("portability.all", "one hop more, of all", "accuracy"),
     *kinds("portability.inverse", "the edited relation turned round", "accuracy"),

@@ -144,7 +144,7 @@ def test_infinite_values_make_infinite_differences():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = compare(rows)[0]
-        assert to_markdown(found, all_metrics=True).splitlines()[-1] == "| perplexity | 3 | +inf |"
+        assert to_markdown(found, "all").splitlines()[-1] == "| perplexity | 3 | +inf |"
     written = json.loads(to_json_lines(found))
     assert written["difference"] is written["p"] is None and written["n"] == 3
 
@@ -165,7 +165,7 @@ def test_tables():
         "| editor | cases | reliability.exact | locality.exact |",
         "| --- | --- | --- | --- |",
         "| ft | 200 | +12.3 ±4.0 (p 0.0001) | +0.0 ±0.0 (p 0.5) |"]
-    assert "| perplexity | 200 | +1.50 ±0.25 (p 0.031) |" in to_markdown(ROWS, all_metrics=True)
+    assert "| perplexity | 200 | +1.50 ±0.25 (p 0.031) |" in to_markdown(ROWS, "all")
 
 
 def test_the_terminal_shows_p_below_the_difference():

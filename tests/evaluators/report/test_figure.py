@@ -15,8 +15,8 @@ def summary(editor, metric, mean, edits=1):
     return Summary(editor, "m", "d", protocol, edits, metric, mean, mean - 0.1, mean + 0.1, 7)
 
 
-def drawn(*rows):
-    return ElementTree.fromstring(to_svg(rows))
+def drawn(*rows, view="main"):
+    return ElementTree.fromstring(to_svg(rows, view))
 
 
 def texts(picture):
@@ -52,3 +52,10 @@ def test_each_setting_has_a_block_and_only_main_shares_are_drawn():
     assert len(list(picture.iter(f"{SVG}circle"))) == 2
     titles = [text.split(";")[0] for text in texts(picture) if "cases;" in text]
     assert titles == ["m, d: batch, 10 edits, 7 cases", "m, d: single, 7 cases"]
+
+
+def test_the_papers_columns_can_be_drawn():
+    picture = drawn(summary("ft", "reliability.token", 0.5), summary("ft", "reliability.exact", 0.25),
+                    summary("ft", "locality.unrelated.token", 0.75), view="paper")
+    shown = texts(picture)
+    assert {"Reliability", "Locality", "50.0", "75.0"} <= set(shown) and "25.0" not in shown

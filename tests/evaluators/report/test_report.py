@@ -12,6 +12,7 @@ from rich.console import Console
 
 from evaluators.report.intervals import bootstrap
 from evaluators.report.tables import Summary, in_percent, summarise, to_json_lines, to_markdown, to_rich_tables
+from evaluators.report.views import PAPER
 from evaluators.scoring.metrics import METRICS
 
 
@@ -89,7 +90,7 @@ def test_plain_numbers_have_three_digits(values, cell):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = summaries(rows)
-        assert to_markdown(found, all_metrics=True).splitlines()[-1] == f"| perplexity | 2 | {cell} |"
+        assert to_markdown(found, "all").splitlines()[-1] == f"| perplexity | 2 | {cell} |"
     written = json.loads(to_json_lines(found))
     assert (written["mean"] is None) == (cell in ("inf", "nan"))
 
@@ -161,7 +162,7 @@ def test_markdown_of_the_main_metrics():
 
 def test_markdown_of_all_metrics_has_a_column_for_each_editor():
     rows = [each for each in ROWS if (each["editor"], each["metric"]) != ("rome", "edit.diverged")]
-    assert to_markdown(summaries(rows), all_metrics=True).splitlines()[2:] == [
+    assert to_markdown(summaries(rows), "all").splitlines()[2:] == [
         "| metric | cases | identity | [ft]\\|1e-3 | rome |",
         "| --- | --- | --- | --- | --- |",
         "| reliability.exact | 3 | 0.0 ±0.0 | 33.3 ±12.5 | 66.7 ±25.0 |",
@@ -203,10 +204,35 @@ def test_every_protocol_has_a_table_and_numbers_of_edits_follow_one_another():
     assert [table.row_count for table in to_rich_tables(summaries(rows))] == [2, 2, 4]
 
 
-@pytest.mark.parametrize("all_metrics", [False, True])
-def test_rich_table_shows_the_same(all_metrics):
+def test_locality_on_unrelated_questions_is_in_the_table_where_it_is_measured():
+    rows = [row("ft", f"{asked}.exact", 1.0, "a") for asked in ("reliability", "locality.unrelated")]
+    assert to_markdown(summaries(rows)).splitlines()[2] == (
+        "| editor | cases | reliability.exact | locality.unrelated.exact |")
+
+
+def test_the_papers_columns_are_token_accuracy_over_all_records():
+    """And locality is on neighbours where a data set has them, else on unrelated questions; the note tells both."""
+    values = {"reliability": 0.5, "generality": 0.25, "locality": 0.75, "locality.unrelated": 0.1, "portability": 0.9,
+              "portability.all": 0.2}
+    rows = [row("ft", f"{asked}.{taken}", value if taken == "token" else 0.0, "a", dataset=dataset)
+            for dataset in ("cf", "zsre") for asked, value in values.items() for taken in ("token", "exact")
+            if (dataset, asked) != ("zsre", "locality")]
+    lines = to_markdown(summaries(rows), "paper").splitlines()
+    assert lines[2:] == [
+        "| editor | dataset | cases | Reliability | Generality | Locality | Portability |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| ft | cf | 1 | 50.0 ±0.0 | 25.0 ±0.0 | 75.0 ±0.0 | 20.0 ±0.0 |",
+        "| ft | zsre | 1 | 50.0 ±0.0 | 25.0 ±0.0 | 10.0 ±0.0 | 20.0 ±0.0 |", "",
+        "As Yao et al. 2023: Reliability is reliability.token; Generality is generality.token; Locality is "
+        "locality.token of cf and locality.unrelated.token of zsre; Portability is portability.all.token"]
+    (table,) = to_rich_tables(summaries(rows), "paper")
+    assert [column.header.plain for column in table.columns][3:] == list(PAPER) and table.caption.plain == lines[-1]
+
+
+@pytest.mark.parametrize("view", ["main", "all"])
+def test_rich_table_shows_the_same(view):
     console = Console(width=80, record=True, file=io.StringIO())
-    (table,) = to_rich_tables(summaries(ROWS), all_metrics=all_metrics)
+    (table,) = to_rich_tables(summaries(ROWS), view)
     console.print(table)
     text = console.export_text()
     for shown in ("identity", "[ft]|1e-3", "66.7 ±25.0", "reliability"):

@@ -1,4 +1,4 @@
-"""`editfleet report --versus` on a small store."""
+"""`editfleet report` on a small store: differences, and the columns of the paper."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def report(tmp_path):
                   for number, editor in enumerate(SHARES))
     for task, (editor, shares) in zip(tasks, SHARES.items(), strict=True):
         rows = [{"editor": editor, "model": "m", "dataset": "d", "protocol": "single", "edits": 1,
-                 "metric": "reliability.exact", "value": share, "case_id": case, "subject": case, "task": task.id,
-                 "seed": 0, "order": 0} for case, share in zip("abcd", shares, strict=False)]
+                 "metric": metric, "value": share * weight, "case_id": case, "subject": case, "task": task.id,
+                 "seed": 0, "order": 0} for case, share in zip("abcd", shares, strict=False)
+                for metric, weight in (("reliability.exact", 1.0), ("reliability.token", 0.5))]
         store.write_table(ResultKey("rows", task.id), pa.Table.from_pylist(rows, schema=ROW_SCHEMA), {"failed": []})
     store.write_campaign(CampaignRecord(name="c", digest="c", started=datetime.now(UTC), datasets=(), tasks=tasks))
     return lambda *arguments: CliRunner().invoke(app, ["report", str(tmp_path), *arguments])
@@ -33,7 +34,7 @@ def report(tmp_path):
 def test_differences_and_what_was_left_out(report):
     result = report("--versus", "identity", "--format", "json")
     assert result.exit_code == 0, result.output
-    ft, rome = map(json.loads, result.stdout.splitlines())
+    ft, rome = (row for row in map(json.loads, result.stdout.splitlines()) if row["metric"] == "reliability.exact")
     assert (ft["editor"], ft["versus"], ft["difference"], ft["n"], ft["p"]) == ("ft", "identity", 0.5, 4, 0.5)
     assert (rome["difference"], rome["n"], rome["p"]) == (1, 3, 0.25)
     assert "only one of 'rome' and 'identity' has them: 1 case" in result.stderr and "'ft'" not in result.stderr
@@ -49,3 +50,16 @@ def test_tables(report, form):
 def test_an_unknown_editor(report):
     result = report("--versus", "romme")
     assert result.exit_code == 2 and "Did you mean 'rome'?" in result.stderr
+
+
+def test_the_columns_of_the_paper(report):
+    shown = report("--paper", "--format", "markdown")
+    assert shown.exit_code == 0 and "| rome | 3 | 50.0 ±0.0 |" in shown.stdout
+    assert "Reliability is reliability.token" in shown.stdout and "exact" not in shown.stdout
+    assert "Reliability is reliability.token" in " ".join(report("--paper").stdout.split())
+    assert "| ft | 3 | -16.7 ±" in report("--paper", "--versus", "rome", "--format", "markdown").stdout
+
+
+def test_all_metrics_and_the_papers_exclude_each_other(report):
+    result = report("--paper", "--all")
+    assert result.exit_code == 2 and "leave one of them out" in result.stderr
