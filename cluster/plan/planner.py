@@ -153,7 +153,8 @@ class Planner:
                 with self.campaign.at("editors", place):
                     training = self._train(data, spec, model, method, editor, config, seed)
                 yield training
-            made = Method(editor, seed, statistics, training.key if training else None, artefact)
+            made = Method(editor, seed, statistics, training.key if training else None, artefact,
+                          training.cases.digest if training else None)
             dataset = self._cases[data].dataset.spec
             cell = Cell(wanted.title, spec.name, model, made, self._cases[data], asked_before,
                         self.measures.on(dataset))

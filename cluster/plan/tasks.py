@@ -187,13 +187,15 @@ class TrainTask(Task):
 
 @dataclass(frozen=True)
 class Method:
-    """An editor and all that it is made with. `training` is the training task's key, `artefact` a file instead."""
+    """An editor and all that it is made with. `training` is the training task's key, and `lessons` the digest of its
+    cases; `artefact` is a file instead."""
 
     editor: EditorRef
     seed: int
     statistics: StatisticsTask | MomentsTask | None = None
     training: ResultKey | None = None
     artefact: ArtefactRef | None = None
+    lessons: str | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -233,6 +235,9 @@ class StreamTask(Task):
         return len(self.chunk.cases)
 
 
+IN_OTHER_COLUMNS = ("cases", "count", "order", "seed", "titles")  # of a score task's identity
+
+
 @dataclass(frozen=True)
 class ScoreTask(Task):
     """The scores of a chunk under one protocol, and its edits where no `stream` has made them.
@@ -253,6 +258,15 @@ class ScoreTask(Task):
     model_title: str
     order: int = 0
     measures: Measures = NOTHING_MORE
+
+    @property
+    def settings(self) -> str:
+        """12 hexadecimal digits for its rows, which identify all that their numbers hang on and no other column tells:
+        method, configuration, versions, model, measures. Rows with others are of something else."""
+        method = self.method
+        here = {name: value for name, value in self.identity().items() if name not in IN_OTHER_COLUMNS}
+        return digest({"model": self.model.key, "statistics": method.statistics and method.statistics.id,
+                       "lessons": method.lessons, **here})[:12]
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from evaluators.cases import Skipped
 ROW_SCHEMA = pa.schema([("editor", pa.string()), ("model", pa.string()), ("dataset", pa.string()),
                         ("protocol", pa.string()), ("edits", pa.int64()), ("metric", pa.string()),
                         ("value", pa.float64()), ("case_id", pa.string()), ("subject", pa.string()),
-                        ("task", pa.string()), ("seed", pa.int64()), ("order", pa.int64()),
-                        ("texts", pa.list_(pa.string()))])
+                        ("task", pa.string()), ("settings", pa.string()), ("seed", pa.int64()),
+                        ("order", pa.int64()), ("texts", pa.list_(pa.string()))])
 
 Output = Literal["rows", "baselines", "artefacts"]
 

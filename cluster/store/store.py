@@ -1,6 +1,6 @@
 """Where results live: a folder or a URL, under which every finished task is two files named by the task's id.
 
-    store.json                          {"format": 4}
+    store.json                          {"format": 5}
     rows/<task>.parquet                 scores
     baselines/<task>.parquet            the unedited model's outputs
     artefacts/<task>.safetensors        what other tasks need: second moments, trained editors, streams of edits
@@ -48,7 +48,7 @@ from cluster.store.records import (
 from cluster.store.results import SUFFIXES, Results, path_in
 from editors.core.errors import InputError
 
-FORMAT = 4
+FORMAT = 5
 
 __all__ = [
     "FORMAT",

@@ -193,7 +193,7 @@ class TaskExecutor:
         # of a stream its own tasks tell it: here it may not be made at all
         editor = {} if task.stream else self._hold_editor(task.method, model).provenance
         provenance = self._provenance(
-            task, result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
+            task, result.failed, cases=len(task.chunk.cases), data=task.chunk.source, settings=task.settings,
             statistics=self._read_for(task.method),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
@@ -268,8 +268,8 @@ class TaskExecutor:
 def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
     """One row per score. Nothing in them differs between two runs of the same task."""
     same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
-            "protocol": task.protocol.name, "edits": task.count, "task": task.id, "seed": task.method.seed,
-            "order": task.order}
+            "protocol": task.protocol.name, "edits": task.count, "task": task.id, "settings": task.settings,
+            "seed": task.method.seed, "order": task.order}
     return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from editors.core.errors import InputError
 from evaluators.report.intervals import Array, Clusters, Codes, Statistic, each, harmonic_mean
 from evaluators.scoring.measures import all_metrics
 
@@ -97,7 +98,10 @@ class Sample:
 
 def samples(table: pa.Table) -> tuple[list[Sample], list[str]]:
     """The samples of rows with columns editor, `Setting`'s, metric, value, subject and those of `RUN` (of which only
-    case_id must be there), and the metrics' names by code. The order of the rows makes no difference."""
+    case_id must be there), and the metrics' names by code. The order of the rows makes no difference.
+
+    Raises `InputError` where the rows of an editor in a setting are of several `settings`.
+    """
     if not table.num_rows:
         return [], []
     (editor, editors), (metric, metrics), (subject, _), (case, _) = (
@@ -105,6 +109,7 @@ def samples(table: pa.Table) -> tuple[list[Sample], list[str]]:
     settings = [_encode(table[name]) for name in Setting._fields]
     run = _combine([_encode(table[name]) for name in RUN if name in table.column_names])
     group = _combine([(editor, editors), *settings])
+    configuration, digests = _encode(table["settings"]) if "settings" in table.column_names else (0 * group, [None])
     values = np.from_dlpack(table["value"].combine_chunks()).astype(np.float64)
     order = np.lexsort((values, run, metric, group))
     bounds = [*np.flatnonzero(np.diff(group[order], prepend=-1)).tolist(), len(order)]
@@ -112,6 +117,11 @@ def samples(table: pa.Table) -> tuple[list[Sample], list[str]]:
     for start, stop in pairwise(bounds):
         rows = order[start:stop]
         setting = Setting(*(names[code[rows[0]]] for code, names in settings))
+        if len(mixed := np.unique(configuration[rows])) > 1:  # two campaigns may mean different things by one label
+            raise InputError(f"the rows of '{editors[editor[rows[0]]]}' in {', '.join(map(str, setting))} edits are of "
+                             f"{len(mixed)} configurations, told apart by the column 'settings' "
+                             f"({', '.join(str(digests[code]) for code in mixed)}): sum up one of them, or the tasks "
+                             "of one campaign")
         found.append(Sample(editors[editor[rows[0]]], setting, values[rows], metric[rows], run[rows], case[rows],
                             subject[rows]))
     return found, metrics

@@ -72,6 +72,7 @@ def test_a_campaign_leaves_its_rows_and_how_they_came_about(make_plan, store, lo
     assert provenance["task"] == score.id and provenance["model"]["digest"] == score.model.digest
     assert provenance["identity"]["editor"]["config"]["steps"] == 2
     assert provenance["statistics"]["tokens"] == 500
+    assert set(store.rows([score.record()])["settings"].to_pylist()) == {score.settings} == {provenance["settings"]}
     assert provenance["versions"].keys() >= {"torch", "transformers", "python"}
     assert min(provenance[cost] for cost in ("seconds_edit", "seconds_score", "peak_memory")) > 0
     assert provenance["failed"] == []

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from support.campaigns import ROME
 
 from cluster.campaign.file import load_campaign
 from cluster.campaign.spec import WorkerSpec
@@ -134,6 +135,32 @@ def test_versions_matter(make_plan, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(get_editor("ft"), "version", 99)
     assert ids(before) - ids(make_plan()) == ids(before, "score", "ft")
+
+
+def test_rows_tell_by_their_settings_what_no_other_column_tells(make_plan, drilled, tiny_folder, monkeypatch):
+    """Alike for all cases, seeds, orders and numbers of edits of one configuration; another's differ."""
+    def settings(editor, **changes):
+        tasks = make_plan(**{"editors": ["identity", "drilled", {"name": "rome", "config": ROME}], "chunk": 2,
+                             "training": {"limit": 5}, **changes}).tasks.values()
+        return {task.settings for task in tasks if task.kind == "score" and task.method.editor.name == editor}
+
+    known = {name: settings(name) for name in ("identity", "drilled", "rome")}
+    assert all(len(found) == 1 for found in known.values()) and len(set.union(*known.values())) == 3
+    for change in ({"seeds": [0, 1]}, {"datasets": [{"name": "testbed-cloze", "limit": 6}]}, {"name": "other"}):
+        assert {name: settings(name, **change) for name in known} == known
+    batches = {"editors": ["identity"], "protocols": [{"name": "batch", "sizes": [1, 2]}], "orders": [0, 1]}
+    assert len(settings("identity", **batches)) == 1
+    changed = {
+        "drilled": [{"editors": [{"name": "drilled", "config": {"strength": 2.0}}]}, {"training": {"limit": 6}}],
+        "rome": [{"statistics": {"tokens": 501}}, {"editors": [{"name": "rome", "config": {**ROME, "lr": 0.1}}]}],
+        "identity": [{"measures": {"kl": True}},
+                     {"editors": ["identity"], "protocols": [{"name": "batch", "sizes": [2]}]},
+                     {"models": [{"name": "tiny", "path": str(tiny_folder), "dtype": "bfloat16"}]}]}
+    for name, changes in changed.items():
+        for change in changes:
+            assert not known[name] & settings(name, **change), change
+    monkeypatch.setitem(metrics.METRICS, "locality.token", replace(metrics.METRICS["locality.token"], version=2))
+    assert not known["identity"] & settings("identity")
 
 
 def test_a_longer_data_set_keeps_what_was_done(make_plan):

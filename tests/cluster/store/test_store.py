@@ -276,7 +276,7 @@ def test_a_place_that_cannot_be_written(tmp_path, path):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (json.dumps({"format": 3}), r"format 3.*reads 4; choose another folder"),
+    (json.dumps({"format": 4}), r"format 4.*reads 5; choose another folder"),
     (json.dumps([1]), "format None"), ("{", "cannot read")])
 def test_another_format_is_refused_and_left_alone(store, content, message):
     Path(store.root, "store.json").write_text(content)

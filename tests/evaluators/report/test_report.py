@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from editors.core.errors import InputError
 from evaluators.report.intervals import bootstrap
 from evaluators.report.tables import Summary, in_percent, summarise, to_json_lines, to_markdown, to_rich_tables
 from evaluators.report.views import PAPER
@@ -105,6 +106,16 @@ def test_rows_without_seeds_or_orders_and_with_further_columns():
     bare = [{name: value for name, value in each.items() if name not in ("seed", "task")} for each in ROWS]
     full = [each | {"order": 0, "texts": ["a"]} for each in ROWS]
     assert summaries(bare) == summaries(full) == summaries(ROWS)
+
+
+def test_rows_of_two_configurations_under_one_label_are_not_summed_up():
+    rows = [row("ft", "reliability.exact", value, "a", settings=settings, **where)
+            for settings, value in (("1a", 0.0), ("2b", 1.0))
+            for where in ({}, {"edits": 10})]
+    with pytest.raises(InputError, match=r"'ft' in m, d, single, 1 edits are of 2 configurations.*\(1a, 2b\)"):
+        summaries(rows)
+    assert [each.mean for each in summaries(rows[:2])] == [0, 0]
+    assert [each.mean for each in summaries([rows[0], rows[3]])] == [0, 1]  # settings may vary from table to table
 
 
 def test_a_million_rows():
