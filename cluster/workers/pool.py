@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -29,8 +27,6 @@ from cluster.store.store import Store
 from cluster.workers.version import code_version
 from editors.core.errors import InputError
 
-LOCAL_OBJECT_STORE = 128 << 20  # bytes; a task on its way to a worker is some hundred KB
-CONNECT_TIMEOUT = 10.0  # seconds; Ray itself tries for many minutes
 GLANCE = 0.5  # seconds for which what is known of the nodes holds: asking takes long where there are many
 
 
@@ -46,9 +42,11 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a local cluster leaves a token in the home folder
     import ray
 
+    from cluster.workers.connect import join_ray, start_ray
+
     ours = not ray.is_initialized()
     if ours:
-        _connect(spec, address)
+        start_ray(spec) if address is None else join_ray(address)
     if spec.gpus is None:
         spec = spec.model_copy(update={"gpus": float(_total("GPU") > 0)})
     pool = RayPool(store, spec)
@@ -65,23 +63,6 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
         pool.close()
         if ours:
             ray.shutdown()
-
-
-def _connect(spec: WorkerSpec, address: str | None) -> None:
-    import ray
-
-    if address is None:
-        cpus = max(os.cpu_count() or 1, spec.cpus * spec.devices * (spec.count or 1))
-        ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE,
-                 log_to_driver=False, logging_level=logging.ERROR)
-        return
-    try:
-        host, _, port = address.rpartition(":")
-        if host and port.isdigit():
-            socket.create_connection((host.removeprefix("ray://"), int(port)), CONNECT_TIMEOUT).close()
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise InputError(f"cannot connect to Ray at '{address}': {error}") from error
 
 
 @contextmanager
