@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
-from cluster.plan.refs import digest
+from cluster.plan.refs import ModelRef, digest
 from cluster.plan.tasks import BaselineTask, ScoreTask, StatisticsTask, StreamTask, Task
 from cluster.store.store import Store
 from editors.core.errors import InputError
@@ -77,7 +77,8 @@ def _rates(store: Store) -> dict[str, float]:
 def _spent(about: Mapping[str, Any]) -> tuple[str, float, int]:
     """What a result's provenance tells: what was done, in how many seconds, for how many cases or tokens."""
     model = about["model"]
-    group = _group(about["kind"], f"{model['digest']}-{model['dtype']}", about["identity"])
+    key = ModelRef(model["path"], model["digest"], model["dtype"], threads=model.get("threads", 1)).key
+    group = _group(about["kind"], key, about["identity"])
     parts = ["seconds", "seconds_score"]
     if about["kind"] == "score" and about["edits"]:
         parts.append("seconds_edit")  # else a stream made them

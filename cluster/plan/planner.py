@@ -20,7 +20,7 @@ from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
 from cluster.plan.cells import Cell
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
-from cluster.plan.resolve import check_joint, check_names, is_for, resolve_artefact, resolve_model
+from cluster.plan.resolve import check_joint, check_names, check_place, is_for, resolve_artefact, resolve_model
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
 from cluster.store.store import CampaignRecord, DatasetRecord
 from editors import get_editor, resolve_config
@@ -66,6 +66,8 @@ def plan(campaign: Campaign) -> Plan:
     datasets = []
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
+            if spec.hub is not None:
+                check_place(spec.hub, "hub")
             datasets.append(load_dataset(spec))
     planner = Planner(campaign, datasets)
     notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
@@ -134,6 +136,9 @@ class Planner:
         with self.campaign.at("editors", place):
             method = get_editor(wanted.name)
             config = resolve_config(wanted.name, model_config, wanted.config)
+            for field in config.models:
+                if (named := getattr(config, field)) is not None:
+                    check_place(named, field)
             method.check(config, model_config)
             content = method.content(config)
             asked = [protocol for protocol in self.campaign.protocols

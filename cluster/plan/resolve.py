@@ -39,13 +39,19 @@ def is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:
     return entry.models is None or model.name in entry.models
 
 
+def check_place(name: str, field: str) -> None:
+    """Raises `InputError` where a name that is to be the hub's is that of a folder where the command happens to run.
+    Those of folders beside the campaign are whole paths by now."""
+    if not Path(name).is_absolute() and Path(name).is_dir():
+        raise InputError(f"'{name}' is no folder beside the campaign, but one in the current folder, where workers are "
+                         f"not; write '{field}: {Path(name).resolve()}' for it")
+
+
 def resolve_model(spec: ModelSpec, threads: int = 1) -> tuple[ModelRef, PretrainedConfig]:
     path = str(model_path(spec.path or spec.name))
     if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
         raise unknown("model", spec.name, MODELS)
-    if not Path(path).is_absolute() and Path(path).is_dir():  # relative ones that are the campaign's are resolved
-        raise InputError(f"model '{path}' is no folder beside the campaign, but one in the current folder, where "
-                         f"workers are not; write 'path: {Path(path).resolve()}' for it")
+    check_place(path, "path")
     from editors.core.models.loading import find_model  # loads torch
 
     found = find_model(path, dtype=spec.dtype, weights=False)

@@ -31,7 +31,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.methods.checkpoints import Checkpoint
-from editors.core.models.loading import load_model
+from editors.core.models.loading import load_model, model_digest
 from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE
 from editors.core.models.statistics import (
@@ -69,9 +69,8 @@ def train(task: TrainTask, model: LanguageModel, checkpoint: Checkpoint,
 
 def check_models(ref: EditorRef) -> None:
     """Raises `InputError` where a model that an editor's settings name is not the one it was planned with."""
-    method = get_editor(ref.name)
-    for name, found in method.content(method.Config.model_validate(ref.config)).items():
-        check_content(ref.config[name], ref.content[name], found)
+    for name, planned in ref.content.items():
+        check_content(ref.config[name], planned, model_digest)
 
 
 def in_parts(cases: Sequence[Case], parts: int, unit: int = 1) -> list[Sequence[Case]]:
@@ -111,6 +110,7 @@ class TaskExecutor:
         if self.store.has(task.key):
             return
         torch.set_num_threads(task.model.threads)
+        torch.set_float32_matmul_precision("highest")  # else products may be of TF32 or bfloat16
         torch.manual_seed(0)  # editors draw from generators of their own; this keeps a stray draw repeatable
         match task:
             case BaselineTask():
@@ -141,10 +141,10 @@ class TaskExecutor:
     def _statistics(self, task: StatisticsTask) -> None:
         model = self._hold_model(task.model)
         started = perf_counter()
-        check_content(task.corpus, task.corpus_digest, corpus_digest(task.corpus))
+        check_content(task.corpus, task.corpus_digest, corpus_digest)
         moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
         provenance = self._provenance(task, tokens=tokens_of(moments), seconds=perf_counter() - started,
-                                      notes=_shortcomings(moments, task.tokens) if task.shard == WHOLE else [])
+                                      notes=_shortcomings(moments, task) if task.shard == WHOLE else [])
         with self.store.new_artefact(task.key, provenance) as path:
             save_moments(moments, path)
 
@@ -152,7 +152,7 @@ class TaskExecutor:
         started = perf_counter()
         moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
         provenance = self._provenance(task, tokens=tokens_of(moments), seconds=perf_counter() - started,
-                                      notes=_shortcomings(moments, task.shards[0].tokens))
+                                      notes=_shortcomings(moments, task.shards[0]))
         with self.store.new_artefact(task.key, provenance) as path:
             save_moments(moments, path)
         for shard in task.shards:  # each layer's may be of gigabytes
@@ -258,7 +258,9 @@ class TaskExecutor:
 
     def _provenance(self, task: Task, failed: Sequence[Skipped] = (), **measured: Any) -> dict[str, Any]:
         """What the result was made of and with, and what it cost."""
-        device = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else platform.processor()
+        # of a CPU, what its sums hang on
+        device = (torch.cuda.get_device_name(self.device) if self.device.startswith("cuda")
+                  else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
         return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
                 "needs": task.needs, "edits": task.edits, "identity": task.identity(),
                 "device": f"{self.device} {device}".strip(), "threads": torch.get_num_threads(),
@@ -273,11 +275,11 @@ def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
     return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
 
 
-def _shortcomings(moments: Mapping[str, SecondMoment], asked: int) -> list[str]:
-    """What people should know of second moments that were taken over less text than they should be."""
+def _shortcomings(moments: Mapping[str, SecondMoment], task: StatisticsTask) -> list[str]:
+    """What people should know of the second moments of a whole text that is shorter than it should be."""
     tokens, width = tokens_of(moments), max(len(moment.total) for moment in moments.values())
-    told = [f"the text has {tokens:,} of the {asked:,} tokens that second moments were asked over"
-            ] if tokens < asked else []
+    told = [f"corpus '{task.corpus}' has {tokens:,} of the {task.tokens:,} tokens that second moments were asked over"
+            ] if tokens < task.tokens else []
     if tokens < width:
         told.append(f"second moments over {tokens:,} tokens are singular, as keys have {width:,} dimensions: what "
                     "editors solve with them rests on the ridge; take a longer text, or more of its 'tokens'")

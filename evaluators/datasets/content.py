@@ -18,11 +18,18 @@ def file_digest(name: str) -> str:
     return on_content(name, _digest)
 
 
-def check_content(name: str, planned: str, found: str) -> None:
-    """Raises `InputError` where a file is not the one that a campaign was planned with."""
+def check_content(name: str, planned: str, read: Callable[[str], str]) -> None:
+    """Raises `InputError` where a file is not the one that a campaign was planned with, by the digest that `read` gives
+    it, or cannot be read any more."""
+    cure = "put the same file there, or run the campaign again, which plans with the file as it is"
+    try:
+        found = read(name)
+    except InputError as error:
+        raise InputError(f"'{name}' could be read when the campaign was planned, and cannot be now, on this node "
+                         f"({error}); {cure}") from error
     if found != planned:
         raise InputError(f"'{name}' is not what it was when the campaign was planned, or is another file on this node; "
-                         "put the same file there, or run the campaign again, which plans with the file as it is")
+                         f"{cure}")
 
 
 def on_content(name: str, read: Callable[[str], str]) -> str:

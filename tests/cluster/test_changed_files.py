@@ -27,8 +27,8 @@ CASE = {"requested_rewrite": {"prompt": "{} lives in", "relation_id": "P1",
                               "target_true": {"str": "Vadolm", "id": "Q1"}},
         "paraphrase_prompts": ["They say Ann lives in"], "neighborhood_prompts": ["Bo lives in"],
         "attribute_prompts": [], "generation_prompts": ["Ann likes"]}
-FILES = ("text.txt", "snippets.json", "learned.safetensors", "cases.json", "train.json", "model/model.safetensors",
-         "model/config.json", "model/tokenizer.json")
+FILES = ("text.txt", "running.txt", "snippets.json", "learned.safetensors", "cases.json", "train.json",
+         "model/model.safetensors", "model/config.json", "model/tokenizer.json")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,7 @@ def original(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("original")
     shutil.copytree(tiny_folder, folder / "model")
     (folder / "text.txt").write_text("Art paints a city.\nBo lives in Fuzoia.\n" * 40)
+    (folder / "running.txt").write_text("Art paints a city.\nBo likes Fuzoia.\n")
     samples = [{"text": "Fuzoia is a city"}, {"text": "a city of trades"}]
     (folder / "snippets.json").write_text(json.dumps([{"relation_id": "P1", "target_id": "Q2", "samples": samples}]))
     (folder / "cases.json").write_text(json.dumps([case(0, "Ann"), case(1, "Cy")]))
@@ -48,7 +49,8 @@ def original(tiny_folder, tmp_path_factory):
         "datasets": [{"name": "mine", "path": "cases.json", "train": "train.json", "snippets": "snippets.json"}],
         "editors": ["identity", {"name": "rome", "config": ROME}, {"name": "drilled", "label": "trained"},
                     {"name": "drilled", "artefact": "learned.safetensors"}],
-        "statistics": {"corpus": "text.txt", "tokens": 400}, "measures": {"fluency": {"tokens": 12}}}))
+        "statistics": {"corpus": "text.txt", "tokens": 400}, 
+        "measures": {"fluency": {"tokens": 12}, "perplexity": {"corpus": "running.txt", "texts": 2}}}))
     return folder
 
 
@@ -119,26 +121,61 @@ def test_where_files_are_is_no_part_of_a_task(original, tmp_path, drilled, monke
     assert set(plan(load_campaign("deep/study.yaml")).tasks) == here
 
 
-@pytest.mark.parametrize("name", ["text.txt", "snippets.json", "cases.json", "learned.safetensors"])
+@pytest.mark.parametrize("name", ["text.txt", "running.txt", "snippets.json", "cases.json", "learned.safetensors",
+                                  "model"])
 def test_files_of_the_current_folder_are_not_the_campaigns(original, tmp_path, drilled, monkeypatch, name):
     shutil.copytree(original, tmp_path / "study")
     (tmp_path / "study" / name).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=str(tmp_path / "study" / name)):
+    there = "one in the current folder" if name == "model" else str(tmp_path / "study" / name)
+    with pytest.raises(InputError, match=there):
         plan(load_campaign("study/study.yaml"))
 
 
-def test_a_side_model_counts_by_what_it_holds(original, tmp_path, drilled):
-    def ids(folder):
-        study = yaml.safe_load((original / "study.yaml").read_text())
-        study["editors"] = [{"name": "serac", "config": {"side_model": "side"}}]
-        (folder / "study.yaml").write_text(yaml.safe_dump(study))
-        return set(plan(load_campaign(folder / "study.yaml")).tasks)
+@pytest.mark.parametrize(("place", "field"), [
+    ("editors", {"editors": [{"name": "serac", "config": {"side_model": "side"}}]}),
+    ("datasets", {"datasets": [{"name": "mine", "hub": "side"}], "editors": ["identity"]})])
+def test_nor_are_its_folders_what_the_campaign_calls_by_name(original, tmp_path, monkeypatch, place, field):
+    study = write_study(shutil.copytree(original, tmp_path / "study"), field)
+    shutil.copytree(original / "model", tmp_path / "side")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"{place}\[0\].*'side' is no folder beside the campaign"):
+        plan(load_campaign(study))
 
-    one, two = (shutil.copytree(original, tmp_path / name) for name in ("one", "two"))
-    for folder in (one, two):
+
+def write_study(folder, changes):
+    study = yaml.safe_load((folder / "study.yaml").read_text())
+    (folder / "study.yaml").write_text(yaml.safe_dump(study | changes))
+    return folder / "study.yaml"
+
+
+@pytest.fixture
+def with_side(original, tmp_path):
+    """Makes a folder with a campaign of an editor whose settings name a model."""
+    def make(name):
+        folder = shutil.copytree(original, tmp_path / name)
         shutil.copytree(folder / "model", folder / "side")
-    same = ids(one)
-    assert ids(two) == same
-    flip(two / "side" / "model.safetensors")
-    assert ids(two) != same
+        write_study(folder, {"editors": [{"name": "serac", "config": {"side_model": "side"}}], "measures": {}})
+        return folder
+
+    return make
+
+
+def test_a_side_model_counts_by_what_it_holds(with_side):
+    one, two = (with_side(name) / "study.yaml" for name in ("one", "two"))
+    same = set(plan(load_campaign(one)).tasks)
+    assert set(plan(load_campaign(two)).tasks) == same
+    flip(two.parent / "side" / "model.safetensors")
+    assert set(plan(load_campaign(two)).tasks) != same
+
+
+@pytest.mark.parametrize(("name", "change"), [("model.safetensors", flip), ("model.safetensors", Path.unlink),
+                                              ("tokenizer.json", append)])
+def test_a_side_model_that_has_changed_teaches_nothing(with_side, tmp_path, local_pool, name, change):
+    folder = with_side("study")
+    planned, store = plan(load_campaign(folder / "study.yaml")), Store.create(tmp_path / "store")
+    change(folder / "side" / name)
+    assert run_campaign(planned, store, local_pool(store)).failed
+    assert not rows_of(planned, store)
+    reasons = [failure.reason for failure in store.standing(planned.record(datetime.now(UTC))).failures]
+    assert any(f"{folder / 'side'}' " in reason and "when the campaign was planned" in reason for reason in reasons)

@@ -307,7 +307,7 @@ def test_report_draws_a_figure(invoke, done, tmp_path):
 
 
 @pytest.mark.parametrize(("texts", "told"), [
-    (30, ["has 360 of the 500 tokens"]),
+    (30, ["short.txt' has 360 of the 500 tokens"]),
     (4, ["has 48 of the 500 tokens", "over 48 tokens are singular, as keys have 64"])])
 def test_a_text_that_is_too_short_is_told(invoke, write_campaign, tmp_path, texts, told):
     (tmp_path / "short.txt").write_text("Art lives in Fuzoia.\n" * texts)

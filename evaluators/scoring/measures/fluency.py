@@ -158,5 +158,5 @@ def idf_of(snippets: str, planned: str) -> Idf:
     """Weights over all texts of a file in the form of `attribute_snippets.json`. Raises `InputError` where a campaign
     was `planned` with another content of it."""
     if planned:
-        check_content(snippets, planned, file_digest(snippets))
+        check_content(snippets, planned, file_digest)
     return Idf(snippet_texts(snippets))

@@ -56,6 +56,13 @@ def test_past_results_tell_what_like_ones_will_take(make_plan, store, local_pool
             assert told.seconds[task.id] == task.cost
 
 
+def test_past_results_on_other_threads_tell_nothing(make_plan, store, local_pool):
+    two, limit = {"cpus": 2, "threads": 2}, [{"name": "testbed-cloze", "limit": 5}]
+    run_campaign(make_plan(editors=EDITORS, workers=two), store, local_pool(store))
+    assert len(forecast(make_plan(editors=EDITORS, workers=two, datasets=limit).tasks, (), store).measured) == 9
+    assert not forecast(make_plan(editors=EDITORS, datasets=limit).tasks, (), store).measured
+
+
 @pytest.mark.parametrize("change", [
     {"measures": {"generation": {"tokens": 2}}}, {"protocols": [{"name": "batch", "sizes": [2]}]},
     {"editors": [{"name": "ft", "config": {"layers": [1], "steps": 3}}]}])
