@@ -2,11 +2,15 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
+import zipfile
 from itertools import islice
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from editors.core.errors import InputError
 from evaluators.datasets import corpus_digest, read_corpus
@@ -14,6 +18,13 @@ from evaluators.datasets import corpus_digest, read_corpus
 TEXTS = ["one", "two words", "drei Wörter, naïve"]
 LINES = "one\n\n  two words \ndrei Wörter, naïve"
 RECORDS = "\n".join(json.dumps({"id": number, "text": text}) for number, text in enumerate(TEXTS))
+
+
+def zipped(content):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.json", content)
+    return packed.getvalue()
 
 
 def test_corpus_of_the_built_in_world():
@@ -28,7 +39,8 @@ def test_corpus_of_the_built_in_world():
     ("a.txt", b"\xef\xbb\xbf" + LINES.encode()), ("a.txt.gz", gzip.compress(LINES.encode())),
     ("a.txt.bz2", bz2.compress(LINES.encode())), ("a.txt.xz", lzma.compress(LINES.encode())),
     ("a.jsonl", RECORDS.encode()), ("a.txt", RECORDS.encode()), ("a.jsonl.gz", gzip.compress(RECORDS.encode())),
-    ("a.json", json.dumps([{"text": text} for text in TEXTS]).encode()), ("a.json", json.dumps(TEXTS).encode())])
+    ("a.json", json.dumps([{"text": text} for text in TEXTS]).encode()), ("a.json", json.dumps(TEXTS).encode()),
+    ("a.json.zip", zipped(json.dumps(TEXTS).encode()))])
 def test_texts_are_read_as_data_sets_are(tmp_path, name, content):
     plain = tmp_path / "plain"
     plain.write_text("\n".join(TEXTS), encoding="utf-8")
@@ -44,7 +56,17 @@ def test_a_text_may_begin_like_json(tmp_path):
     assert list(read_corpus(str(path))) == ["[sic] is Latin", "{ is a brace"]
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.txt", b"a long line of text with one\x02 stray\nanother\n"), ("a.jsonl", b'{"text": "so\\u0000 much"}\n')])
+def test_a_stray_control_character_makes_no_text_another_kind_of_file(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert any(mark in next(read_corpus(str(path))) for mark in "\0\2")
+
+
 @pytest.mark.parametrize(("name", "content", "message"), [
+    ("ascii.txt", bytes(range(1, 128)) * 4, "line 1.*U\\+0001"),
+    ("a.safetensors", save({"weight": torch.zeros(2)}), "line 1.*U\\+0000"),
     ("noise.txt", bytes(range(256)) * 4, "not UTF-8 text"), ("nul.txt", b"abc\n\x00\x00\x01\n", "line 2.*U\\+0000"),
     ("image.png", b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8"), ("latin.txt", "naïve".encode("latin-1"), "not UTF-8"),
     ("a.txt.gz", b"no gzip", "cannot read"), ("a.jsonl", b'{"title": "x"}\n', "record 0 .*no 'text'"),
