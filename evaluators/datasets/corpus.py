@@ -56,7 +56,7 @@ def _digest_of_file(name: str) -> str:
 def _digest(found: Iterable[str]) -> str:
     running = hashlib.sha256()
     for text in found:
-        running.update(text.encode() + b"\n")
+        running.update(text.encode().replace(b"\n", b"\xff") + b"\n")  # a byte of no text: a record may have lines
     return running.hexdigest()[:24]
 
 
@@ -101,4 +101,6 @@ def _text_of(record: Record, name: str) -> str:
     if not isinstance(text, str):
         problem = record.fault or "it has no 'text', or one that is not a string"
         raise InputError(f"corpus '{name}', {record}: {problem}; each record is a text, or an object with a 'text'")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"corpus '{name}', {record}: its text has half a surrogate pair; was it cut within a character?")
     return text

@@ -70,6 +70,7 @@ def test_a_stray_control_character_makes_no_text_another_kind_of_file(tmp_path, 
     ("noise.txt", bytes(range(256)) * 4, "not UTF-8 text"), ("nul.txt", b"abc\n\x00\x00\x01\n", "line 2.*U\\+0000"),
     ("image.png", b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8"), ("latin.txt", "naïve".encode("latin-1"), "not UTF-8"),
     ("a.txt.gz", b"no gzip", "cannot read"), ("a.jsonl", b'{"title": "x"}\n', "record 0 .*no 'text'"),
+    ("a.jsonl", b'{"text": "x \\ud800"}\n', "record 0.*half a surrogate pair"),
     ("a.jsonl", b'{"text": 3}\n', "no 'text', or one that is not a string"), ("a.json", b"[1]", "record 0"),
     ("cut.json", b'["a", "b', "cut short"), ("blank.txt", b" \n\n\t\n", "has no text"),
     ("empty.txt", b"", "has no text"),
@@ -85,6 +86,13 @@ def test_what_is_no_text_is_refused_by_name(tmp_path, name, content, message):
 def test_a_corpus_that_does_not_exist():
     with pytest.raises(InputError, match="'nowhere' is neither 'testbed' nor a text file"):
         read_corpus("nowhere")
+
+
+def test_lines_of_one_text_are_not_texts(tmp_path):
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    one.write_text('["a\\nb"]')
+    two.write_text('["a", "b"]')
+    assert corpus_digest(str(one)) != corpus_digest(str(two))
 
 
 def test_a_changed_text_is_another(tmp_path):
