@@ -102,5 +102,5 @@ def _text_of(record: Record, name: str) -> str:
         problem = record.fault or "it has no 'text', or one that is not a string"
         raise InputError(f"corpus '{name}', {record}: {problem}; each record is a text, or an object with a 'text'")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(f"corpus '{name}', {record}: its text has half a surrogate pair; was it cut within a character?")
+        raise InputError(f"corpus '{name}', {record}: its text has half a surrogate pair: cut within a character?")
     return text
