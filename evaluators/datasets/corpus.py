@@ -11,6 +11,7 @@ from pathlib import Path
 
 from editors.core.errors import InputError
 from evaluators.datasets.content import on_content
+from evaluators.datasets.fields import unfit
 from evaluators.datasets.reading import Record, file_records, opened
 from evaluators.testbed.statements import texts
 
@@ -98,9 +99,10 @@ def _of_records(name: str) -> Iterator[str]:
 def _text_of(record: Record, name: str) -> str:
     content = record.content
     text = content.get("text") if isinstance(content, dict) else content
-    if not isinstance(text, str):
+    if isinstance(text, str):
+        problem = unfit(text, may_be_empty=True)
+    else:
         problem = record.fault or "it has no 'text', or one that is not a string"
+    if problem:
         raise InputError(f"corpus '{name}', {record}: {problem}; each record is a text, or an object with a 'text'")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(f"corpus '{name}', {record}: its text has half a surrogate pair: cut within a character?")
-    return text
+    return str(text)

@@ -57,11 +57,11 @@ def test_a_text_may_begin_like_json(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    ("a.txt", b"a long line of text with one\x02 stray\nanother\n"), ("a.jsonl", b'{"text": "so\\u0000 much"}\n')])
+    ("a.txt", b"a long line of text with one\x02 stray\nanother\n"), ("a.jsonl", b'{"text": "so\\u0002 much"}\n')])
 def test_a_stray_control_character_makes_no_text_another_kind_of_file(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    assert any(mark in next(read_corpus(str(path))) for mark in "\0\2")
+    assert "\2" in next(read_corpus(str(path)))
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
@@ -70,7 +70,7 @@ def test_a_stray_control_character_makes_no_text_another_kind_of_file(tmp_path, 
     ("noise.txt", bytes(range(256)) * 4, "not UTF-8 text"), ("nul.txt", b"abc\n\x00\x00\x01\n", "line 2.*U\\+0000"),
     ("image.png", b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8"), ("latin.txt", "naïve".encode("latin-1"), "not UTF-8"),
     ("a.txt.gz", b"no gzip", "cannot read"), ("a.jsonl", b'{"title": "x"}\n', "record 0 .*no 'text'"),
-    ("a.jsonl", b'{"text": "x \\ud800"}\n', "record 0.*half a surrogate pair"),
+    ("a.jsonl", b'{"text": "x \\ud800"}\n', "record 0.*half of a surrogate pair"),
     ("a.jsonl", b'{"text": 3}\n', "no 'text', or one that is not a string"), ("a.json", b"[1]", "record 0"),
     ("cut.json", b'["a", "b', "cut short"), ("blank.txt", b" \n\n\t\n", "has no text"),
     ("empty.txt", b"", "has no text"),
