@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
 from cluster.store.store import Store
+from cluster.workers.losses import why_lost
 from cluster.workers.rank import Rank, RankAddress
 from cluster.workers.runner import TaskResult
 from cluster.workers.version import code_version
@@ -110,7 +111,7 @@ class Gang:
                     raise cause from error
                 number = calls.index(done[0])
                 node = self._addresses[number].node if self._addresses else None
-                reason = f"rank {number} of {len(calls)} is lost: {error}"
+                reason = f"rank {number} of {len(calls)} is lost: {why_lost(error)}"
                 raise self._end(reason, went_with_node(error, node)) from error
             deadline = deadline or time.monotonic() + patience
         return ray.get(calls)

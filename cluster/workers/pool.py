@@ -24,6 +24,7 @@ from cluster.scheduler.events import (
     WorkerUp,
 )
 from cluster.store.store import Store
+from cluster.workers.losses import why_lost
 from cluster.workers.version import code_version
 from editors.core.errors import InputError
 
@@ -204,7 +205,7 @@ class RayPool:
             self.retire(worker)  # it may only be cut off: then it must not go on writing
             if not self._proven and isinstance(cause := getattr(lost, "cause", None), InputError):
                 raise cause from lost
-            return WorkerLost(worker, str(lost), isinstance(lost, ray.exceptions.OutOfMemoryError), departed)
+            return WorkerLost(worker, why_lost(lost), isinstance(lost, ray.exceptions.OutOfMemoryError), departed)
         if task is None:
             return self._welcome(worker, answer)
         match answer.outcome:
