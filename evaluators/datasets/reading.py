@@ -85,10 +85,13 @@ def hub_records(name: str, config: str | None, split: str) -> Iterator[Record]:
 def opened(url: str) -> Iterator[TextIO]:
     """The text of a file or URL, unpacked by its name. File systems and compressions each have errors of their own: all
     become `InputError`, inside too."""
+    from fsspec.utils import infer_compression
+
     with _told(url), ExitStack() as stack:
-        if url.endswith(".zip") and "::" not in url:
-            packed = stack.enter_context(_open(url, "rb"))
-            yield stack.enter_context(_member(stack.enter_context(ZipFile(packed)), url))
+        packed = _open(url, "rb")
+        if infer_compression(packed.path) == "zip":  # of which fsspec reads the first file, whatever it is
+            archive = stack.enter_context(ZipFile(stack.enter_context(packed)))
+            yield stack.enter_context(_member(archive, url))
         else:
             yield stack.enter_context(_open(url, "rt", encoding="utf-8-sig", newline="\n", compression="infer"))
 

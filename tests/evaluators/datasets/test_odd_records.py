@@ -185,3 +185,10 @@ def test_texts_that_do_not_look_alike_are_not_said_to():
     assert how_they_differ("Bo", "Ann plays") == how_they_differ("", "Ann") == how_they_differ("Ann", "Ann") == ""
     told = how_they_differ("\u2018a\u2019 \u201cb\u201d", "x 'a' \"b\" y")
     assert told.endswith("and 1 more")
+@pytest.mark.parametrize("before", ["", "simplecache::file://"])
+def test_an_archive_is_told_by_its_name_as_file_systems_tell_it(tmp_path, before):
+    spec = archive(tmp_path / "TWO.ZIP", **{"x.jsonl": json.dumps(EDIT), "y.jsonl": json.dumps(EDIT)})
+    with pytest.raises(InputError, match="holds 2 files"):
+        load_dataset(spec.model_copy(update={"path": f"{before}{spec.path}"}))
+
+
