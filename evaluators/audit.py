@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from editors.core.lookalikes import how_they_differ
 from evaluators.cases import Case, Skipped
 from evaluators.texts import folded
 
@@ -108,7 +109,8 @@ class Auditor:
         if target in map(folded, (case.target_true or "", *case.also_true)):
             found["no-op"] = f"the new target '{case.target_new}' is the true answer"
         if nameless := [text for text in (case.prompt, *case.paraphrases) if subject not in folded(text)]:
-            found["subject-missing"] = f"'{case.subject}' is not in '{nameless[0]}'"
+            alike = how_they_differ(case.subject, nameless[0])
+            found["subject-missing"] = f"'{case.subject}' is not in '{nameless[0]}'{alike and '; ' + alike}"
         # An inverse question asks about the new target, so it has to name it.
         asked = [chain.prompt for chain in case.portability if chain.kind != "inverse"]
         if leaks := [prompt for prompt in asked if target in folded(prompt)]:

@@ -33,8 +33,9 @@ class EditRequest:
         if self.subject_start is None:
             object.__setattr__(self, "subject_start", find_subject(self.prompt, self.subject))
         elif not self.prompt.startswith(self.subject, self.subject_start):
+            alike = how_they_differ(self.subject, self.prompt[max(self.subject_start, 0):])
             raise CaseError(f"subject {quoted(self.subject)} is not at character {self.subject_start} of "
-                            f"{quoted(self.prompt)}")
+                            f"{quoted(self.prompt)}{alike and '; ' + alike}")
 
     @property
     def subject_end(self) -> int:

@@ -42,6 +42,11 @@ def test_flags_of_a_single_case(changes, flag):
     assert flags(case(**changes)) == ([("a", flag)] if flag else [])
 
 
+def test_a_paraphrase_with_a_subject_that_looks_alike_is_told_apart():
+    [finding] = audit([case(subject="O'Neill", prompt="O'Neill is", paraphrases=("O\u2019Neill has",))]).findings
+    assert finding.flag == "subject-missing" and "APOSTROPHE (U+0027) for RIGHT SINGLE QUOTATION" in finding.detail
+
+
 def test_cases_at_odds():
     assert flags(case("a"), case("b", target_new="drum"), case("c", prompt=" ann  PLAYS the")) == [
         ("b", "contradiction"), ("c", "contradiction"), ("c", "duplicate")]

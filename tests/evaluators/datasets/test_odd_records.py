@@ -192,3 +192,8 @@ def test_an_archive_is_told_by_its_name_as_file_systems_tell_it(tmp_path, before
         load_dataset(spec.model_copy(update={"path": f"{before}{spec.path}"}))
 
 
+def test_a_subject_that_looks_like_what_stands_at_its_place_is_told_apart():
+    with pytest.raises(CaseError, match=r"is not at character 4 of .*they look alike, but it has NO-BREAK SPACE"):
+        EditRequest("Did Ann Lee play", "Ann\u00a0Lee", "harp", subject_start=4)
+
+
