@@ -3,14 +3,25 @@ bytes and lone surrogates, and not empty. Fields that no case needs are not look
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
+from functools import cache, partial
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
-# What tables write where they have no value (pandas, R, SQL), as text. "None" is none of them: it is an answer, too.
-NULLS = ("nan", "na", "n/a", "<na>", "nat", "null")
+# What tables write where they have no value (pandas, R, SQL), as text and in their spelling: "Na", "Nan" and "Nat" are
+# names. Some of them may be answers, too, and "None" often is: it is not among them.
+NULLS = frozenset(("NaN", "nan", "N/A", "n/a", "#N/A", "<NA>", "NaT"))
+NULLS_OR_ANSWERS = frozenset(("NA", "NULL", "null"))
 
 
 class Malformed(ValueError):
@@ -18,15 +29,47 @@ class Malformed(ValueError):
 
 
 def without_nulls(value: Any) -> Any:
-    """A record without the fields, and the items of lists, that have no value: null, NaN, or text that stands for it.
-    """
+    """A record without the fields, and the items of lists, that are null, NaN, or text that can mean nothing else.
+    Whole numbers are integers again: a table's column of them is one of floats where a value is missing."""
     if isinstance(value, dict):
         return {key: without_nulls(inner) for key, inner in value.items() if not _is_null(inner)}
-    return [without_nulls(inner) for inner in value if not _is_null(inner)] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [without_nulls(inner) for inner in value if not _is_null(inner)]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_null(value: Any) -> bool:
-    return value is None or value != value or (isinstance(value, str) and value.strip().casefold() in NULLS)
+    return value is None or value != value or (isinstance(value, str) and value.strip() in NULLS)
+
+
+def says_nothing(value: Any) -> bool:
+    """Whether a value is empty, or a text that stands for none where one may be missing."""
+    return value in ([], {}) or (isinstance(value, str) and value.strip() in {"", *NULLS_OR_ANSWERS})
+
+
+def stated(content: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """A record without those of a model's fields that may be left out and say nothing. Fields that a model needs keep
+    what they hold: "NA" may be an answer."""
+    optional = _optional(model)
+    return {key: value for key, value in content.items() if not (key in optional and says_nothing(value))}
+
+
+@cache
+def _optional(model: type[BaseModel]) -> frozenset[str]:
+    """The keys of the fields that may be left out, but for texts that are "" then: they are asked for in some cases."""
+    return frozenset(key for name, field in model.model_fields.items() for key in _keys_of(name, field)
+                     if not field.is_required() and not isinstance(field.default, str))
+
+
+def _keys_of(name: str, field: FieldInfo) -> Iterable[str]:
+    """What a record may call a field."""
+    alias = field.validation_alias
+    return map(str, alias.choices) if isinstance(alias, AliasChoices) else (str(alias or name),)
+
+
+def that_say_something(values: Any) -> Any:
+    """A list without the items that say nothing."""
+    return [value for value in values if not says_nothing(value)] if isinstance(values, list) else values
 
 
 def first_problem(error: ValidationError) -> str:
@@ -59,11 +102,17 @@ def _checked(text: str, *, may_be_empty: bool = False) -> str:
 
 Text = Annotated[str, AfterValidator(_checked)]
 Optional = Annotated[str, AfterValidator(partial(_checked, may_be_empty=True))]
+Prompts = Annotated[list[Text], BeforeValidator(that_say_something)]
 Name = int | Text
 
 
 class Part(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stated(cls, content: Any) -> Any:
+        return stated(content, cls) if isinstance(content, dict) else content
 
 
 def texts_in(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

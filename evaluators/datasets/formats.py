@@ -10,8 +10,18 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from editors.core.errors import InputError
-from evaluators.cases import Case
-from evaluators.datasets.fields import Malformed, first_problem, shown, texts_in, unfit, without_nulls
+from evaluators.cases import Case, Chain
+from evaluators.datasets.fields import (
+    Malformed,
+    first_problem,
+    says_nothing,
+    shown,
+    stated,
+    texts_in,
+    that_say_something,
+    unfit,
+    without_nulls,
+)
 from evaluators.datasets.forms import Counterfact, Flat, Reading, Zsre, zsre_id
 from evaluators.datasets.knowedit import KnowEdit, is_knowedit, knowedit_id
 from evaluators.datasets.reading import Record
@@ -64,17 +74,20 @@ def name_of(record: Record, format: Format) -> str:
         return _COUNTED[format](record.number)
     content = without_nulls(record.content) if isinstance(record.content, dict) else {}
     name = content.get("id" if format == "edits" else "case_id")
-    known = isinstance(name, int | str) and not isinstance(name, bool) and not unfit(str(name))
+    known = (isinstance(name, int | str) and not isinstance(name, bool) and not unfit(str(name))
+             and not (format == "edits" and says_nothing(name)))
     return str(name) if known else f"record {record.number}"
 
 
 _FORMS: dict[Format, type[Counterfact] | type[Flat] | type[Zsre] | type[KnowEdit]] = {
     "counterfact": Counterfact, "counterfact-flat": Flat, "zsre": Zsre, "knowedit": KnowEdit}
 _COUNTED = {"zsre": zsre_id, "knowedit": knowedit_id}  # the formats whose records have no ids
+_PROMPTS = ("paraphrases", "generation_prompts", "references")
 
 
 def _edit(content: dict[str, Any], number: int) -> Case:
     """A case by its own fields; without an `id` it is called by its number, as where it is skipped."""
+    content = _edit_stated(content)
     for place, text in texts_in(content):
         if problem := unfit(text):
             raise Malformed(f"{place}: {problem}")
@@ -84,3 +97,18 @@ def _edit(content: dict[str, Any], number: int) -> Case:
     if case.subject_start is not None and case.subject_start < 0:
         raise Malformed("subject_start: it is negative")
     return case
+
+
+def _edit_stated(content: dict[str, Any]) -> dict[str, Any]:
+    """What a record says, without the fields of the case and of its questions that say nothing."""
+    said = {key: value for key, value in stated(content, Case).items() if key != "id" or not says_nothing(value)}
+    said |= {key: that_say_something(said[key]) for key in _PROMPTS if key in said}
+    return {key: _questions_stated(value) for key, value in said.items()}
+
+
+def _questions_stated(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_questions_stated(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _questions_stated(inner) for key, inner in stated(value, Chain).items()}
+    return value

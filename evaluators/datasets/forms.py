@@ -10,7 +10,7 @@ from pydantic import Field
 
 from editors.core.lookalikes import how_they_differ
 from evaluators.cases import Case, Chain, Probe
-from evaluators.datasets.fields import Malformed, Name, Optional, Part, Text
+from evaluators.datasets.fields import Malformed, Name, Optional, Part, Prompts, Text
 from evaluators.datasets.spec import Generality, Target
 
 
@@ -79,9 +79,9 @@ class Counterfact(CounterfactEdit):
     """`attribute_prompts` are left out: they ask for other subjects' facts, of which MEMIT's evaluation makes no use
     either."""
 
-    paraphrase_prompts: list[Text]
-    neighborhood_prompts: list[Text]
-    generation_prompts: list[Text] = Field(default=[])
+    paraphrase_prompts: Prompts
+    neighborhood_prompts: Prompts
+    generation_prompts: Prompts = Field(default=[])
     portability: _Portability | None = None
     alternative_subject: Text | None = None
 

@@ -3,17 +3,31 @@ in the forms of its files: ZsRE, wiki_recent, wiki_counterfact and WikiBio."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from evaluators.cases import Case, Chain, Probe
-from evaluators.datasets.fields import Part, Text
+from evaluators.datasets.fields import Part, Text, shown
 from evaluators.datasets.forms import Reading
 
-# An answer, a list of them, or a list of answers each with all of its names: the first of the first is asked for.
-Answers = Text | list[Text] | list[list[Text]]
+
+def _flat(texts: Any) -> list[Any]:
+    """All texts, however they are nested, without empty ones."""
+    if isinstance(texts, list):
+        return [text for inner in texts for text in _flat(inner)]
+    return [] if isinstance(texts, str) and not texts.strip() else [texts]
+
+
+def _alone(text: Any) -> Any:
+    """The one text of a list of one."""
+    return text[0] if isinstance(text, list) and len(text) == 1 else text
+
+
+# A text, a list of them, or of answers each with all of its names: the first of the first is asked for.
+Texts = Annotated[list[Text], BeforeValidator(_flat)]
+Alone = Annotated[Text, BeforeValidator(_alone)]
 
 
 def is_knowedit(record: Mapping[str, Any]) -> bool:
@@ -30,19 +44,25 @@ def knowedit_id(number: int) -> str:
 
 
 class _Question(Part):
-    prompt: Text
-    ground_truth: Answers
-
-    @property
-    def answer(self) -> str | None:
-        """None where the list of answers is empty: then there is nothing to ask."""
-        return next(iter(_names(self.ground_truth)), None)
+    prompt: Alone
+    ground_truth: Texts
 
 
 Questions = list[_Question]
 
 
-class _Portability(Part):
+class _ByKind(Part):
+    @model_validator(mode="before")
+    @classmethod
+    def _of_known_kinds(cls, content: Any) -> Any:
+        known = [str(field.alias) for field in cls.model_fields.values()]
+        for kind, questions in content.items() if isinstance(content, dict) else ():
+            if questions and kind not in known:
+                raise ValueError(f"questions of kind {shown(kind)} are not read, but {', '.join(known)}")
+        return content
+
+
+class _Portability(_ByKind):
     reasoning: Questions = Field(default=[], alias="Reasoning")
     logical: Questions = Field(default=[], alias="Logical_Generalization")
     aliasing: Questions = Field(default=[], alias="Subject_Aliasing")
@@ -53,7 +73,7 @@ class _Portability(Part):
         yield from (Chain(kind="subject", prompt=prompt, target=target) for prompt, target in _asked(self.aliasing))
 
 
-class _Locality(Part):
+class _Locality(_ByKind):
     specificity: Questions = Field(default=[], alias="Relation_Specificity")
     forgetfulness: Questions = Field(default=[], alias="Forgetfulness")
 
@@ -62,20 +82,20 @@ class KnowEdit(Part):
     """An edit with its questions by kind; kinds may be missing or empty. WikiBio's edits write a `text` on with
     `labels`, about a `concept`."""
 
-    subject: Text = Field(validation_alias=AliasChoices("subject", "concept"))
-    prompt: Text = Field(validation_alias=AliasChoices("prompt", "text"))
-    target_new: Text = Field(validation_alias=AliasChoices("target_new", "labels"))
-    ground_truth: Answers = Field(default=[])
-    rephrase: Text | None = Field(default=None, validation_alias=AliasChoices("rephrase_prompt", "rephrase"))
+    subject: Alone = Field(validation_alias=AliasChoices("subject", "concept"))
+    prompt: Alone = Field(validation_alias=AliasChoices("prompt", "text"))
+    target_new: Alone = Field(validation_alias=AliasChoices("target_new", "labels"))
+    ground_truth: Texts = Field(default=[])
+    rephrase: Texts = Field(default=[], validation_alias=AliasChoices("rephrase_prompt", "rephrase"))
     portability: _Portability = _Portability()
     locality: _Locality = _Locality()
 
     def case(self, number: int, reading: Reading) -> Case:
-        true = list(_names(self.ground_truth))
+        true = self.ground_truth
         return Case(
             id=knowedit_id(number), subject=self.subject, prompt=self.prompt, target_new=self.target_new,
-            target_true=true[0] if true else None, also_true=tuple(true[1:]),
-            paraphrases=(self.rephrase,) if self.rephrase else (), portability=tuple(self.portability.chains()),
+            target_true=true[0] if true else None, also_true=tuple(true[1:]), paraphrases=tuple(self.rephrase),
+            portability=tuple(self.portability.chains()),
             attributes=_probes(self.locality.specificity), forgetfulness=_probes(self.locality.forgetfulness))
 
 
@@ -84,13 +104,5 @@ def _probes(questions: Questions) -> tuple[Probe, ...]:
 
 
 def _asked(questions: Questions) -> Iterator[tuple[str, str]]:
-    return ((question.prompt, question.answer) for question in questions if question.answer is not None)
-
-
-def _names(answers: str | Iterable[str | Iterable[str]]) -> Iterator[str]:
-    """All answers, however they are nested."""
-    if isinstance(answers, str):
-        yield answers
-        return
-    for answer in answers:
-        yield from _names(answer)
+    """Prompts and answers; without an answer there is nothing to ask."""
+    return ((question.prompt, question.ground_truth[0]) for question in questions if question.ground_truth)

@@ -1,8 +1,10 @@
 """Records that are odd among others: skipped by name, never the end of a file nor lost without a word."""
 
 import json
+import re
 import unicodedata
 import zipfile
+from copy import deepcopy
 
 import pytest
 from hypothesis import given, settings
@@ -76,6 +78,24 @@ def test_knowedits_biographies_are_edits_of_what_follows_a_text(tmp_path):
     assert case.attributes == (Probe(prompt="Ann was born in", target="Bath"),)
 
 
+def test_knowedit_may_have_lists_for_texts_and_empty_names(tmp_path):
+    questions = {"portability": {"Reasoning": [{"prompt": ["How many strings?"], "ground_truth": ["", ["47"], "48"]}]}}
+    record = KNOWEDIT | questions | {"target_new": ["harp"], "rephrase": ["Ann is at the", "They say Ann plays"]}
+    [case] = load_dataset(write(tmp_path / "data.jsonl", [record])).cases
+    assert case.portability == (Chain(kind="hop", prompt="How many strings?", target="47"),)
+    assert (case.target_new, case.paraphrases) == ("harp", ("Ann is at the", "They say Ann plays"))
+
+
+@pytest.mark.parametrize("place", ["portability", "locality"])
+def test_kinds_that_knowedit_does_not_have_are_told(tmp_path, place):
+    question = {"prompt": "Who?", "ground_truth": "Ann"}
+    data = load_dataset(write(tmp_path / "data.jsonl", [
+        KNOWEDIT, KNOWEDIT | {place: KNOWEDIT[place] | {"Others": [question]}},
+        KNOWEDIT | {place: KNOWEDIT[place] | {"Others": []}}]))
+    [skip] = data.skipped
+    assert len(data.cases) == 2 and f"{place}: questions of kind Others are not read, but Re" in skip.reason
+
+
 # --- most records tell the format
 
 
@@ -94,11 +114,15 @@ def test_an_odd_record_at_the_beginning_is_skipped_alone(tmp_path, form, odd):
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.sampled_from(sorted(FORMS)))
 def test_damage_to_some_records_costs_these_alone(tmp_path_factory, data, form):
-    records = [numbered(form, number) for number in range(1, 10)]
+    records = [deepcopy(numbered(form, number)) for number in range(1, 10)]
+    whole = load_dataset(write(tmp_path_factory.mktemp("whole") / "data.jsonl", records)).cases
     hurt = data.draw(st.sets(st.integers(0, 8), min_size=1, max_size=4))
     for number in hurt:
         record = records[number]
         key = data.draw(st.sampled_from(sorted(record)))
+        while isinstance(record[key], dict) and record[key] and data.draw(st.booleans()):
+            record = record[key]
+            key = data.draw(st.sampled_from(sorted(record)))
         match data.draw(st.sampled_from(["drop", "null", "nan", "NA", "more", "other"])):
             case "drop":
                 del record[key]
@@ -114,10 +138,12 @@ def test_damage_to_some_records_costs_these_alone(tmp_path_factory, data, form):
                 record[key] = {"x": [3]}
     found = load_dataset(write(tmp_path_factory.mktemp("odd") / "data.jsonl", records))
     assert found.format == form and len(found.cases) + len(found.skipped) == len(records)
-    assert len(found.skipped) <= len(hurt) and all(skip.reason for skip in found.skipped)
+    assert {case for number, case in enumerate(whole) if number not in hurt} <= set(found.cases)
+    assert all(int(re.match(r"record (\d+)", skip.reason)[1]) in hurt for skip in found.skipped
+               if skip.reason.startswith("record"))
 
 
-@pytest.mark.parametrize("nothing", [None, float("nan"), "NaN", "nan", "NA", "N/A", "<NA>", "null"])
+@pytest.mark.parametrize("nothing", [None, float("nan"), "NaN", "nan", "NA", "N/A", "<NA>", "null", "", " "])
 def test_nulls_as_tables_write_them_mean_absent(tmp_path, nothing):
     fields = ("target_true", "relation", "paraphrases", "id", "subject_start")
     data = load_dataset(write(tmp_path / "data.jsonl", [EDIT | dict.fromkeys(fields, nothing), EDIT]))
@@ -125,9 +151,43 @@ def test_nulls_as_tables_write_them_mean_absent(tmp_path, nothing):
     assert first.model_copy(update={"id": second.id}) == second
 
 
-def test_none_is_an_answer(tmp_path):
-    [case] = load_dataset(write(tmp_path / "data.jsonl", [EDIT | {"target_new": "None"}])).cases
-    assert case.target_new == "None"
+@pytest.mark.parametrize("answer", ["None", "NA", "Na", "Nan", "null"])
+def test_what_may_be_an_answer_is_one_where_there_has_to_be_one(tmp_path, answer):
+    asked = {"portability": [{"prompt": "Who?", "target": answer}]}
+    [case] = load_dataset(write(tmp_path / "data.jsonl", [EDIT | {"target_new": answer} | asked])).cases
+    assert case.target_new == case.portability[0].target == answer
+    [case] = load_dataset(write(tmp_path / "data.jsonl", [ZSRE | {"alt": answer, "answers": [answer, "lute"]}])).cases
+    assert (case.target_new, case.target_true, case.also_true) == (answer, answer, ("lute",))
+
+
+def test_a_target_that_can_only_be_a_null_is_none(tmp_path):
+    [skip] = load_dataset(write(tmp_path / "data.jsonl", [EDIT, EDIT | {"target_new": "nan"}])).skipped
+    assert skip.reason == "record 1 (line 2): target_new: Field required"
+
+
+@pytest.mark.parametrize(("form", "empty"), [("counterfact-flat", {"rephrase_prompt": ""}),
+                                             ("zsre", {"loc": "", "loc_ans": "NA"}),
+                                             ("counterfact", {"portability": "", "alternative_subject": "NA"}),
+                                             ("knowedit", {"portability": [], "locality": "", "rephrase": "NA"})])
+def test_what_may_be_left_out_may_be_empty(tmp_path, form, empty):
+    full = FORMS[form]
+    less = {key: value for key, value in full.items() if key not in empty}
+    with_empty, without = (load_dataset(write(tmp_path / "data.jsonl", [full, record, full])) for record in
+                           (full | empty, less))
+    assert with_empty.cases == without.cases and with_empty.skipped == without.skipped
+
+
+def test_prompts_that_are_empty_are_not_asked(tmp_path):
+    [case] = load_dataset(write(tmp_path / "data.jsonl", [EDIT | {"paraphrases": ["", "Ann is at the", "NA"]}])).cases
+    [full] = load_dataset(write(tmp_path / "data.jsonl", [FULL | {"neighborhood_prompts": ["NA", "Bo plays"]}])).cases
+    assert case.paraphrases == ("Ann is at the",) and [probe.prompt for probe in full.neighbourhood] == ["Bo plays"]
+
+
+@pytest.mark.parametrize(("form", "key"), [("edits", "id"), ("counterfact-flat", "case_id"),
+                                           ("counterfact", "case_id")])
+def test_ids_of_a_column_with_gaps_are_whole_numbers(tmp_path, form, key):
+    data = load_dataset(write(tmp_path / "data.jsonl", [FORMS[form] | {key: 3.0}, FORMS[form] | {key: 4.0}]))
+    assert [case.id for case in data.cases] == ["3", "4"]
 
 
 def test_ids_that_are_given_and_not_given_are_never_the_same(tmp_path):
@@ -161,6 +221,13 @@ def test_an_archive_of_several_files_is_refused(tmp_path, members, message):
         load_dataset(archive(tmp_path / "two.zip", **members))
 
 
+@pytest.mark.parametrize("before", ["", "simplecache::file://"])
+def test_an_archive_is_told_by_its_name_as_file_systems_tell_it(tmp_path, before):
+    spec = archive(tmp_path / "TWO.ZIP", **{"x.jsonl": json.dumps(EDIT), "y.jsonl": json.dumps(EDIT)})
+    with pytest.raises(InputError, match="holds 2 files"):
+        load_dataset(spec.model_copy(update={"path": f"{before}{spec.path}"}))
+
+
 def test_one_of_several_files_in_an_archive_can_be_named(tmp_path):
     spec = archive(tmp_path / "two.zip", **{"x.jsonl": json.dumps(EDIT), "y.jsonl": "{}"})
     named = spec.model_copy(update={"path": f"zip://x.jsonl::{spec.path}"})
@@ -181,19 +248,12 @@ def test_texts_that_look_alike_are_told_apart(prompt, subject, told):
         EditRequest(prompt, subject, "harp")
 
 
-def test_texts_that_do_not_look_alike_are_not_said_to():
-    assert how_they_differ("Bo", "Ann plays") == how_they_differ("", "Ann") == how_they_differ("Ann", "Ann") == ""
-    told = how_they_differ("\u2018a\u2019 \u201cb\u201d", "x 'a' \"b\" y")
-    assert told.endswith("and 1 more")
-@pytest.mark.parametrize("before", ["", "simplecache::file://"])
-def test_an_archive_is_told_by_its_name_as_file_systems_tell_it(tmp_path, before):
-    spec = archive(tmp_path / "TWO.ZIP", **{"x.jsonl": json.dumps(EDIT), "y.jsonl": json.dumps(EDIT)})
-    with pytest.raises(InputError, match="holds 2 files"):
-        load_dataset(spec.model_copy(update={"path": f"{before}{spec.path}"}))
-
-
 def test_a_subject_that_looks_like_what_stands_at_its_place_is_told_apart():
     with pytest.raises(CaseError, match=r"is not at character 4 of .*they look alike, but it has NO-BREAK SPACE"):
         EditRequest("Did Ann Lee play", "Ann\u00a0Lee", "harp", subject_start=4)
 
 
+def test_texts_that_do_not_look_alike_are_not_said_to():
+    assert how_they_differ("Bo", "Ann plays") == how_they_differ("", "Ann") == how_they_differ("Ann", "Ann") == ""
+    told = how_they_differ("\u2018a\u2019 \u201cb\u201d", "x 'a' \"b\" y")
+    assert told.endswith("and 1 more")
