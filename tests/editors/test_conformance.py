@@ -16,6 +16,7 @@ from editors import EDITORS, get_editor, resolve_config
 from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example, Question
+from editors.core.models.loading import load_model
 from editors.core.models.statistics import second_moments
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Dense, LowRank, Patch
@@ -66,8 +67,8 @@ def make(name, model, seed=0):
     return editor(model, config, Resources(moments, artefact), seed=seed)
 
 
-def logits(model):
-    return model.target_logits(model.collate([model.encode(*probe) for probe in PROBES]))
+def logits(model, probes=PROBES):
+    return model.target_logits(model.collate([model.encode(*probe) for probe in probes]))
 
 
 def answers(model, patches):
@@ -226,3 +227,53 @@ def test_an_edit_on_other_edits_does_not_hang_on_what_was_edited_before(cell):
     with overlay(model, on):
         left, right = used.edit_each(REQUESTS[1:3]), fresh.edit_each(REQUESTS[1:3])
         close(answers(model, left), answers(model, right))
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    """A model as it is loaded in half precision."""
+    loaded = {}
+
+    def load(model, dtype):
+        if (model.digest, dtype) not in loaded:
+            folder = tmp_path_factory.mktemp("model")
+            model.module.save_pretrained(folder)
+            model.tokenizer.save_pretrained(folder)
+            half = loaded[model.digest, dtype] = load_model(folder, dtype=dtype)
+            assert {weight.dtype for weight in half.module.parameters()} == {getattr(torch, dtype)}
+            half.digest += dtype  # so that what has to be learned is learned in it
+        return loaded[model.digest, dtype]
+
+    return load
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_half_precision_an_edit_does_about_what_it_does_in_float32(cell, halved, dtype):
+    """Answers move as far as in float32, but for what rounding alone moves the unedited model's. Editors get the same
+    second moments and no sampled texts: of a random model, both are a matter of rounding."""
+    name, model = cell
+    if dtype == "float16" and model.has_encoder:
+        pytest.skip("a T5 in float16 is refused where it is loaded")
+    half = halved(model, dtype)
+    exact, rounded = make(name, model), make(name, half)
+    config = exact.config.model_copy(update={"contexts": ()} if hasattr(exact.config, "contexts") else {})
+    exact = type(exact)(model, config, exact.resources)
+    rounded = type(exact)(half, config, replace(rounded.resources, statistics=exact.resources.statistics))
+    probes = [*PROBES, *((request.prompt, request.target) for request in REQUESTS)]
+    plain, base = logits(model, probes), logits(half, probes)
+    for patch, found in zip(exact.edit_each(REQUESTS), rounded.edit_each(REQUESTS), strict=True):
+        assert all(tensor.isfinite().all() for term in found.terms for tensor in term.tensors().values())
+        with overlay(model, patch):
+            moved = logits(model, probes) - plain
+        with overlay(half, found):
+            error = (logits(half, probes) - base - moved).norm()
+        assert error <= 0.15 * moved.norm() + (base - plain).norm()
+        assert error < 0.95 * moved.norm() or not found  # else an edit that does nothing would do
+
+
+def test_second_moments_in_half_precision_are_those_of_float32(tiny_gptj, halved):
+    texts = [f"{prompt} {target}." for prompt, target in PROBES] * 20
+    rounded = second_moments(halved(tiny_gptj, "bfloat16"), (1, 2), texts, 2000)
+    for path, exact in second_moments(tiny_gptj, (1, 2), texts, 2000).items():
+        assert rounded[path].count == exact.count
+        assert (rounded[path].mean - exact.mean).abs().max() < 0.02 * exact.mean.abs().max()
