@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 
 from cluster.driver import Pool, Progress, run_campaign
 from cluster.log import logging_to
-from cluster.store.store import CampaignRecord, Store
+from cluster.plan.planner import Plan
+from cluster.store.store import CampaignRecord, Standing, Store
 from evaluators.report.tables import summarise, to_rich_tables
 from jobs.console import (
     FAILED,
@@ -31,6 +34,8 @@ from jobs.console import (
     plan_campaign,
 )
 from jobs.progress import progress
+
+ROUNDS = 3  # of a campaign whose results are lost as soon as they are made
 
 
 def run(
@@ -64,14 +69,31 @@ def run(
         logged = nullcontext() if log is None and screen.is_terminal else logging_to(log)
         try:
             with logged, progress(screen) as tell:
-                outcome = run_campaign(planned, store, connect, lambda now: tell(
-                    _describe(now), now.cost_done, now.cost))
+                outcome, rows, standing = _whole(planned, store, lambda: run_campaign(
+                    planned, store, connect, lambda now: tell(_describe(now), now.cost_done, now.cost)))
         except KeyboardInterrupt:
             typer.echo(f"What is done is kept; run the same command again to go on. Results: {store.root}", err=True)
             raise
-        whole = _summary(screen, store, planned.record(datetime.now(UTC)))
+        whole = _summary(screen, store, planned.record(datetime.now(UTC)), rows, standing)
         if outcome.failed or not whole:
             raise typer.Exit(FAILED)
+
+
+def _whole(plan: Plan, store: Store, run_once: Callable[[], Progress]) -> tuple[Progress, pa.Table, Standing]:
+    """How a campaign ended, its rows, and which of its results are there: those that went missing or were damaged
+    after they had been made are made again."""
+    record = plan.record(datetime.now(UTC))
+    for _ in range(ROUNDS):
+        outcome = run_once()
+        rows = store.rows(record.tasks)
+        standing = store.standing(record)  # after reading, which finds what is damaged
+        if not _lost(record, standing):
+            break
+    return outcome, rows, standing
+
+
+def _lost(record: CampaignRecord, standing: Standing) -> int:
+    return len(record.tasks) - len(standing.done) - len(standing.failures)
 
 
 def _describe(progress: Progress) -> str:
@@ -79,18 +101,15 @@ def _describe(progress: Progress) -> str:
     return f"{progress.done}/{progress.tasks} tasks{failed}, {progress.edits_done}/{progress.edits} edits"
 
 
-def _summary(screen: Console, store: Store, record: CampaignRecord) -> bool:
+def _summary(screen: Console, store: Store, record: CampaignRecord, rows: pa.Table, standing: Standing) -> bool:
     """Shows the results; whether all of them are in the store, and any case was scored."""
-    rows = store.rows(record.tasks)
-    standing = store.standing(record)  # after reading, which finds what is damaged
     for table in to_rich_tables(summarise(rows)):
         screen.print(table)
     for line in (*list_skipped(record), *list_failed(record, standing, store)):
         screen.print(line, soft_wrap=True)
-    lost = len(record.tasks) - len(standing.done) - len(standing.failures)
-    if lost:
-        screen.print(f"{count(lost, 'result')} went missing or were damaged meanwhile; running the campaign again "
-                     "makes them again", soft_wrap=True)
+    if lost := _lost(record, standing):
+        screen.print(f"{count(lost, 'result')} went missing or were damaged again and again; does something else write "
+                     "there? Running the campaign again makes them again", soft_wrap=True)
     if not rows.num_rows:
         screen.print("No case was scored.")
     screen.print(f"{len(standing.done)} of {len(record.tasks)} tasks done. Results: {store.root}", soft_wrap=True)

@@ -106,24 +106,41 @@ def test_wrong_arguments_end_with_2(invoke, arguments):
     assert result.exit_code == 2 and "Traceback" not in result.output and result.stderr
 
 
-def test_a_result_that_is_lost_while_the_campaign_runs_is_no_success(invoke, write_campaign, tmp_path, monkeypatch):
+def remove(store, key):
+    store.remove(key)
+
+
+def damage(store, key):
+    path = store.local(key)
+    path.write_bytes(path.read_bytes()[::-1])
+
+
+@pytest.mark.parametrize("harm", [remove, damage])
+@pytest.mark.parametrize(("times", "code"), [(1, 0), (9, 1)])
+def test_a_result_that_is_lost_while_a_campaign_runs_is_made_again(invoke, write_campaign, tmp_path, monkeypatch,
+                                                                   harm, times, code):
+    harmed = []
+
     def lose_one(plan, store, *arguments):
         progress = run_campaign(plan, store, *arguments)
-        store.remove(next(task for task in plan.tasks.values() if task.kind == "score").key)
+        if len(harmed) < times:
+            harmed.append(next(task for task in plan.tasks.values() if task.kind == "score").key)
+            harm(store, harmed[-1])
         return progress
 
     monkeypatch.setattr("jobs.run.run_campaign", lose_one)
     ended = invoke("run", write_campaign(), "--out", tmp_path / "store")
-    assert ended.exit_code == 1 and "1 result went missing" in ended.stdout and "8 of 9 tasks done" in ended.stdout
+    assert ended.exit_code == code and f"{9 if code == 0 else 8} of 9 tasks done" in ended.stdout, ended.stdout
+    assert ("1 result went missing" in ended.stdout) == bool(code)
 
 
 def test_a_campaign_that_scores_no_case_is_no_success(invoke, write_campaign, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluators.scoring.judge.questions", refuse)
+    monkeypatch.setattr("evaluators.scoring.usable.check", refuse)
     ended = invoke("run", write_campaign(editors=["identity"]), "--out", tmp_path / "store")
     assert ended.exit_code == 1 and "No case was scored" in ended.stdout and "4 cases could not be" in ended.stdout
 
 
-def refuse(model, case, roles):
+def refuse(model, case, measures, roles):
     raise CaseError("unreadable")
 
 
