@@ -5,7 +5,9 @@ Every mistake is an `InputError` that names the file, the line, the wrong value 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,12 @@ from cluster.campaign.paths import with_paths_from
 from cluster.campaign.spec import Campaign, Location, SourceFile
 from editors.core.errors import InputError, unknown
 
+MOST_BYTES = 4_000_000  # of a campaign's file; parsing takes seconds from there on
+MOST_VALUES = 100_000  # in a campaign, with those that stand for others (`*name`) counted as often as they are used
+# What YAML 1.1 takes for a number and nobody else does: 010 is 8, and 1:30 is 90.
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+ODD_NUMBER = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+
 
 def load_campaign(path: Path | str, *, scale: str | None = None, data: str | None = None) -> Campaign:
     """Reads a campaign file. Paths in it may be relative to its own folder.
@@ -26,6 +34,8 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
     """
     path = Path(path)
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise InputError(f"'{path}' has {size:,} bytes, and a campaign at most {MOST_BYTES:,}; is it a data set?")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read campaign '{path}': {getattr(error, 'strerror', None) or error}") from error
@@ -66,7 +76,10 @@ def _parse(text: str, file: str) -> tuple[Any, SourceFile]:
         node = loader.get_single_node()
         if node is None:
             raise InputError(f"{file} is empty; a campaign needs name, models, datasets and editors")
-        source = SourceFile(file, dict(_lines(node, file)))
+        lines = dict(islice(_lines(node, file), MOST_VALUES + 1))
+        if len(lines) > MOST_VALUES:
+            raise InputError(f"{file} has more than {MOST_VALUES:,} values, those that `*name` repeats among them")
+        source = SourceFile(file, lines)
         return loader.construct_document(node), source
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -94,6 +107,9 @@ def _lines(node: yaml.Node, file: str, at: Location = ()) -> Iterator[tuple[Loca
         for number, value in enumerate(node.value):
             yield (*at, number), value.start_mark.line + 1
             yield from _lines(value, file, (*at, number))
+    elif node.tag in NUMBERS and ODD_NUMBER.fullmatch(node.value):
+        raise InputError(f"{file}, line {node.start_mark.line + 1}: YAML reads {node.value} as another number, in "
+                         "octal or base 60; write it in plain digits, or a name in quotes")
 
 
 def _told(details: list[ErrorDetails]) -> list[ErrorDetails]:

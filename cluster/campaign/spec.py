@@ -36,6 +36,7 @@ from evaluators.protocols.base import Protocol
 from evaluators.scoring.measures import Measures
 
 Location = tuple[str | int, ...]
+MOST_SHARDS = 10_000  # of a text: as many tasks
 FILES = ("path", "train", "paraphrases", "snippets")  # of a data set
 Name = Annotated[str, Field(min_length=1)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
@@ -108,6 +109,13 @@ class StatisticsSpec(Settings):
     """How many tokens of it (Meng et al. 2022, E.1: 100,000 samples of Wikipedia)."""
     shard: PositiveInt = 2_000_000
     """Tokens in one task of it, at most: longer texts are taken in shards on many workers, and added. Ours."""
+
+    @model_validator(mode="after")
+    def _has_few_shards(self) -> Self:
+        if self.tokens > MOST_SHARDS * self.shard:
+            raise ValueError(f"{self.tokens} tokens in shards of {self.shard} are more than {MOST_SHARDS:,} tasks; "
+                             "raise 'shard', or lower 'tokens'")
+        return self
 
 
 class WorkerSpec(Settings):

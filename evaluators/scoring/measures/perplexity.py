@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Self
 
-from pydantic import PositiveInt, PrivateAttr
+from pydantic import Field, PositiveInt, PrivateAttr
 
 from editors.core.errors import CaseError, InputError, quoted
 from evaluators.cases import Case, Edited
@@ -33,7 +33,7 @@ class Perplexity(Measure):
 
     corpus: str = TESTBED_CORPUS
     """Where the texts are from: `testbed`, the built-in world's, or a file or URL as second moments are taken over."""
-    texts: PositiveInt = 20
+    texts: PositiveInt = Field(default=20, le=100_000)
     """How many of its texts, from the first. Ours."""
     sample: tuple[str, ...] = ()
     """The texts themselves; read from the corpus where there are none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from textwrap import dedent
 
 import pytest
@@ -100,7 +101,7 @@ def test_paths_may_be_relative_to_the_file(load, tmp_path):
     (("[testbed-cloze]", "[{name: testbed-cloze, model: [x]}]"), 3, ["datasets[0]", "'models'"]),
     (("chunk: 25", "workers: {cpus: 0}"), 5, ["workers.cpus", "got 0"]),
     (("chunk: 25", "workers: {gpus: .inf}"), 5, ["workers.gpus", "finite"]),
-    (("chunk: 25", "seeds: [99999999999999999999]"), 5, ["seeds", "less than"]),
+    (("chunk: 25", "seeds: [99999999999999999999]"), 5, ["seeds[0]", "of 20 digits is too large"]),
     (("chunk: 25", "retries: {max_task_error: 1}"), 5, ["retries.max_task_error", "mean 'max_task_errors'?"]),
     (("chunk: 25", "retries:\n  max_task_errors: 1\n  max_node_losses: 0"), 7,
      ["retries.max_node_losses", "greater than 0", "got 0"]),
@@ -213,3 +214,37 @@ def test_what_is_measured_and_repeated(load, field, parts):
         load(f"{GOOD}{field}\n")
     for part in parts:
         assert part in str(error.value)
+
+
+# --- numbers that are none, and files that would take for ever
+
+
+@pytest.mark.parametrize(("written", "told"), [
+    ("chunk: yes", "chunk: a number is meant here, not true"), ("chunk: 010", "YAML reads 010 as another number"),
+    ("chunk: 1:30", "YAML reads 1:30 as another number"), ("chunk: 1e400", "got '1e400'"),
+    ("chunk: 100000000000000000000", "chunk: a number of 21 digits is too large"),
+    (f"chunk: 1{400 * '0'}", "chunk: a number of 401 digits is too large"),
+    ("seeds: [true]", r"seeds\[0\]: a number is meant here, not true"),
+    ("workers: {gpus: off}", "workers.gpus: a number is meant here, not false"),
+    ("retries: {max_task_errors: true}", "retries.max_task_errors: a number is meant"),
+    ("measures: {perplexity: {texts: true}}", "measures.perplexity.texts: a number is meant"),
+    ("measures: {perplexity: {texts: 1000000000}}", "measures.perplexity.texts.*less than or equal to 100000"),
+    ("statistics: {tokens: 1000000000000, shard: 1000}", "statistics: .*more than 10,000 tasks; raise 'shard'")])
+def test_numbers_are_numbers_of_a_size_that_makes_sense(load, written, told):
+    with pytest.raises(InputError, match=f"study.yaml, line 5.*{told}"):
+        load(GOOD + written + "\n")
+
+
+def test_names_that_yaml_takes_for_odd_numbers_can_be_quoted(load):
+    assert load(GOOD.replace("study", "'010'")).name == "010"
+
+
+def test_files_that_would_take_for_ever_are_refused(load, tmp_path):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]", *(f"{name}: &{name} [{', '.join(9 * [f'*{before}'])}]"
+                                                    for before, name in pairwise("abcdefgh"))]
+    with pytest.raises(InputError, match="more than 100,000 values"):
+        load(GOOD + "\n".join(lines))
+    with pytest.raises(InputError, match=r"has 5,000,0\d\d bytes, and a campaign at most 4,000,000"):
+        load(GOOD + "#" * 5_000_000)
+    with pytest.raises(InputError, match=r"not valid YAML: .*5001 digits"):
+        load(GOOD + "chunk: 1" + "0" * 5000)
