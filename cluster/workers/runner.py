@@ -41,6 +41,7 @@ class TaskRunner:
     """A runner in this process, with the threads and the device it was given."""
 
     def __init__(self, store: str, spec: WorkerSpec) -> None:
+        torch.set_num_threads(spec.threads)
         if spec.gpus:  # a sum in another order would make other rows
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)

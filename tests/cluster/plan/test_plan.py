@@ -247,5 +247,5 @@ def test_tasks_compute_on_the_threads_that_they_were_planned_with(make_plan, tmp
     monkeypatch.setattr("torch.set_num_threads", asked.append)
     store = Store.create(tmp_path / "store")
     task = next(iter(make_plan(workers={"cpus": 2, "threads": threads}).tasks.values()))
-    TaskRunner(str(tmp_path / "store"), WorkerSpec(cpus=2, gpus=0)).run(task)
-    assert store.has(task.key) and asked == [threads]
+    TaskRunner(str(tmp_path / "store"), WorkerSpec(cpus=2, threads=2, gpus=0)).run(task)
+    assert store.has(task.key) and asked == [2, threads]
