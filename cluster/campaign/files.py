@@ -71,5 +71,5 @@ def _tell(campaign: Campaign, missing: list[NamedFile]) -> str:
     if published:
         lines += ["Where they are published:",
                   *(f"  {', '.join(names)}: {where}" for where, names in published.items())]
-    start = campaign.data or "this folder, or the campaign's own"
+    start = campaign.data or "the campaign's own folder"
     return "\n".join([*lines, f"Paths start at {start}; `--data FOLDER` names the folder that has the files"])

@@ -8,7 +8,7 @@ from support.paper_stand_ins import use_stand_ins
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.console import find_campaign, plan_campaign
+from jobs.console import CAMPAIGNS, find_campaign, plan_campaign
 
 PAPER = ("table2", "table3", "figure6", "figure7")
 
@@ -86,7 +86,7 @@ def test_files_that_are_not_there_are_all_told_with_where_they_are_published(nam
     files = yaml.safe_load(find_campaign(name).read_text())["published"]
     assert len(files) >= 3
     for file in files:
-        assert f"there is no file '{file}'" in told and file in where
+        assert f"there is no file '{CAMPAIGNS / file}'" in told and file in where
 
 
 def test_files_that_only_some_editors_need_are_told_when_one_does(elsewhere, tmp_path):
