@@ -26,7 +26,7 @@ from cluster.workers.scratch import Scratch
 from editors.core.errors import InputError
 from editors.core.models.checkpoint import Checkpoint
 from editors.core.models.fitting import stored_name, tied_weights
-from editors.core.models.library import auto_class
+from editors.core.models.hugging_face import auto_class
 from editors.core.models.loading import load_by
 from editors.core.models.model import LanguageModel
 from editors.core.models.weights import Weights

@@ -12,7 +12,7 @@ from editors.core.errors import InputError
 from editors.core.models.architectures import architecture
 from editors.core.models.checkpoint import Checkpoint
 from editors.core.models.folder import ModelFolder
-from editors.core.models.library import auto_class, quiet
+from editors.core.models.hugging_face import auto_class, quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -18,7 +18,7 @@ from editors.core.models.encoder_decoder import EncoderDecoder
 from editors.core.models.fitting import read_weights, refuse_misfits
 from editors.core.models.folder import ModelFolder
 from editors.core.models.hub import model_folder
-from editors.core.models.library import auto_class, quiet
+from editors.core.models.hugging_face import auto_class, quiet
 from editors.core.models.model import LanguageModel
 from editors.core.models.weights import Weights
 
