@@ -110,7 +110,7 @@ class Auditor:
             found["no-op"] = f"the new target '{case.target_new}' is the true answer"
         if nameless := [text for text in (case.prompt, *case.paraphrases) if subject not in folded(text)]:
             alike = how_they_differ(case.subject, nameless[0])
-            found["subject-missing"] = f"'{case.subject}' is not in '{nameless[0]}'{alike and '; ' + alike}"
+            found["subject-missing"] = f"'{case.subject}' is not in '{nameless[0]}'{alike}"
         # An inverse question asks about the new target, so it has to name it.
         asked = [chain.prompt for chain in case.portability if chain.kind != "inverse"]
         if leaks := [prompt for prompt in asked if target in folded(prompt)]:

@@ -11,7 +11,7 @@ MOST = 3  # differences that are told
 
 
 def how_they_differ(text: str, within: str) -> str:
-    """For messages: which characters tell `text` from a part of `within` that looks like it; "" where none does."""
+    """To end a message: which characters tell `text` from a part of `within` that looks like it; "" where none does."""
     looks, (all_looks, places) = _looks(text)[0], _looks(within)
     start = all_looks.find(looks)
     if not looks or start < 0 or text in within:
@@ -23,7 +23,7 @@ def how_they_differ(text: str, within: str) -> str:
                if kind != "equal"]
     told = [f"{_named(own)} for {_named(other)}" for own, other in dict.fromkeys(changes)]
     more = f", and {len(told) - MOST} more" if len(told) > MOST else ""
-    return f"they look alike, but it has {', '.join(told[:MOST])}{more}"
+    return f"; they look alike, but it has {', '.join(told[:MOST])}{more}"
 
 
 def _looks(text: str) -> tuple[str, list[int]]:

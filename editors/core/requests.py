@@ -35,7 +35,7 @@ class EditRequest:
         elif not self.prompt.startswith(self.subject, self.subject_start):
             alike = how_they_differ(self.subject, self.prompt[max(self.subject_start, 0):])
             raise CaseError(f"subject {quoted(self.subject)} is not at character {self.subject_start} of "
-                            f"{quoted(self.prompt)}{alike and '; ' + alike}")
+                            f"{quoted(self.prompt)}{alike}")
 
     @property
     def subject_end(self) -> int:
@@ -50,5 +50,5 @@ def find_subject(prompt: str, subject: str) -> int:
     start = whole.start() if whole else prompt.find(subject)
     if start < 0:
         alike = how_they_differ(subject, prompt)
-        raise CaseError(f"subject {quoted(subject)} is not in prompt {quoted(prompt)}{alike and '; ' + alike}")
+        raise CaseError(f"subject {quoted(subject)} is not in prompt {quoted(prompt)}{alike}")
     return start

@@ -140,7 +140,7 @@ class Flat(Part):
         if found.subject != self.subject:
             alike = how_they_differ(self.subject, found.subject)
             raise Malformed(f"subject: case {self.case_id} is about '{found.subject}' in the file that 'paraphrases' "
-                            f"names, not about '{self.subject}'{alike and '; ' + alike}")
+                            f"names, not about '{self.subject}'{alike}")
         return found.texts
 
 
