@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
 from cluster.store.store import Store
-from cluster.workers.losses import why_lost
+from cluster.workers.losses import GangLost, Loss, loss_of
 from cluster.workers.rank import Rank, RankAddress
 from cluster.workers.runner import TaskResult
 from cluster.workers.version import code_version
@@ -28,17 +28,6 @@ from editors.core.errors import InputError
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1",
                "PYTHONHASHSEED": "0"}
 START_UP = 300.0  # seconds; ranks may come up one after another
-
-
-class GangLost(Exception):
-    """A gang that has come apart: its ranks are gone, and the task has to be run by another. See `WorkerLost`."""
-
-    def __init__(self, reason: str, with_node: bool = False) -> None:
-        super().__init__(reason, with_node)
-        self.with_node = with_node
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class Gang:
@@ -67,8 +56,8 @@ class Gang:
         self._addresses = self._all("arrive", patience=START_UP)
         for number, (host, _, _, code) in enumerate(self._addresses):
             if code != code_version():
-                raise self._end(f"rank {number}, on {host}, has another version: {code}; rank 0's leader has "
-                                f"{code_version()}. Install the same there")
+                raise self._end(Loss(f"rank {number}, on {host}, has another version: {code}; rank 0's leader has "
+                                     f"{code_version()}. Install the same there"))
         self._all("join", self._addresses[0].host, self._addresses[0].port, patience=START_UP)
 
     def run(self, task: Task, *arguments: Any) -> TaskResult:
@@ -87,7 +76,7 @@ class Gang:
         short = next((result for result in results if result.outcome == "out of memory"), None)
         reason = "the ranks of a gang fell out of step:\n" + "\n".join(
             f"rank {number}: {result.outcome} {result.detail}" for number, result in enumerate(results))
-        lost = self._end(reason)
+        lost = self._end(Loss(reason))
         if short is None:
             raise lost
         return short  # what to do about the task is known
@@ -102,23 +91,25 @@ class Gang:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=left)
             if not done:
                 numbers = ", ".join(str(calls.index(call)) for call in waiting)
-                raise self._end(f"of {len(calls)} ranks, {numbers} did not answer within {patience:g} s of the others")
+                raise self._end(Loss(f"of {len(calls)} ranks, {numbers} did not answer within {patience:g} s of the "
+                                     "others"))
             try:
                 ray.get(done)
             except ray.exceptions.RayError as error:
                 if isinstance(cause := getattr(error, "cause", None), InputError):
-                    self._end(str(cause))
+                    self._end(Loss(str(cause)))
                     raise cause from error
                 number = calls.index(done[0])
                 node = self._addresses[number].node if self._addresses else None
-                reason = f"rank {number} of {len(calls)} is lost: {why_lost(error)}"
-                raise self._end(reason, went_with_node(error, node)) from error
+                loss = loss_of(error, node)
+                loss = loss._replace(reason=f"rank {number} of {len(calls)} is lost: {loss.reason}")
+                raise self._end(loss) from error
             deadline = deadline or time.monotonic() + patience
         return ray.get(calls)
 
-    def _end(self, reason: str, with_node: bool = False) -> GangLost:
+    def _end(self, loss: Loss) -> GangLost:
         """Ends all ranks, whatever they are doing. They would end with this process, too."""
-        self._lost = GangLost(reason, with_node)
+        self._lost = GangLost(loss)
         for rank in self._ranks:
             ray.kill(rank)
         if self._group is not None:
@@ -148,11 +139,3 @@ def reserve(spec: WorkerSpec) -> PlacementGroup:
     raise InputError(f"no room for a gang of {spec.devices} ranks with {share['CPU']:g} CPUs and {share['GPU']:g} GPUs "
                      f"each within {spec.placement_timeout} s; the cluster has {has} on {len(nodes)} nodes. Change "
                      "`workers` in the campaign: fewer 'devices', 'cpus' or 'gpus', or a longer 'placement_timeout'")
-
-
-def went_with_node(error: ray.exceptions.RayError, node: str | None) -> bool:
-    """Whether an actor on this node was lost because the node was, or the way there, or those of a rank that it led."""
-    if isinstance(cause := getattr(error, "cause", None), GangLost):
-        return cause.with_node
-    return isinstance(error, ray.exceptions.ActorUnavailableError) or (
-        node is not None and not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node))

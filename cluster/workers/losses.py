@@ -1,26 +1,81 @@
-"""Why Ray says that a worker was lost, in the words of whoever runs a campaign."""
+"""How Ray lost a worker, in the words of whoever runs a campaign."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+import textwrap
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ray.exceptions import RayError
 
+LONGEST = 400  # characters of a reason
+
 # In Ray's own words, which go on for a thousand characters: "Memory on the node (IP: 10.0.0.7, ID: ...) was 30.1GB
 # used / 31.4GB limit (0.958)".
 _USED = re.compile(r"Memory on the node \(IP: ([^,)]+).*?\) was (\S+) used / (\S+) limit")
+# "... its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a
+# connection error code 2. End of file. Some common causes include: ..."
+_DIED = re.compile(r"Worker exit type: \S+ Worker exit detail: (.*?)\.?(?: (?:Some common|There are some) .*)?$")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_ACTOR = re.compile(r"^\t\w+: .*\n", re.MULTILINE)  # class, ids and namespace, a line each
+# The innermost line of the last traceback, and the error.
+_RAISED = re.compile(r'[\s\S]*\n +File "(?P<path>[^"]+)", line (?P<line>\d+).*\n(?:    .*\n)*(?P<error>\S[\s\S]*)')
 
 
-def why_lost(error: RayError) -> str:
-    """What an error of Ray's comes down to. Of a worker that was killed for memory: where, and how much was used of how
-    much."""
+class Loss(NamedTuple):
+    """How a worker was lost: why, in one line; and whether to memory that did not suffice, or together with its node
+    (or the way there)."""
+
+    reason: str
+    out_of_memory: bool = False
+    with_node: bool = False
+
+
+class GangLost(Exception):
+    """A gang that has come apart: its ranks are gone, and the task has to be run by another."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(loss)
+        self.loss = loss
+
+    def __str__(self) -> str:
+        return self.loss.reason
+
+
+def loss_of(error: RayError, node: str | None = None) -> Loss:
+    """What an error of Ray's says of an actor that was on this node, or of the ranks that it led."""
     import ray
 
-    text = str(error).strip()
-    if not isinstance(error, ray.exceptions.OutOfMemoryError):
-        return text
+    if isinstance(cause := getattr(error, "cause", None), GangLost):
+        return cause.loss
+    reason = textwrap.shorten(_reason(error), LONGEST, placeholder=" ...")
+    away = isinstance(error, ray.exceptions.ActorUnavailableError)
+    return Loss(reason, isinstance(error, ray.exceptions.OutOfMemoryError), away or _gone(node))
+
+
+def _gone(node: str | None) -> bool:
+    import ray
+
+    return node is not None and not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node)
+
+
+def _reason(error: RayError) -> str:
+    import ray
+
+    text = _COLOURS.sub("", str(error)).strip()
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return _killed_for_memory(text)
+    if raised := _RAISED.match(text):
+        return f"{raised['error']} ({raised['path']}, line {raised['line']})"
+    text = " ".join(_ACTOR.sub("", text).split())
+    if died := _DIED.search(text):
+        return (f"its process ended unexpectedly ({died[1]}): it crashed, or was killed, as the kernel does where "
+                "memory runs out (`dmesg` tells)")
+    return text
+
+
+def _killed_for_memory(text: str) -> str:
     found = _USED.search(text)
     node, told = (f"node {found[1]}", f", {found[2]} used of {found[3]}") if found else ("its node", "")
     return (f"killed by Ray's memory monitor: {node} ran low on memory{told}; run fewer workers there (`--workers`, or "

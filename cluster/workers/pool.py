@@ -24,7 +24,7 @@ from cluster.scheduler.events import (
     WorkerUp,
 )
 from cluster.store.store import Store
-from cluster.workers.losses import why_lost
+from cluster.workers.losses import loss_of
 from cluster.workers.version import code_version
 from editors.core.errors import InputError
 
@@ -193,19 +193,17 @@ class RayPool:
     def _event(self, ref: Any) -> WorkerEvent | None:
         import ray
 
-        from cluster.workers.gang import went_with_node
-
         if ref not in self._calls:
             return None  # of a worker that was lost a moment ago
         worker, task = self._calls.pop(ref)
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as lost:
-            departed = went_with_node(lost, self._node_of.get(worker))
+            loss = loss_of(lost, self._node_of.get(worker))
             self.retire(worker)  # it may only be cut off: then it must not go on writing
             if not self._proven and isinstance(cause := getattr(lost, "cause", None), InputError):
                 raise cause from lost
-            return WorkerLost(worker, why_lost(lost), isinstance(lost, ray.exceptions.OutOfMemoryError), departed)
+            return WorkerLost(worker, *loss)
         if task is None:
             return self._welcome(worker, answer)
         match answer.outcome:

@@ -21,7 +21,8 @@ import cluster.workers.gang
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
 from cluster.store.store import ResultKey, Store
-from cluster.workers.gang import Gang, GangLost
+from cluster.workers.gang import Gang
+from cluster.workers.losses import GangLost
 from cluster.workers.pool import ray_pool
 from cluster.workers.rank import Rank, RankStore
 from cluster.workers.runner import TaskResult
