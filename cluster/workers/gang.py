@@ -18,7 +18,7 @@ from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
 from cluster.store.store import Store
 from cluster.workers.losses import GangLost, Loss, loss_of
-from cluster.workers.rank import Rank, RankAddress
+from cluster.workers.rank import LOOPBACK, Rank, RankAddress
 from cluster.workers.runner import TaskResult
 from cluster.workers.version import code_version
 from editors.core.errors import InputError
@@ -54,11 +54,15 @@ class Gang:
         self._ranks = [make.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(
             self._group, number)).remote(self._root, self._spec, number) for number in range(self._spec.devices)]
         self._addresses = self._all("arrive", patience=START_UP)
-        for number, (host, _, _, code) in enumerate(self._addresses):
+        for number, (host, _, code) in enumerate(self._addresses):
             if code != code_version():
                 raise self._end(Loss(f"rank {number}, on {host}, has another version: {code}; rank 0's leader has "
                                      f"{code_version()}. Install the same there"))
-        self._all("join", self._addresses[0].host, self._addresses[0].port, patience=START_UP)
+        # Ranks trust whoever finds them: where they are of one machine, nobody else can.
+        together = len({address.node for address in self._addresses}) == 1
+        host = LOOPBACK if together else self._addresses[0].host
+        port = ray.get(self._ranks[0].listen.remote(host))
+        self._all("join", host, port, patience=START_UP)
 
     def run(self, task: Task, *arguments: Any) -> TaskResult:
         """Rank 0's result. Raises `GangLost`, once the ranks are gone, where they did not all fare alike."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from cluster.campaign.spec import WorkerSpec
@@ -38,20 +38,17 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
     What was started here ends with the block. Raises `InputError` for a cluster that cannot be reached, or one without
     room for a single worker.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a local cluster leaves a token in the home folder
     import ray
 
-    from cluster.workers.connect import join_ray, start_ray
+    from cluster.workers.connect import joined_ray, started_ray
 
-    ours = not ray.is_initialized()
-    if ours:
-        start_ray(spec) if address is None else join_ray(address)
-    if spec.gpus is None:
-        spec = spec.model_copy(update={"gpus": float(_total("GPU") > 0)})
-    pool = RayPool(store, spec)
-    try:
+    address = address or os.environ.get("RAY_ADDRESS")
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            stack.enter_context(started_ray(spec) if address is None else joined_ray(address))
+        if spec.gpus is None:
+            spec = spec.model_copy(update={"gpus": float(_total("GPU") > 0)})
+        pool = stack.enter_context(closing(RayPool(store, spec)))
         # A count asked of a remote cluster may be a demand on its autoscaler, so only there it need not fit yet.
         if not pool.fit and (address is None or spec.count is None):
             times = f"{spec.devices} times " if spec.devices > 1 else ""
@@ -60,10 +57,6 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
                              "in the campaign")
         with _terminable(pool.interrupted):
             yield pool
-    finally:
-        pool.close()
-        if ours:
-            ray.shutdown()
 
 
 @contextmanager

@@ -26,12 +26,13 @@ from cluster.workers.scratch import Scratch
 from cluster.workers.version import code_version
 from editors.core.models.model import LanguageModel
 
+LOOPBACK = "127.0.0.1"
+
 
 class RankAddress(NamedTuple):
-    """Where a rank has come up, a port at which the others could meet it, and the code that it runs."""
+    """Where a rank has come up, and the code that it runs."""
 
     host: str
-    port: int
     node: str
     code: str
 
@@ -43,6 +44,8 @@ class Rank:
         self._root, self._spec, self._number = store, spec, number
         self._module: Any = lambda: None
         self._files: Path | None = None
+        #: Where the ranks meet: of rank 0 alone.
+        self._socket: socket.socket | None = None
 
     def arrive(self) -> RankAddress:
         """Returns once this rank has come up. Raises `InputError` where weights cannot be kept in files."""
@@ -58,18 +61,26 @@ class Rank:
 
         if self._spec.nvme is not None:
             self._files = weight_files(self._spec.nvme)
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return RankAddress(ray.util.get_node_ip_address(), probe.getsockname()[1],
-                               ray.get_runtime_context().get_node_id(), code_version())
+        return RankAddress(ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id(), code_version())
+
+    def listen(self, host: str) -> int:
+        """A port of this host, which is here, at which the ranks can meet, and nobody by other ways to this machine."""
+        self._socket = socket.create_server((host, 0))
+        return int(self._socket.getsockname()[1])
 
     def join(self, host: str, port: int) -> None:
         """Returns once all ranks have met at this address."""
         import deepspeed
 
-        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
-        deepspeed.init_distributed("nccl" if self._spec.gpus else "gloo", auto_mpi_discovery=False, verbose=False,
-                                   timeout=timedelta(seconds=self._spec.timeout))
+        if host == LOOPBACK:
+            os.environ.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
+        patience, backend = timedelta(seconds=self._spec.timeout), "nccl" if self._spec.gpus else "gloo"
+        store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+            host, port, self._spec.devices, is_master=self._socket is not None, timeout=patience,
+            master_listen_fd=self._socket.detach() if self._socket else None)
+        torch.distributed.init_process_group(backend, store=store, rank=self._number, world_size=self._spec.devices,
+                                             timeout=patience)
+        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)  # which takes this group up
         self._runner = TaskRunner(self._root, self._spec)
         executor = self._runner.executor
         executor.load = self._load

@@ -13,7 +13,7 @@ import ray
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.workers import connect
-from cluster.workers.connect import code_path, ray_folder, start_ray
+from cluster.workers.connect import code_path, ray_folder, started_ray
 from cluster.workers.version import HOME
 from editors.core.errors import InputError
 
@@ -43,13 +43,10 @@ def test_workers_get_the_folder_of_code_that_is_not_installed_among_the_packages
 def test_a_long_tmpdir_is_left_for_one_that_holds_sockets(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("a" * 60)))
-    start_ray(WorkerSpec())
-    try:
+    with started_ray(WorkerSpec()):
         socket = ray.nodes()[0]["ObjectStoreSocketName"]
-    finally:
-        ray.shutdown()
     form = re.sub(r"\d", "0", connect.SOCKET)
-    assert re.fullmatch("/tmp/ray/" + form.replace("0000000", "0{1,7}"), re.sub(r"\d", "0", socket))
+    assert re.fullmatch(f"/tmp/ray-{os.getuid()}/ray/" + form.replace("0000000", "0{1,7}"), re.sub(r"\d", "0", socket))
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
@@ -58,17 +55,18 @@ def test_the_folder_that_is_set_is_used(monkeypatch, tmp_path, name):
     monkeypatch.setenv(name, "tmp")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(connect, "LONGEST_SOCKET", 300)
-    assert ray_folder() == tmp_path / "tmp" / "ray" and ray_folder().is_dir()
+    assert ray_folder() == tmp_path / "tmp" / f"ray-{os.getuid()}" / "ray" and ray_folder().parent.is_dir()
 
 
 @pytest.mark.parametrize(("place", "reason"), [
     ("/proc/nowhere", "cannot be written to: No such file or directory"),
-    ("file", "cannot be written to: Not a directory"),
+    ("file", "cannot be written to: File exists"),
+    ("file/in", "cannot be written to: Not a directory"),
     ("/" + "a" * 60, "is too long a path for sockets in it: 61 bytes"),
 ])
 def test_a_ray_tmpdir_that_cannot_be_used_is_refused(monkeypatch, tmp_path, place, reason):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(connect, "LONGEST_SOCKET", 300 if place == "file" else 107)
+    monkeypatch.setattr(connect, "LONGEST_SOCKET", 107 if place.startswith("/a") else 300)
     Path("file").touch()
     monkeypatch.setenv("RAY_TMPDIR", place)
     with pytest.raises(InputError, match=f"RAY_TMPDIR, '{place}', {reason}.*Set RAY_TMPDIR to a folder"):
@@ -80,5 +78,6 @@ def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch):
         raise Exception("the node timed out\nduring startup")
 
     monkeypatch.setattr(ray, "init", fail)
-    with pytest.raises(InputError, match=r"^Ray cannot be started .*/ray' .*: the node timed out during startup$"):
-        start_ray(WorkerSpec())
+    with pytest.raises(InputError, match=r"^Ray cannot be started .*/ray' .*: the node timed out during startup$"), \
+            started_ray(WorkerSpec()):
+        pass
