@@ -22,7 +22,7 @@ from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
 from cluster.store.store import ResultKey, Store
 from cluster.workers.gang import Gang
-from cluster.workers.losses import GangLost
+from cluster.workers.losses import GangLost, Loss
 from cluster.workers.pool import ray_pool
 from cluster.workers.rank import Rank, RankStore
 from cluster.workers.runner import TaskResult
@@ -91,7 +91,7 @@ def gang_of(devices, place, **how):
         patch.setattr(cluster.workers.gang, "Rank", Asked)
         made.prepare()
     yield made
-    made._end("the tests are over")
+    made._end(Loss("the tests are over"))
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,6 @@ def test_an_error_inside_a_module_leaves_nothing_whole(ask, folders):
         close(seen, logits(load_model(folders["tiny_gptj"])))
 
 
-
 # --- editors
 
 
@@ -253,6 +252,8 @@ def edits(name, model: LanguageModel):
     texts = [f"The {word} of {word}s is {word}." for word in ("cat", "dog", "sun", "sea")] * 20
     layers = editor.statistics_layers(config)
     moments = second_moments(model, layers, texts, 1000) if layers else {}
+    for moment in moments.values():  # so few different keys are solved with a ridge that rounding decides about
+        moment.total.diagonal().add_(0.01 * moment.total.diagonal().mean())
     artefact = editor.train(model, config, EXAMPLES, seed=0) if editor.trained else None
     made = editor(model, config, Resources(moments, artefact)).edit_each(REQUESTS)
     answers = []
