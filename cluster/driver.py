@@ -38,7 +38,7 @@ from cluster.store.records import last_line
 from cluster.store.store import Failure, Store
 
 PULSE = 1.0  # seconds between looks at the clock and the cluster
-RENEWAL = 5.0  # seconds between reports
+REPORTING = 5.0  # seconds between reports
 
 
 class Pool(Protocol):
@@ -154,7 +154,7 @@ class _Run:
         if self.store_in_doubt:
             self.store.probe()  # when it fails, neither a worker nor a task is to blame: the campaign ends here
             self.store_in_doubt = False
-        if not 0 <= now - self.last_report < RENEWAL:
+        if not 0 <= now - self.last_report < REPORTING:
             self.last_report = now
             self.lease.renew(self._report())
         yield Tick(now)

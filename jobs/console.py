@@ -19,6 +19,7 @@ from cluster.plan.planner import Plan, plan
 from cluster.store.errors import StoreError
 from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
+from cluster.workers.losses import ClusterLost
 from editors.core.errors import InputError, unknown
 from evaluators.datasets import DatasetSpec
 from evaluators.datasets.spec import Format, Target
@@ -42,13 +43,14 @@ def console() -> Console:
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Wrong input ends the command with its message and code 2, a store that fails with 1, an interruption with 130."""
+    """Wrong input ends the command with its message and code 2, a store that fails or a cluster that is gone with 1, an
+    interruption with 130."""
     try:
         yield
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(WRONG_INPUT) from error
-    except StoreError as error:
+    except (StoreError, ClusterLost) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""One driver per store: a record that the driver keeps renewing, and that others can see go still.
+"""One driver per store: a record that is renewed as long as the driver lives, and that others can see go still.
 
 Wall clocks are never compared: those of two machines differ, and they jump. Whoever finds a record watches it by a
 clock of its own; only on the machine that wrote it is a process known to be dead at once.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from cluster.store.files import Files
 from editors.core.errors import InputError
 
 FILE = "driver.json"
+RENEWAL = 5.0  # seconds between renewals
 PATIENCE = 30.0  # seconds without renewal after which a driver is taken for dead
 SETTLE = 2.0  # seconds after which two that wrote at once both see whose record stayed, where there are no locks
 
@@ -55,17 +57,18 @@ class DriverRecord(BaseModel):
 
 
 class Lease:
-    """Held by the one driver of a store; made by `hold`."""
+    """Held by the one driver of a store; made by `hold`, which keeps it alive whatever takes the driver long."""
 
     def __init__(self, files: Files, record: DriverRecord) -> None:
         self._files, self.record = files, record
+        self._turn, self._over = threading.Lock(), threading.Event()
 
     def renew(self, state: dict[str, Any] | None = None) -> None:
-        """Shows that this driver lives, and how far it is; to be called every few seconds.
+        """Tells how far this driver is; to be called often, as it also tells whether it still is the one.
 
         Raises `LeaseLost`, a `StoreError`, where another driver has taken over: then this one must stop.
         """
-        with self._files.exclusively():
+        with self._turn, self._files.exclusively():
             found = read_driver(self._files)
             if found is None:
                 self._files.check()
@@ -77,6 +80,27 @@ class Lease:
             self.record = self.record.model_copy(update={
                 "counter": self.record.counter + 1, "state": self.record.state if state is None else state})
             _write(self._files, self.record)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renews it every few seconds during the block. Who finds out that it is lost is the driver, by `renew`."""
+
+        def keep() -> None:
+            while not self._over.wait(RENEWAL):
+                try:
+                    self.renew()
+                except LeaseLost:
+                    return
+                except StoreError:
+                    continue  # the store may come back
+
+        keeper = threading.Thread(target=keep, name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            keeper.join(RENEWAL)
 
     def release(self) -> None:
         with contextlib.suppress(StoreError), self._files.exclusively():  # the next driver copes with what is left
@@ -93,7 +117,8 @@ def hold(files: Files, campaign: str, patience: float = PATIENCE) -> Iterator[Le
     """
     lease = Lease(files, _acquire(files, campaign, patience))
     try:
-        yield lease
+        with lease.kept():
+            yield lease
     finally:
         lease.release()
 

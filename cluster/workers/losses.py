@@ -1,10 +1,12 @@
-"""How Ray lost a worker, in the words of whoever runs a campaign."""
+"""How Ray lost a worker, or was lost itself, in the words of whoever runs a campaign."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from typing import TYPE_CHECKING, NamedTuple
+
+from editors.core.errors import EditFleetError
 
 if TYPE_CHECKING:
     from ray.exceptions import RayError
@@ -17,6 +19,7 @@ _USED = re.compile(r"Memory on the node \(IP: ([^,)]+).*?\) was (\S+) used / (\S
 # "... its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a
 # connection error code 2. End of file. Some common causes include: ..."
 _DIED = re.compile(r"Worker exit type: \S+ Worker exit detail: (.*?)\.?(?: (?:Some common|There are some) .*)?$")
+_DEAD = "The actor died unexpectedly before finishing this task."
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ACTOR = re.compile(r"^\t\w+: .*\n", re.MULTILINE)  # class, ids and namespace, a line each
 # The innermost line of the last traceback, and the error.
@@ -30,6 +33,10 @@ class Loss(NamedTuple):
     reason: str
     out_of_memory: bool = False
     with_node: bool = False
+
+
+class ClusterLost(EditFleetError):
+    """The Ray that a campaign runs on is gone; no task is to blame. The message says what to do (exit code 1)."""
 
 
 class GangLost(Exception):
@@ -68,7 +75,7 @@ def _reason(error: RayError) -> str:
         return _killed_for_memory(text)
     if raised := _RAISED.match(text):
         return f"{raised['error']} ({raised['path']}, line {raised['line']})"
-    text = " ".join(_ACTOR.sub("", text).split())
+    text = " ".join(_ACTOR.sub("", text).removeprefix(_DEAD).split())
     if died := _DIED.search(text):
         return (f"its process ended unexpectedly ({died[1]}): it crashed, or was killed, as the kernel does where "
                 "memory runs out (`dmesg` tells)")

@@ -24,7 +24,7 @@ from cluster.scheduler.events import (
     WorkerUp,
 )
 from cluster.store.store import Store
-from cluster.workers.losses import loss_of
+from cluster.workers.losses import ClusterLost, loss_of
 from cluster.workers.version import code_version
 from editors.core.errors import InputError
 
@@ -94,6 +94,8 @@ class RayPool:
     """
 
     def __init__(self, store: Store, spec: WorkerSpec) -> None:
+        from cluster.workers.control import Control
+
         self._store, self._spec = store, spec
         self.interrupted = threading.Event()
         #: The actor of every worker that was started and is not known to be lost.
@@ -105,16 +107,22 @@ class RayPool:
         #: Ray's references to answers that are not there yet: from which worker, and about which task, or about coming
         #: up. At most one per worker.
         self._calls: dict[Any, tuple[int, str | None]] = {}
+        self._control = Control()
         #: The nodes that are alive, as they were when the cluster was last asked.
         self._nodes: list[dict[str, Any]] = []
         self._asked = -GLANCE
+        #: Whether the cluster is gone: nothing can be asked of it any more.
+        self._gone = False
         #: Whether a worker has come up: what keeps another from it then may pass, and does not end the campaign.
         self._proven = False
 
     @property
     def room(self) -> int:
-        """How many workers there can be: as many as are asked for, or fit on the nodes there are now."""
-        return self._spec.count or self.fit
+        """How many workers there can be: as many as are asked for, or fit on the nodes there are now.
+
+        Raises `ClusterLost` where the cluster is gone."""
+        fit = self.fit
+        return self._spec.count or fit
 
     @property
     def on_gpu(self) -> bool:
@@ -126,11 +134,14 @@ class RayPool:
         return sum(self._fits().values()) // self._spec.devices
 
     def _fits(self) -> dict[str, int]:
-        """How many workers, or ranks, each node could hold."""
-        import ray
-
+        """How many workers, or ranks, each node could hold. Raises `ClusterLost` where the cluster is gone."""
         if time.monotonic() - self._asked >= GLANCE:
-            self._nodes, self._asked = [node for node in ray.nodes() if node["Alive"]], time.monotonic()
+            try:
+                nodes = self._control.nodes()
+            except ClusterLost:
+                self._gone = True
+                raise
+            self._nodes, self._asked = self._nodes if nodes is None else nodes, time.monotonic()
         return {node["NodeID"]: self._fit(node["Resources"]) for node in self._nodes
                 if node["NodeID"] not in self._refused}
 
@@ -223,6 +234,8 @@ class RayPool:
         return WorkerLost(worker, reason)
 
     def close(self) -> None:
-        """Ends all workers, whatever they are doing."""
+        """Ends all workers, whatever they are doing. They end with their cluster, too."""
+        if self._gone:
+            return
         for worker in list(self._actors):
             self.retire(worker)

@@ -3,7 +3,7 @@
     EditFleetError
     ├── InputError     what the user wrote cannot be run; nothing was started (exit code 2)
     ├── CaseError      one case cannot be edited or scored; it is recorded and the rest goes on
-    └── ...            those of a store of results (`cluster.store.errors`)
+    └── ...            those of a store of results (`cluster.store.errors`), and of a cluster that is gone
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from support.stores import files
 
-from cluster.store.errors import LeaseLost
+from cluster.store.errors import LeaseLost, StoreError
 from cluster.store.lease import DriverRecord, _machine, _start_of
 from cluster.store.store import Store
 from editors.core.errors import InputError
@@ -133,6 +133,36 @@ def test_a_driver_that_hangs_is_taken_over_from_and_one_goes_on_when_it_wakes(st
                 stderr = process.communicate()[1]
                 assert f"process {os.getpid()} on" in stderr and "LeaseLost" in stderr
                 lease.renew({})
+
+
+def test_a_driver_that_is_long_about_something_is_not_taken_over_from(store, monkeypatch):
+    """As when it checks a hundred thousand results before its first report."""
+    monkeypatch.setattr("cluster.store.lease.RENEWAL", 0.1)
+    with store.lease("first") as lease:
+        time.sleep(0.5)  # and says nothing
+        with pytest.raises(InputError, match="campaign 'first' is being run"), store.lease("second", patience=2.0):
+            pass
+        assert store.driver().counter >= 5
+        lease.renew({"done": 1})
+        time.sleep(0.3)
+        assert store.driver().state == {"done": 1}
+    time.sleep(0.3)
+    assert store.driver() is None
+
+
+def test_a_store_that_fails_for_a_while_does_not_end_the_renewals(store, monkeypatch):
+    monkeypatch.setattr("cluster.store.lease.RENEWAL", 0.1)
+    with store.lease("first") as lease:
+        renew, failures = lease.renew, iter(range(3))
+
+        def fail_at_first(state=None):
+            if next(failures, None) is not None:
+                raise StoreError("the store cannot be reached")
+            renew(state)
+
+        monkeypatch.setattr(lease, "renew", fail_at_first)
+        time.sleep(1)
+        assert next(failures, None) is None and store.driver().counter > 0
 
 
 def test_a_driver_that_was_taken_over_from_stops(store):

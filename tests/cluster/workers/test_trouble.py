@@ -104,7 +104,7 @@ def test_a_store_that_was_deleted_ends_the_campaign_and_blames_no_task(make_plan
 
 def test_a_second_driver_is_refused_while_the_first_is_at_work(make_plan, store, monkeypatch):
     planned, refused = make_plan(), []
-    monkeypatch.setattr("cluster.driver.RENEWAL", 0.0)
+    monkeypatch.setattr("cluster.driver.REPORTING", 0.0)
     monkeypatch.setattr("cluster.driver.PULSE", 0.0)
 
     def trouble(worker, task, parts):
@@ -127,7 +127,7 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(make_plan, store,
 
 
 def test_what_workers_are_at_is_told_while_they_are_at_it(make_plan, store, monkeypatch):
-    monkeypatch.setattr("cluster.driver.RENEWAL", 0.0)
+    monkeypatch.setattr("cluster.driver.REPORTING", 0.0)
     monkeypatch.setattr("cluster.driver.PULSE", 0.0)
     seen = []
 
