@@ -97,6 +97,8 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
     tasks = plan.tasks.values()
     progress = Progress(len(tasks), sum(task.edits for task in tasks), sum(task.cost for task in tasks))
     with store.lease(plan.campaign.name) as lease:
+        if partial := store.tidy():
+            log_event("store-tidied", store=store.root, files=partial)
         store.write_campaign(plan.record(datetime.now(UTC)))
         there = store.done(task.key for task in tasks)
         to_do, leftover = cull(tasks, there)

@@ -39,6 +39,7 @@ Location = tuple[str | int, ...]
 MOST_SHARDS = 10_000  # of a text: as many tasks
 FILES = ("path", "train", "paraphrases", "snippets")  # of a data set
 Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
 
 
@@ -67,9 +68,9 @@ class EditorSpec(Settings):
     """What tables call it; its name, unless it is given."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the method that differ from its preset for the model."""
-    models: tuple[Name, ...] | None = None
+    models: Names | None = None
     """Keeps it to some of the campaign's models."""
-    protocols: tuple[Name, ...] | None = None
+    protocols: Names | None = None
     """Keeps it to some of the campaign's protocols."""
     artefact: str | None = None
     """A file with what a trained method learned before; without it, the campaign trains the method."""
@@ -89,7 +90,7 @@ class EditorSpec(Settings):
 class DatasetEntry(DatasetSpec):
     """A data set of a campaign."""
 
-    models: tuple[Name, ...] | None = None
+    models: Names | None = None
     """Keeps it to some of the campaign's models."""
 
 

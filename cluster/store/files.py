@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from editors.core.errors import InputError
 
 MARKER = "store.json"  # a store is where this file is
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+PRIVATE = {"memory", "zip", "tar", "libarchive", "http", "https", "data", "reference"}
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # of the package, by protocol
 #: s3fs makes each request up to five times more, and waits up to 20 seconds: a server that is silent is given up after
 #: some minutes. AWS_MAX_ATTEMPTS wins.
@@ -50,10 +51,12 @@ class Files:
         self.root, protocol = root, root.partition("://")[0]
         try:
             self._fs, self._path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_options(protocol))
+            if protocol in PRIVATE:
+                raise ValueError("no other process can see or change what is there")
         except ImportError as error:
             cure = f"pip install 'editfleet[{EXTRAS[protocol]}]'" if protocol in EXTRAS else str(error)
             raise InputError(f"a store at '{root}' needs a package that is not installed: {cure}") from error
-        except ValueError as error:
+        except Exception as error:  # a driver may raise anything
             raise InputError(f"'{root}' is no place for a store: {error}. It may be a folder, s3://BUCKET/FOLDER, "
                              "gs://BUCKET/FOLDER, or another URL that fsspec can open") from error
         self._cache = _cache_folder() / hashlib.sha256(root.encode()).hexdigest()[:16]
@@ -149,6 +152,10 @@ class Files:
         with self.writing(), contextlib.suppress(FileNotFoundError):
             self._fs.cp_file(self._at(name), self._at(to))
             self._fs.rm_file(self._at(name))
+
+    def tidy(self, folders: Iterable[str]) -> int:
+        """Removes files that nobody will finish; how many. Here there are none: a put is atomic."""
+        return 0
 
     @contextmanager
     def working(self, name: str) -> Iterator[WorkingFile]:

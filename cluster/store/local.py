@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from cluster.store.errors import StoreError
 from cluster.store.files import MARKER, Files, WorkingFile, trouble_number
 
 LOCK_SECONDS = 5.0  # that a lock, which is held for a moment, is waited for
+UNTOUCHED = 3600.0  # seconds after which whoever wrote to a file will not go on
+STAGED = re.compile(r"\.(.+\.|probe-)[0-9a-f]{32}")  # by `_staged`, `editors.core.files.atomic`, or a probe
 CURES = {errno.ENOSPC: "its disk is full: free some space there",
          errno.EDQUOT: "your quota there is used up: free some space",
          errno.EFBIG: "a file there may not be so large: lift the limit (`ulimit -f`)",
@@ -65,6 +68,17 @@ class LocalFiles(Files):
     def move(self, name: str, to: str) -> None:
         with self.writing(), contextlib.suppress(FileNotFoundError):
             Path(self._at(name)).replace(self._at(to))
+
+    def tidy(self, folders: Iterable[str]) -> int:
+        removed = 0
+        with self.writing(), self._staged("now") as clock:  # the disk's own: that of its machine may differ
+            oldest = clock.stat().st_mtime - UNTOUCHED
+            for path in (path for folder in folders for path in Path(self._at(folder)).glob(".*")):
+                with contextlib.suppress(FileNotFoundError):  # others may tidy, too
+                    if STAGED.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < oldest:
+                        path.unlink()
+                        removed += 1
+        return removed
 
     @contextmanager
     def working(self, name: str) -> Iterator[WorkingFile]:

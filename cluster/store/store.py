@@ -46,7 +46,7 @@ from cluster.store.records import (
     TaskRecord,
 )
 from cluster.store.results import SUFFIXES, Results, path_in
-from editors.core.errors import InputError
+from editors.core.errors import InputError, quoted
 
 FORMAT = 5
 
@@ -129,6 +129,10 @@ class Store(Results):
         if found != content:
             raise StoreError(f"store '{self.root}' does not give back what is written to it; see that its disk works")
 
+    def tidy(self) -> int:
+        """Removes what processes that were killed left half written; how many files. Raises `StoreError`."""
+        return self._files.tidy([".", *SUFFIXES, "damaged"])
+
     def lease(self, campaign: str, patience: float = PATIENCE) -> AbstractContextManager[Lease]:
         """Keeps other drivers off the store during the block; see `cluster.store.lease.hold`."""
         return hold(self._files, campaign, patience)
@@ -185,9 +189,12 @@ class Store(Results):
 
 
 def open_files(root: str | os.PathLike[str]) -> Files:
-    """The files at a path or URL, where there need be none yet. Raises `InputError` for a URL that nothing can open."""
+    """The files at a path or URL, where there need be none yet. Raises `InputError` for a URL that nothing can open, or
+    that other processes would find nothing at."""
     url = os.fspath(root)
     protocol, separator, rest = url.partition("://")
+    if not protocol.strip() or (separator and not rest.strip()) or "\0" in url:
+        raise InputError(f"{quoted(url)} is no place for a store: name a folder, or a URL such as s3://BUCKET/FOLDER")
     if not separator or protocol in ("file", "local"):
-        return LocalFiles(Path(rest if separator else url).absolute())
+        return LocalFiles(Path(rest if separator else url).expanduser().absolute())
     return Files(url.rstrip("/"))

@@ -99,6 +99,8 @@ def test_paths_may_be_relative_to_the_file(load, tmp_path):
     (("chunk: 25", "protocols: [single, single]"), 5, ["protocols", "'single' is listed twice"]),
     (("chunk: 25", "training: {limits: 3}"), 5, ["training.limits", "Did you mean 'limit'?"]),
     (("[testbed-cloze]", "[{name: testbed-cloze, model: [x]}]"), 3, ["datasets[0]", "'models'"]),
+    (("ft]", "{name: ft, protocols: []}]"), 4, ["editors[1].protocols", "at least 1"]),
+    (("[testbed-cloze]", "[{name: testbed-cloze, models: []}]"), 3, ["datasets[0].models", "at least 1"]),
     (("chunk: 25", "workers: {cpus: 0}"), 5, ["workers.cpus", "got 0"]),
     (("chunk: 25", "workers: {gpus: .inf}"), 5, ["workers.gpus", "finite"]),
     (("chunk: 25", "seeds: [99999999999999999999]"), 5, ["seeds[0]", "of 20 digits is too large"]),

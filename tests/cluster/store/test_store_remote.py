@@ -54,6 +54,7 @@ def s3(server, monkeypatch, tmp_path):
 @pytest.fixture(params=["s3", "memory"])
 def url(request, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("cluster.store.files.PRIVATE", set())  # here one process does all
     return request.getfixturevalue("s3") if request.param == "s3" else f"memory://{uuid.uuid4().hex}"
 
 
