@@ -1,6 +1,6 @@
 # make demo    set everything up, run the quickstart campaign, print its table
 # make test    the whole test suite
-# make chaos   campaigns on a cluster whose workers, ranks, nodes and drivers are killed at random: ten minutes
+# make chaos   campaigns whose workers, ranks, nodes, drivers and Ray are killed at random: twenty minutes
 # make bench   what the driver costs, simulated at full size and on real workers, into benchmarks/
 # make check   ruff and mypy
 # make clean   remove the environment and the demo's results
