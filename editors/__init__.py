@@ -137,6 +137,9 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
     stacks: dict[Stack, tuple[int, ...]] = {"decoder": config.edited_layers, "encoder": config.edited_encoder_layers}
     for stack, layers in stacks.items():
         depth = architecture(model_config, "").depth(model_config, stack)
+        if len(set(layers)) < len(layers):
+            raise InputError(f"configuration of editor '{name}': a layer of the {stack} is named twice in "
+                             f"{list(layers)}")
         for layer in layers:
             if not 0 <= layer < depth:
                 has = f"the model's {stack} has layers 0 to {depth - 1}" if depth else f"the model has no {stack}"

@@ -48,7 +48,7 @@ def plan(
         planned = plan_campaign(campaign, scale, data)
         record = planned.record(datetime.now(UTC))
         usual = RESULTS / planned.campaign.name
-        place = out or (str(usual) if is_store(usual) else None)
+        place = (str(usual) if is_store(usual) else None) if out is None else out
         store = Store.open(place) if place is not None and Store.occupied(place) else None
         standing = None
         if place is not None:

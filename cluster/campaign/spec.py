@@ -29,7 +29,7 @@ from pydantic_core import core_schema
 from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
 from editors.core.errors import InputError, unknown
-from editors.core.settings import Settings
+from editors.core.settings import Name, Settings
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec
 from evaluators.protocols import PROTOCOLS, get_protocol, parse_protocol
 from evaluators.protocols.base import Protocol
@@ -38,7 +38,6 @@ from evaluators.scoring.measures import Measures
 Location = tuple[str | int, ...]
 MOST_SHARDS = 10_000  # of a text: as many tasks
 FILES = ("path", "train", "paraphrases", "snippets")  # of a data set
-Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
 
@@ -53,7 +52,7 @@ class ModelSpec(Settings):
 
     name: Name
     """What tables call it; without `path` it is also where the model is."""
-    path: str | None = None
+    path: Name | None = None
     """Where it is: a folder, a hub name, or a built-in model (`testbed-gptj`, `testbed-t5`)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """The weights' precision."""
@@ -72,7 +71,7 @@ class EditorSpec(Settings):
     """Keeps it to some of the campaign's models."""
     protocols: Names | None = None
     """Keeps it to some of the campaign's protocols."""
-    artefact: str | None = None
+    artefact: Name | None = None
     """A file with what a trained method learned before; without it, the campaign trains the method."""
 
     @field_validator("name")

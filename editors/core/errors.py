@@ -36,4 +36,4 @@ def unknown(what: str, given: str, known: Iterable[str]) -> InputError:
     names = sorted(known)
     close = difflib.get_close_matches(given.lower(), names, n=1)
     meant = f" Did you mean '{close[0]}'?" if close else ""
-    return InputError(f"unknown {what} '{given}'.{meant} Available: {', '.join(names)}")
+    return InputError(f"unknown {what} {quoted(given)}.{meant} Available: {', '.join(names)}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from editors.core.errors import unknown
 
+Name = Annotated[str, Field(min_length=1)]  # of anything, or a path
 LARGEST = 2**63 - 1  # what files and tensors hold
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from editors.core.errors import InputError, unknown
-from editors.core.settings import Settings
+from editors.core.settings import Name, Settings
 from evaluators.audit import Flag
 from evaluators.testbed.cases import Flavour, Split
 
@@ -27,7 +27,7 @@ class DatasetSpec(Settings):
 
     name: str
     """Of a built-in data set (`testbed-cloze`, `testbed-questions`); a free label with `path` or `hub`."""
-    path: str | None = None
+    path: Name | None = None
     """A file or URL: a JSON list of records or JSON Lines, also compressed (.gz, .bz2, .xz, .zip)."""
     format: Format | None = None
     """What the records look like; left out, most of the first hundred tell. Not for built-in data sets."""
@@ -37,7 +37,7 @@ class DatasetSpec(Settings):
     """Records read, at most, those that are then skipped among them; left out, all."""
     offset: int = Field(default=0, ge=0)
     """Records passed over before the first that is read."""
-    train: str | None = None
+    train: Name | None = None
     """Where trained methods learn: a file or URL of any format, or with `hub` another split of it. A built-in data set
     has its other half."""
     hub: str | None = None

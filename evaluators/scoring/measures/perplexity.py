@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, PositiveInt, PrivateAttr
 
 from editors.core.errors import CaseError, InputError, quoted
+from editors.core.settings import Name
 from evaluators.cases import Case, Edited
 from evaluators.datasets import TESTBED_CORPUS, read_corpus
 from evaluators.scoring.measures.base import Measure
@@ -31,7 +32,7 @@ class Perplexity(Measure):
     version = 1
     metrics = (Metric("perplexity", "perplexity of the edited model on running text", "perplexity", "lower"),)
 
-    corpus: str = TESTBED_CORPUS
+    corpus: Name = TESTBED_CORPUS
     """Where the texts are from: `testbed`, the built-in world's, or a file or URL as second moments are taken over."""
     texts: PositiveInt = Field(default=20, le=100_000)
     """How many of its texts, from the first. Ours."""
