@@ -84,6 +84,8 @@ def data_set(data: str, format: str | None = None, target: str | None = None, *,
     for option, given, possible in (("format", format, get_args(Format)), ("target", target, get_args(Target))):
         if given is not None and given not in possible:
             raise unknown(option, given, possible)
+    if not data.strip():
+        raise InputError("a data set is a file, a URL or the name of a built-in one, not a blank")
     is_file = name is not None or "://" in data or Path(data).suffix != "" or Path(data).exists()
     place = {"name": name or Path(data).name, "path": data} if is_file else {"name": data}
     return DatasetSpec.model_validate({**place, "format": format, "target": target, **more})

@@ -42,7 +42,7 @@ def report(
             raise InputError("'--all' shows every metric, '--paper' the paper's; leave one of them out")
         view: View = "paper" if paper else "all" if every else "main"
         found = Store.open(store)
-        record = _choose(found.campaigns(), campaign)
+        record = _choose(found.root, found.campaigns(), campaign)
         table = found.rows(record.tasks)
         standing = found.standing(record)  # after reading, which finds what is damaged
         if missing := len(record.tasks) - len(standing.done):
@@ -67,10 +67,10 @@ def report(
                     console().print(grid)
 
 
-def _choose(records: list[CampaignRecord], name: str | None) -> CampaignRecord:
+def _choose(root: str, records: list[CampaignRecord], name: str | None) -> CampaignRecord:
     """The campaign of that name that was run last; without a name, the last of all."""
     if not records:
-        raise InputError("no campaign has been run into this store")
+        raise InputError(f"no campaign has been run into store '{root}'")
     chosen = [record for record in records if name in (None, record.name)]
     if not chosen:
         raise unknown("campaign", name or "", {record.name for record in records})

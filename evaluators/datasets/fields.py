@@ -22,19 +22,22 @@ from pydantic.fields import FieldInfo
 # names. Some of them may be answers, too, and "None" often is: it is not among them.
 NULLS = frozenset(("NaN", "nan", "N/A", "n/a", "#N/A", "<NA>", "NaT"))
 NULLS_OR_ANSWERS = frozenset(("NA", "NULL", "null"))
+DEEPEST = 20  # more levels of a record than any format has a meaning for
 
 
 class Malformed(ValueError):
     """A record is not what its format asks for."""
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: Any, depth: int = DEEPEST) -> Any:
     """A record without the fields, and the items of lists, that are null, NaN, or text that can mean nothing else.
     Whole numbers are integers again: a table's column of them is one of floats where a value is missing."""
+    if isinstance(value, dict | list) and not depth:
+        return value
     if isinstance(value, dict):
-        return {key: without_nulls(inner) for key, inner in value.items() if not _is_null(inner)}
+        return {key: without_nulls(inner, depth - 1) for key, inner in value.items() if not _is_null(inner)}
     if isinstance(value, list):
-        return [without_nulls(inner) for inner in value if not _is_null(inner)]
+        return [without_nulls(inner, depth - 1) for inner in value if not _is_null(inner)]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
