@@ -35,6 +35,12 @@ class Asking:
     retries: int = 6
     """Further tries after the first."""
 
+    def __post_init__(self) -> None:
+        """Raises `InputError` for an address that is none."""
+        if not self.endpoint.startswith(("http://", "https://")) or "@" in self.endpoint:
+            raise InputError(f"endpoint '{self.endpoint}' is not the address of an API: write something like "
+                             "https://host/v1, without a name or key in it")
+
     def request(self, prompt: str) -> dict[str, Any]:
         """The body of a request for one chat completion."""
         return {"model": self.model, "messages": [{"role": "user", "content": prompt}],
@@ -76,7 +82,7 @@ class ChatClient:
     """Sends requests, from any thread. Dropped connections, timeouts, 408, 409, 429 and 5xx are tried again with
     growing pauses, or the pause the endpoint asks for; every try keeps to `limit`.
 
-    Raises `InputError` for an address that is none, and where there is no key or the `openai` package is missing.
+    Raises `InputError` where there is no key, or the `openai` package is missing.
     """
 
     def __init__(self, asking: Asking, limit: RateLimit | None = None) -> None:
@@ -85,9 +91,6 @@ class ChatClient:
         except ImportError as error:
             raise InputError("asking a language model needs the package 'openai': "
                              "pip install 'editfleet[portability]'") from error
-        if not asking.endpoint.startswith(("http://", "https://")) or "@" in asking.endpoint:
-            raise InputError(f"endpoint '{asking.endpoint}' is not the address of an API: write something like "
-                             "https://host/v1, without a name or key in it")
         if not os.environ.get(KEY):
             raise InputError(f"there is no key for {asking.endpoint}: set the environment variable {KEY} (to any text, "
                              "for an endpoint that needs none)")
