@@ -113,7 +113,8 @@ class SERAC(Editor[SeracConfig]):
         if not requests:
             return Patch()
         for request in requests:
-            self.model.encode(request.prompt, request.target)  # what cannot be read is refused now
+            for reader in (self.model, self.model.sides[self.artefact.digest].model):
+                reader.encode(request.prompt, request.target)  # what cannot be read is refused now
         memory = tuple((request.prompt, request.target) for request in requests)
         return Patch((Route(side=self.artefact.digest, memory=memory),), {"editor": "serac"})
 
