@@ -260,7 +260,7 @@ def test_what_the_side_model_alone_cannot_read_is_refused(tiny_gptj):
     model.sides = {}
     editor = edit(model, train(model))
     editor.model.sides[editor.artefact.digest].model.module.config.max_position_embeddings = 20
-    long = EditRequest("Ann Lee, whom nobody ever saw in any other town than this one here, lives in", "Ann Lee", "Rome")
+    long = EditRequest("Ann Lee, whom nobody ever saw in any other town but this one, lives in", "Ann Lee", "Rome")
     model.encode(long.prompt, long.target)
     with pytest.raises(CaseError, match="reads at most 20"):
         editor.edit([EXAMPLES[0].request, long])
