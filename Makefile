@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/editfleet run quickstart
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 chaos: $(INSTALLED)
 	$(BIN)/pytest -m chaos
