@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
-from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.files import Slot
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.sides import SideConfig, build, check_sides
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
@@ -134,13 +134,11 @@ class SERAC(Editor[SeracConfig]):
 def restore(model: LanguageModel, artefact: Artefact) -> SideModel:
     """The classifier and the side model that an artefact holds, in fp32 and frozen."""
     with torch.random.fork_rng():
-        side = build(model, SeracConfig.model_validate(artefact.config), artefact.tensors)
+        side = build(model, artefact.settled(SeracConfig), artefact.tensors)
     weights = dict(_learned(side))
-    if weights.keys() != artefact.tensors.keys():
-        odd = min(weights.keys() ^ artefact.tensors.keys())
-        raise InputError(f"the artefact's weights are not those of its models: they differ in '{odd}'; train it again")
+    learned = artefact.fitted({name: Slot(torch.half, tuple(weight.shape)) for name, weight in weights.items()})
     for name, weight in weights.items():
-        weight.data.copy_(artefact.tensors[name])
+        weight.data.copy_(learned[name])
         weight.requires_grad_(False)
     return side
 

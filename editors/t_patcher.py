@@ -19,6 +19,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.files import Slot
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
 from editors.core.models.architectures import Shape
@@ -95,7 +96,9 @@ class TPatcher(Editor[TPatcherConfig]):
 
     @cached_property
     def _learned(self) -> tuple[Tensor, Tensor]:
-        keys, held_out = self.artefact.tensors["keys"], self.artefact.tensors["validation_keys"]
+        learned = self.artefact.fitted(dict.fromkeys(("keys", "validation_keys"),
+                                                     Slot(torch.half, (None, self.model.width))))
+        keys, held_out = learned["keys"], learned["validation_keys"]
         return keys.float().to(self.model.device), held_out.float().to(self.model.device)
 
     def memories(self) -> tuple[Tensor, Tensor]:

@@ -71,8 +71,7 @@ def check_tasks(names: Sequence[str], manager: Any) -> list[str]:
 
 def load_edit(files: Sequence[Path], model: LanguageModel) -> Patch:
     """The sum of saved patches. Raises `InputError` for one that this model cannot carry."""
-    from editors.core.models.batches import Encoded
-    from editors.core.patches.overlay import overlay
+    from editors.core.patches.fitting import refuse_misfits
     from editors.core.patches.patch import Patch, Route
 
     edit = Patch()
@@ -82,11 +81,12 @@ def load_edit(files: Sequence[Path], model: LanguageModel) -> Patch:
             raise InputError(f"'{file}' routes questions to a second model, as SERAC does; the harness asks the edited "
                              "model itself and would see the unedited one. Use a patch of another editor")
         try:
-            with overlay(model, patch):
-                model.states(model.collate([Encoded((0,), (0,))]))
-        except (AttributeError, RuntimeError) as error:
-            raise InputError(f"'{file}' does not fit model '{model.name}' ({error}). Use a patch that was made for "
-                             "this model") from error
+            refuse_misfits(model, [patch])
+        except InputError as error:
+            raise InputError(f"'{file}': {error}") from error
+        if not patch.is_finite:
+            raise InputError(f"'{file}' has numbers that are not finite: the edit diverged, and so would the harness's "
+                             "scores. Use another patch")
         edit += patch
     return edit.compact()
 

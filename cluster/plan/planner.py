@@ -145,7 +145,7 @@ class Planner:
                      if wanted.protocols is None or protocol.name in wanted.protocols]
             check_joint(method, wanted, asked)
         with self.campaign.at("editors", place, "artefact"):
-            artefact = resolve_artefact(method, wanted, model)
+            artefact = resolve_artefact(method, wanted, config, model)
         editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"), content)
         statistics: StatisticsTask | MomentsTask | None = None
         if layers := tuple(sorted(method.statistics_layers(config))):

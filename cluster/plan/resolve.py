@@ -17,7 +17,7 @@ from evaluators.testbed import MODELS, model_path
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from editors.core.editor import Editor
+    from editors.core.editor import Editor, EditorConfig
 
 
 def check_names(campaign: Campaign) -> None:
@@ -68,13 +68,17 @@ def check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[Protocol
                      "steps")
 
 
-def resolve_artefact(method: type[Editor], spec: EditorSpec, model: ModelRef) -> ArtefactRef | None:
-    """The file an editor is given instead of training it. Raises `InputError` where it is for something else."""
+def resolve_artefact(method: type[Editor], spec: EditorSpec, config: EditorConfig,
+                     model: ModelRef) -> ArtefactRef | None:
+    """The file an editor is given instead of training it. Raises `InputError` where it is damaged or for something
+    else."""
     if spec.artefact is None:
         return None
     if not method.trained:
         raise InputError(f"editor '{spec.name}' is not trained; leave 'artefact: {spec.artefact}' out")
     from editors.core.artefacts import Artefact  # loads torch
 
-    Artefact.describe(spec.artefact).check(spec.name, method.version, model.digest)
-    return ArtefactRef(spec.artefact, Artefact.load(spec.artefact).digest)
+    artefact = Artefact.load(spec.artefact)
+    artefact.check(spec.name, method.version, model.digest)
+    artefact.settled(method.Config, **config.model_dump())
+    return ArtefactRef(spec.artefact, artefact.digest)

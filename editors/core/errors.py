@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 QUOTED = 200  # characters
 
@@ -29,6 +33,19 @@ class CaseError(EditFleetError):
 def quoted(text: str) -> str:
     """A text as messages show it: a long one is cut."""
     return f"'{text}'" if len(text) <= QUOTED else f"'{text[:QUOTED]}...'"
+
+
+def shown(key: str | int) -> str:
+    """A key of a record as it can be printed, whatever it holds."""
+    return ascii(key).strip("'")
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where something is not of its form, and how."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(shown, problem["loc"]))
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> InputError:

@@ -4,6 +4,7 @@ content, the same bytes."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -11,16 +12,20 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import safe_open
 
-from editors.core.errors import InputError
+from editors.core.errors import InputError, first_problem, shown
+from editors.core.headers import FORMAT, Header
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 HEADER = "editfleet"  # the only key of the file's metadata: the library writes several in any order
+H = TypeVar("H", bound=Header)
 
 
 @contextmanager
@@ -73,8 +78,8 @@ def check_vacant(path: Path) -> None:
         raise InputError(f"folder '{path}' is not empty; name a new or an empty one")
 
 
-def write_tensors(path: Path | str, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Writes a file of a `kind`, such as "patch", atomically; `header` is JSON."""
+def write_tensors(path: Path | str, header: Header, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a file of the header's kind, atomically."""
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -84,40 +89,148 @@ def write_tensors(path: Path | str, kind: str, header: Mapping[str, Any], tensor
         if memory.data_ptr() in seen or memory.nbytes() != tensor.nbytes:
             whole[name] = tensor.clone()
         seen.add(memory.data_ptr())
+    fields = {**header.model_dump(exclude={"sha256"}), "format": FORMAT,
+              "tensors": {name: sha256_of(tensor) for name, tensor in whole.items()}}
     with atomic(path) as partial:
-        save_file(whole, partial, {HEADER: json.dumps({"kind": kind, **header}, sort_keys=True)})
+        save_file(whole, partial, {HEADER: _json({**fields, "sha256": _sha256_of_header(fields)})})
 
 
-def read_header(path: Path | str, kind: str) -> dict[str, Any]:
-    """The header alone. Raises `InputError` for a file that is missing, damaged or of another kind."""
-    with _open(path, kind) as (header, _):
+def read_header(path: Path | str, schema: type[H]) -> H:
+    """The header alone. Raises `InputError`, naming the file and a cure, for a file that is missing, damaged, of
+    another kind or of a later format."""
+    with _open(path, schema) as (header, _):
         return header
 
 
-def read_tensors(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_tensors(path: Path | str, schema: type[H]) -> tuple[H, dict[str, Tensor]]:
     """Header and tensors, on the CPU. Raises `InputError` like `read_header`."""
-    with _open(path, kind) as (header, file):
-        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with _open(path, schema) as (header, file):
+        return header, {name: _read(path, header, file, name) for name in file.keys()}  # noqa: SIM118
 
 
-def read_tensor(path: Path | str, kind: str, name: str) -> Tensor:
+def read_tensor(path: Path | str, schema: type[H], name: str) -> Tensor:
     """One tensor of a file, where all of them may not fit in memory. Raises `InputError` like `read_header`."""
-    with _open(path, kind) as (_, file):
-        tensor: Tensor = file.get_tensor(name)
-        return tensor
+    with _open(path, schema) as (header, file):
+        return _read(path, header, file, name)
+
+
+def damaged(path: Path | str, schema: type[Header] | Header, problem: str) -> InputError:
+    return InputError(f"{schema.name()} file '{path}' is damaged: {problem}; {schema.cure}")
+
+
+def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Slot]) -> str | None:
+    """What tells these tensors, by name, from those that are wanted; None where nothing does."""
+    if odd := sorted(found.keys() ^ wanted.keys()):
+        return f"tensor '{odd[0]}' " + ("is missing" if odd[0] in wanted else "has no place there")
+    for name, tensor in found.items():
+        there, slot = Slot.of(tensor), wanted[name]
+        if there.dtype != slot.dtype or not slot.takes(there.shape):
+            return f"tensor '{name}' is {there} and should be {slot}"
+    return None
+
+
+class Slot(NamedTuple):
+    """What a tensor should be; a side of None may have any length but 0."""
+
+    dtype: torch.dtype
+    shape: tuple[int | None, ...]
+
+    @staticmethod
+    def of(tensor: Tensor) -> Slot:
+        return Slot(tensor.dtype, tuple(tensor.shape))
+
+    def takes(self, shape: tuple[int | None, ...]) -> bool:
+        return len(shape) == len(self.shape) and all(
+            side == wanted or (wanted is None and side != 0) for side, wanted in zip(shape, self.shape, strict=True))
+
+    def __str__(self) -> str:
+        sides = ", ".join("any" if side is None else str(side) for side in self.shape)
+        return f"[{sides}] in {str(self.dtype).removeprefix('torch.')}"
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Of a tensor of any dtype; those of one byte have no such operation of their own."""
+    return bool((tensor.float() if tensor.itemsize == 1 else tensor).isfinite().all())
+
+
+def raw_bytes(tensor: Tensor) -> Any:
+    """A tensor's numbers as they are in memory, whatever its dtype: a buffer."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def sha256_of(tensor: Tensor) -> str:
+    """Of a tensor's dtype, shape and numbers."""
+    running = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
+    running.update(raw_bytes(tensor))
+    return running.hexdigest()
+
+
+def _sha256_of_header(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_json(fields).encode()).hexdigest()
+
+
+def _json(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True)
+
+
+class _First(BaseModel):
+    """What is asked of a header before anything else."""
+
+    model_config = ConfigDict(strict=True)
+    kind: str
+    format: int = 1
 
 
 @contextmanager
-def _open(path: Path | str, kind: str) -> Iterator[tuple[dict[str, Any], Any]]:
+def _open(path: Path | str, schema: type[H]) -> Iterator[tuple[H, Any]]:
+    if os.path.isdir(path):  # of which the library says "No such device"
+        raise InputError(f"cannot read {schema.name()} file '{path}': it is a folder; name a file")
     try:
         opened = safe_open(path, "pt")
     except FileNotFoundError:
-        raise InputError(f"there is no {kind} file '{path}'") from None
+        raise InputError(f"there is no {schema.name()} file '{path}'") from None
+    except OSError as error:
+        raise InputError(f"cannot read {schema.name()} file '{path}': {error.strerror or error}") from error
     except Exception as error:
-        raise InputError(f"'{path}' is not a safetensors file: {error}") from error
+        raise InputError(f"'{path}' is not a safetensors file, or is damaged ({error}); {schema.cure}") from error
     with opened as file:
-        header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-        found = header.pop("kind", None)
-        if found != kind:
-            raise InputError(f"'{path}' is no {kind} file; it holds {f'a {found}' if found else 'something else'}")
+        header = _header(path, schema, (file.metadata() or {}).get(HEADER, "{}"))
+        if header.tensors is not None and (odd := sorted(header.tensors.keys() ^ set(file.keys()))):
+            raise damaged(path, schema, f"tensor '{odd[0]}' " + (
+                "is missing" if odd[0] in header.tensors else "is none of those it was written with"))
         yield header, file
+
+
+def _header(path: Path | str, schema: type[H], text: str) -> H:
+    """A file's header from its JSON. Raises like `read_header`."""
+    try:
+        first = _First.model_validate_json(text)
+        if first.kind != schema.name():
+            raise InputError(f"'{path}' is no {schema.name()} file; it holds a {shown(first.kind)}")
+        if first.format > FORMAT:
+            raise InputError(f"'{path}' is of format {first.format}, and this version of EditFleet reads "
+                             f"{schema.name()} files up to format {FORMAT}; take the version that wrote it")
+        header = schema.model_validate_json(text)
+        fields: dict[str, Any] = json.loads(text)
+    except ValidationError as error:
+        if text == "{}":
+            raise InputError(f"'{path}' is no {schema.name()} file; it holds something else") from None
+        raise damaged(path, schema, f"its header has {first_problem(error)}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise damaged(path, schema, f"its header has {error}") from error
+    claimed = fields.pop("sha256", None)
+    if (header.format != 1 or claimed) and (header.tensors is None or claimed != _sha256_of_header(fields)):
+        raise damaged(path, schema, "its header is not what was written")
+    return header
+
+
+def _read(path: Path | str, header: Header, file: Any, name: str) -> Tensor:
+    try:
+        tensor: Tensor = file.get_tensor(name)
+    except Exception as error:
+        raise damaged(path, header, f"tensor '{name}' cannot be read ({error})") from error
+    if header.tensors is not None and sha256_of(tensor) != header.tensors[name]:
+        raise damaged(path, header, f"tensor '{name}' is not what was written")
+    return tensor

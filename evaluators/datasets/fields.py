@@ -13,10 +13,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
+
+from editors.core.errors import shown
 
 # What tables write where they have no value (pandas, R, SQL), as text and in their spelling: "Na", "Nan" and "Nat" are
 # names. Some of them may be answers, too, and "None" often is: it is not among them.
@@ -73,19 +74,6 @@ def _keys_of(name: str, field: FieldInfo) -> Iterable[str]:
 def that_say_something(values: Any) -> Any:
     """A list without the items that say nothing."""
     return [value for value in values if not says_nothing(value)] if isinstance(values, list) else values
-
-
-def first_problem(error: ValidationError) -> str:
-    """Where a record is not of its form, and how."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(shown, problem["loc"]))
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
-
-
-def shown(key: str | int) -> str:
-    """A key of a record as it can be printed, whatever it holds."""
-    return ascii(key).strip("'")
 
 
 def unfit(text: str, *, may_be_empty: bool = False) -> str | None:

@@ -9,13 +9,11 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from editors.core.errors import InputError
+from editors.core.errors import InputError, first_problem, shown
 from evaluators.cases import Case, Chain
 from evaluators.datasets.fields import (
     Malformed,
-    first_problem,
     says_nothing,
-    shown,
     stated,
     texts_in,
     that_say_something,

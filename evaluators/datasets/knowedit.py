@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
+from editors.core.errors import shown
 from evaluators.cases import Case, Chain, Probe
-from evaluators.datasets.fields import Part, Text, shown
+from evaluators.datasets.fields import Part, Text
 from evaluators.datasets.forms import Reading
 
 

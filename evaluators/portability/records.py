@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from editors.core.errors import InputError
+from editors.core.errors import InputError, first_problem
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import DatasetSpec, load_dataset
-from evaluators.datasets.fields import first_problem
 from evaluators.datasets.formats import name_of
 from evaluators.datasets.forms import CounterfactEdit, ZsreEdit
 from evaluators.datasets.reading import Record, file_records

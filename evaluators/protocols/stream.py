@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editors.core.editor import Editor
+from editors.core.errors import InputError, first_problem
+from editors.core.files import damaged
+from editors.core.headers import PatchHeader
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Patch
@@ -28,6 +32,17 @@ from evaluators.scoring.usable import unusable
 
 SAVED_AS = "stream"  # where a saved patch says which stream it is of
 NEWEST_ROLES: tuple[Role, ...] = ("rewrite", "paraphrase")
+
+
+class _Saved(BaseModel):
+    """What the file of a stream says besides its patch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    facts: frozenset[tuple[str, str]]
+    prompts: frozenset[str]
+    failed: tuple[Skipped, ...]
+    newest: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -46,20 +61,23 @@ class Stream:
 
     def save(self, path: Path | str) -> None:
         """Writes a patch file that `Patch.load` reads too. It has no `seconds`: the same edits are the same bytes."""
-        about = {"facts": sorted(self.facts.facts), "prompts": sorted(self.facts.prompts),
+        about = {"facts": sorted(self.facts.facts), "prompts": sorted(self.facts.prompts),  # as `_Saved` reads them
                  "failed": [case.model_dump() for case in self.failed], "newest": self.newest}
         Patch(self.patch.terms, {**self.patch.info, SAVED_AS: about}).save(path)
 
     @staticmethod
     def load(path: Path | str, device: torch.device | str = "cpu") -> Stream:
-        """Reads what `save` wrote; its `seconds` are 0."""
+        """Reads what `save` wrote; its `seconds` are 0. Raises `InputError` for any other file."""
         patch = Patch.load(path).to(device)
         info: dict[str, Any] = dict(patch.info)
-        about = info.pop(SAVED_AS)
-        facts = EditedFacts(frozenset((subject, relation) for subject, relation in about["facts"]),
-                            frozenset(about["prompts"]))
-        return Stream(Patch(patch.terms, info), facts, tuple(map(Skipped.model_validate, about["failed"])),
-                      newest=about["newest"])
+        if SAVED_AS not in info:
+            raise InputError(f"'{path}' is a patch, and no stream of edits")
+        try:
+            about = _Saved.model_validate(info.pop(SAVED_AS))
+        except ValidationError as error:
+            raise damaged(path, PatchHeader, f"its stream has {first_problem(error)}") from error
+        return Stream(Patch(patch.terms, info), EditedFacts(about.facts, about.prompts), about.failed,
+                      newest=about.newest)
 
 
 def extend(editor: Editor, cases: Sequence[Case], stream: Stream, step: int = 1) -> Stream:

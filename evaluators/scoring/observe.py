@@ -207,10 +207,10 @@ def _pairs(pairs: Iterable[tuple[int, int]], model: LanguageModel) -> tuple[Tens
     return torch.tensor(list(pairs), device=model.device).unbind(1)
 
 
-_SCHEMA = pa.schema([("case_id", pa.string()), ("role", pa.string()), ("number", pa.int32()), ("which", pa.string()),
-                     ("predicted", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())),
-                     ("logprob", pa.float64()), ("rank_first", pa.int32()), ("kl", pa.float64()),
-                     ("text", pa.string())])
+TABLE = pa.schema([("case_id", pa.string()), ("role", pa.string()), ("number", pa.int32()), ("which", pa.string()),
+                   ("predicted", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())),
+                   ("logprob", pa.float64()), ("rank_first", pa.int32()), ("kl", pa.float64()),
+                   ("text", pa.string())])
 _FIELDS = tuple(field.name for field in fields(Outputs))
 
 
@@ -219,7 +219,7 @@ def to_table(observations: Sequence[Observation]) -> pa.Table:
     return pa.Table.from_pylist(
         [{"case_id": observation.case_id, **key._asdict(),
           **{field: getattr(outputs, field) for field in _FIELDS}}
-         for observation in observations for key, outputs in observation.outputs.items()], schema=_SCHEMA)
+         for observation in observations for key, outputs in observation.outputs.items()], schema=TABLE)
 
 
 def from_table(table: pa.Table) -> list[Observation]:

@@ -277,3 +277,36 @@ def test_second_moments_in_half_precision_are_those_of_float32(tiny_gptj, halved
     for path, exact in second_moments(tiny_gptj, (1, 2), texts, 2000).items():
         assert rounded[path].count == exact.count
         assert (rounded[path].mean - exact.mean).abs().max() < 0.02 * exact.mean.abs().max()
+
+
+HARMS = {"missing": lambda tensors, name: tensors.pop(name), "another name": lambda tensors, name: tensors.update(
+            {f"{name}x": tensors.pop(name)}), "one more": lambda tensors, name: tensors.update(extra=tensors[name]),
+         "another shape": lambda tensors, name: tensors.update({name: tensors[name].flatten()[:1].reshape(1, 1, 1)}),
+         "another dtype": lambda tensors, name: tensors.update({name: tensors[name].double()}),
+         "whole numbers": lambda tensors, name: tensors.update({name: tensors[name].to(torch.int8)}),
+         "not finite": lambda tensors, name: tensors.update({name: torch.full_like(tensors[name], torch.inf)})}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", [name for name in EDITORS if get_editor(name).trained])
+def test_an_artefact_that_is_none_of_the_editors_is_refused_by_the_tensors_name(name, harm, tiny_gptj):
+    made = make(name, tiny_gptj)
+    tensors = dict(made.artefact.tensors)
+    odd = "extra" if harm == "one more" else max(tensors)
+    HARMS[harm](tensors, max(tensors))
+    with pytest.raises(InputError, match=rf"tensor '{odd}x?'.*train it again"):
+        model = copy.copy(tiny_gptj)
+        model.sides = {}
+        type(made)(model, made.config, Resources(made.resources.statistics, replace(made.artefact, tensors=tensors))
+                   ).edit_each(REQUESTS[:1])
+
+
+@pytest.mark.parametrize("config", [{"steps": -1}, {"layers": "all", "memory_queries": "all", "steps": "all"}])
+@pytest.mark.parametrize("name", [name for name in EDITORS if get_editor(name).trained and name != "t-patcher"])
+def test_an_artefact_of_settings_that_are_none_is_refused(name, config, tiny_gptj):
+    made = make(name, tiny_gptj)
+    model = copy.copy(tiny_gptj)
+    model.sides = {}
+    with pytest.raises(InputError, match=rf"settings are none of editor '{name}'.*train it again"):
+        type(made)(model, made.config, Resources(artefact=replace(made.artefact, config=config))).edit_each(
+            REQUESTS[:1])

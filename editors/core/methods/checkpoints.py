@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from editors.core.files import read_header, read_tensors, write_tensors
+from editors.core.files import Slot, damaged, misfit, read_header, read_tensors, write_tensors
+from editors.core.headers import CheckpointHeader
 
-KIND = "checkpoint"
+ADAM = ("step", "exp_avg", "exp_avg_sq")  # what it keeps of a parameter, the first a number
+H = TypeVar("H", bound=CheckpointHeader)
 
 
 class Checkpoint:
@@ -24,31 +26,36 @@ class Checkpoint:
     def __init__(self, path: Path, changed: Callable[[], None] | None = None) -> None:
         self.path, self._changed = path, changed
 
-    def save(self, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, header: Mapping[str, Any]) -> None:
-        """Writes the run's state; `header` is JSON."""
+    def save(self, weights: Mapping[str, Tensor], optimizer: torch.optim.Adam, header: CheckpointHeader) -> None:
+        """Writes the run's state."""
         tensors = {f"weights.{name}": tensor for name, tensor in weights.items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        write_tensors(self.path, KIND, header, tensors)
+        write_tensors(self.path, header, tensors)
         self._tell()
 
-    def header(self) -> dict[str, Any]:
+    def header(self, schema: type[H]) -> H:
         """What `save` was given as such. Raises `InputError` for a file that is missing, damaged or of another kind."""
-        return read_header(self.path, KIND)
+        return read_header(self.path, schema)
 
-    def load(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Restores the optimiser, which must have the same parameters; returns the weights. Raises like `header`."""
-        weights: dict[str, Tensor] = {}
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in read_tensors(self.path, KIND)[1].items():
-            kind, rest = name.split(".", 1)
-            if kind == "weights":
-                weights[rest] = tensor
-            else:
-                index, key = rest.split(".", 1)
-                state.setdefault(int(index), {})[key] = tensor
+    def load(self, schema: type[CheckpointHeader], weights: Mapping[str, Tensor],
+             optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+        """Restores the optimiser; returns the weights. Raises like `header`, and where the file is not of weights like
+        these and of this optimiser: then nothing has been changed."""
+        header, found = read_tensors(self.path, schema)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        kept = [number for number in range(len(parameters))
+                if any(f"optimizer.{number}.{key}" in found for key in ADAM)]
+        wanted = {f"weights.{name}": Slot.of(tensor) for name, tensor in weights.items()}
+        for number in kept:
+            shape = tuple(parameters[number].shape)
+            wanted |= {f"optimizer.{number}.{key}": Slot(torch.float32 if key == "step" else parameters[number].dtype,
+                                                         () if key == "step" else shape) for key in ADAM}
+        if problem := misfit(found, wanted):
+            raise damaged(self.path, header, problem)
+        state = {number: {key: found[f"optimizer.{number}.{key}"] for key in ADAM} for number in kept}
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        return weights
+        return {name: found[f"weights.{name}"] for name in weights}
 
     def remove(self) -> None:
         """Removes the file, where there is one."""

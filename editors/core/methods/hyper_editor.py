@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
 from editors.core.examples import Example
+from editors.core.files import Slot
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.hypernetwork import (
     Factors,
@@ -126,6 +127,12 @@ class HyperTrainee(Trainee):
         return self.model.encode(prompt, target, end=True)
 
 
+def _learned(network: Hypernetwork) -> dict[str, Tensor]:
+    """A network's weights and statistics as artefacts hold them."""
+    return {name: tensor.half() if name.endswith(network.in_half) else tensor
+            for name, tensor in network.state_dict().items()}
+
+
 def _mean_of_rows(values: Tensor, row: Tensor) -> Tensor:
     """The mean over rows of each row's mean."""
     counts = torch.bincount(row)
@@ -178,20 +185,19 @@ class HyperEditor(Editor[H]):
         trainee = HyperTrainee(model, config, network)
         cls.begin(trainee, examples, seed)
         report = fit(trainee, examples, config, seed=seed, checkpoint=checkpoint, on_step=on_step)
-        tensors = {name: tensor.half() if name.endswith(network.in_half) else tensor
-                   for name, tensor in network.state_dict().items()}
-        return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, tensors, report)
+        return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, _learned(network), report)
 
     @cached_property
     def _trained_config(self) -> H:
         """The configuration, as far as training has settled it the artefact's."""
-        return type(self.config).model_validate({**self.config.model_dump(), **self.artefact.config})
+        return self.artefact.settled(type(self.config), **self.config.model_dump())
 
     @cached_property
     def _network(self) -> Hypernetwork:
         with torch.device("meta"):
             network = self.build(self.model, self._trained_config)
-        network.load_state_dict({name: tensor.float() for name, tensor in self.artefact.tensors.items()}, assign=True)
+        learned = self.artefact.fitted({name: Slot.of(tensor) for name, tensor in _learned(network).items()})
+        network.load_state_dict({name: tensor.float() for name, tensor in learned.items()}, assign=True)
         return network.requires_grad_(False).to(self.model.device)
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:

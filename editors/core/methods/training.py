@@ -7,9 +7,10 @@ import hashlib
 import math
 import random
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.headers import Progress, TrainingHeader
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.models.architectures import Shape
 
@@ -93,14 +95,6 @@ class Trainee(ABC):
         return total / len(examples)
 
 
-@dataclass
-class _Progress:
-    step: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    skipped: int = 0
-
-
 def fit(trainee: Trainee, examples: Sequence[Example], config: TrainingConfig, *, seed: int,
         checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains and leaves the best weights in `trainee.module`; returns a report (JSON).
@@ -149,7 +143,7 @@ class _Run:
         self.training, self.held_out = hold_out(examples, config.validation_examples, seed)
         self.optimizer = torch.optim.Adam(trainee.parameter_groups(), lr=config.learning_rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.progress = _Progress()
+        self.progress = Progress()
         self.best = self._weights()
         self.fingerprint = _fingerprint(trainee.name, config, examples, seed)
         self._saved = time.monotonic()
@@ -198,26 +192,31 @@ class _Run:
 
     def _save_now_and_then(self) -> None:
         if self.checkpoint is not None and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-            weights = {f"now.{name}": tensor for name, tensor in self._weights().items()}
-            weights |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-            self.checkpoint.save(weights, self.optimizer,
-                                 {"run": self.fingerprint, "progress": asdict(self.progress)})
+            self.checkpoint.save(self._state(), self.optimizer,
+                                 TrainingHeader(run=self.fingerprint, progress=self.progress))
             self._saved = time.monotonic()
+
+    def _state(self) -> dict[str, Tensor]:
+        """The weights as they are and as they were best."""
+        return {f"{when}.{name}": tensor for when, weights in (("now", self._weights()), ("best", self.best))
+                for name, tensor in weights.items()}
 
     def resume(self) -> None:
         """Goes on from the checkpoint; one of another run, or one that cannot be read, is left aside."""
         if self.checkpoint is None or not self.checkpoint.path.exists():
             return
+        if self.checkpoint.path.is_dir():
+            raise InputError(f"training cannot keep its checkpoint at '{self.checkpoint.path}': a folder is in its "
+                             "place; remove it")
         try:
-            header = self.checkpoint.header()
-            if header.get("run") != self.fingerprint:
+            header = self.checkpoint.header(TrainingHeader)
+            if header.run != self.fingerprint:
                 return
-            weights = self.checkpoint.load(self.optimizer)
-        except (OSError, MemoryError):
-            raise  # no fault of the file's
-        except Exception:  # a damaged file costs the progress it held, nothing else
+            weights = self.checkpoint.load(TrainingHeader, self._state(), self.optimizer)
+        except InputError as error:  # a damaged file costs the progress it held, nothing else
+            warnings.warn(f"training starts anew: {error}", stacklevel=2)
             return
-        self.progress = _Progress(**header["progress"])
+        self.progress = header.progress
         self.trainee.module.load_state_dict({name.removeprefix("now."): tensor for name, tensor in weights.items()
                                              if name.startswith("now.")})
         self.best = {name.removeprefix("best."): tensor for name, tensor in weights.items()
@@ -231,7 +230,7 @@ class _Run:
                              f"Lower learning_rate ({self.config.learning_rate:g}), or take the model in float32 or "
                              "bfloat16")
         self.trainee.module.load_state_dict(self.best)
-        return {**asdict(self.progress), "examples": len(self.training), "held_out": len(self.held_out)}
+        return {**self.progress.model_dump(), "examples": len(self.training), "held_out": len(self.held_out)}
 
 
 def _fingerprint(name: str, config: TrainingConfig, examples: Sequence[Example], seed: int) -> str:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from editors.core.errors import InputError
-from editors.core.files import read_header, read_tensor, read_tensors, write_tensors
+from editors.core.files import Slot, all_finite, damaged, misfit, read_header, read_tensor, read_tensors, write_tensors
+from editors.core.headers import MomentsHeader
 from editors.core.models.batches import BlockRef, Encoded
 from editors.core.models.capture import capture_inputs
 from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE, Shard
 
-KIND = "second moments"  # of a file
 EMPTY = "the text for second moments is empty"
 BATCH_TOKENS = 2048  # of a forward pass, at least, while the text lasts
 
@@ -79,7 +79,7 @@ def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
     """The sum of the moments that `save_moments` wrote to these files, in their order; beside it, one tensor of one
     file is in memory at a time. Raises `InputError` where none of them has seen a text, or they are of other modules.
     """
-    counts = [read_header(file, KIND)["counts"] for file in files]
+    counts = [read_header(file, MomentsHeader).counts for file in files]
     names = list(counts[0])
     if any(each.keys() != counts[0].keys() for each in counts):
         raise InputError(f"the second moments in '{files[0].parent}' are of other modules: they do not add")
@@ -87,11 +87,29 @@ def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
         raise InputError(EMPTY)
     summed = {}
     for name in names:
-        total = read_tensor(files[0], KIND, name).clone()  # what is read may be the file itself
+        total = _read_total(files[0], name).clone()  # what is read may be the file itself
         for file in files[1:]:
-            total.add_(read_tensor(file, KIND, name))
+            more = _read_total(file, name)
+            if more.shape != total.shape:  # the sum of one number and many would be many
+                raise InputError(f"the second moments of '{name}' in '{files[0]}' and '{file}' are of other modules: "
+                                 "they do not add")
+            total.add_(more)
         summed[name] = SecondMoment(sum(each[name] for each in counts), total)
     return summed
+
+
+def _read_total(path: Path, name: str) -> Tensor:
+    """One of the sums in a file. Raises `InputError` like `load_moments`."""
+    total = read_tensor(path, MomentsHeader, name)
+    _refuse_others(path, {name: total}, [name])
+    return total
+
+
+def _refuse_others(path: Path, totals: Mapping[str, Tensor], names: Iterable[str]) -> None:
+    """Raises `InputError` unless there is a square for each of these names."""
+    sides = {name: len(totals[name]) if name in totals and totals[name].ndim else None for name in names}
+    if problem := misfit(totals, {name: Slot(torch.float64, (side, side)) for name, side in sides.items()}):
+        raise damaged(path, MomentsHeader, problem)
 
 
 def tokens_of(moments: Mapping[str, SecondMoment]) -> int:
@@ -121,14 +139,15 @@ def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterato
 
 def save_moments(moments: dict[str, SecondMoment], path: Path) -> None:
     """Writes moments to one safetensors file, atomically."""
-    write_tensors(path, KIND, {"counts": {name: moment.count for name, moment in moments.items()}},
+    write_tensors(path, MomentsHeader(counts={name: moment.count for name, moment in moments.items()}),
                   {name: moment.total for name, moment in moments.items()})
 
 
 def load_moments(path: Path) -> dict[str, SecondMoment]:
     """Reads a file written by `save_moments`. Raises `InputError` for any other file."""
-    header, tensors = read_tensors(path, KIND)
-    return {name: SecondMoment(header["counts"][name], total) for name, total in tensors.items()}
+    header, tensors = read_tensors(path, MomentsHeader)
+    _refuse_others(path, tensors, header.counts)
+    return {name: SecondMoment(header.counts[name], total) for name, total in tensors.items()}
 
 
 class KeySolver:
@@ -141,7 +160,7 @@ class KeySolver:
     def __init__(self, moment: SecondMoment, ridge: float = 1e-8) -> None:
         mean = moment.mean
         scale = float(mean.diagonal().mean())
-        if not 0 < scale < math.inf:
+        if not 0 < scale < math.inf or not all_finite(mean):  # else no ridge would ever be high enough
             raise InputError("the second moment is zero or not finite: no key statistics to solve with. Take them from "
                              "another text, or with the model in float32")
         asked = ridge

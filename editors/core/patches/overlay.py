@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from editors.core.models.model import LanguageModel
+from editors.core.patches.fitting import refuse_misfits
 from editors.core.patches.patch import Patch, Term
 from editors.core.patches.route import routing
 
@@ -23,15 +24,20 @@ def overlay(model: LanguageModel, patches: Patch | Sequence[Patch],
 
     `rows` gives one patch number per batch row, or -1 for a row that stays unedited. A single `Patch` (and no rows)
     covers every row, whatever the batch. No weight is written, hooks are removed whatever happens inside, and
-    overlays nest: the inner one comes on top. Raises `ValueError` where rows and batch differ in length.
+    overlays nest: the inner one comes on top. Raises `InputError`, naming the module, for a term that does not fit it
+    exactly, and `ValueError` where rows and batch differ in length, or a row names no patch.
     """
     if isinstance(patches, Patch):
         patches, rows = [patches], None
     elif rows is None:
         raise ValueError("several patches need `rows`: the patch number of every batch row")
+    elif odd := set(rows).difference(range(UNPATCHED, len(patches))):
+        raise ValueError(f"row number {min(odd)} names none of {len(patches)} patches")
+    used = range(len(patches)) if rows is None else sorted(set(rows) - {UNPATCHED})
+    refuse_misfits(model, (patches[number] for number in used))
     with ExitStack() as stack:
         stack.enter_context(routing(model, patches, rows))
-        for path, hook in _hooks(patches, rows).items():
+        for path, hook in _hooks(patches, rows, used).items():
             stack.callback(model.submodule(path).register_forward_hook(hook).remove)
         if rows is None:
             stack.callback(setattr, model, "patches", model.patches)
@@ -39,9 +45,9 @@ def overlay(model: LanguageModel, patches: Patch | Sequence[Patch],
         yield
 
 
-def _hooks(patches: Sequence[Patch], rows: Sequence[int] | None) -> dict[str, Callable[..., Tensor]]:
-    """One hook per touched module."""
-    used = range(len(patches)) if rows is None else sorted(set(rows) - {UNPATCHED})
+def _hooks(patches: Sequence[Patch], rows: Sequence[int] | None,
+           used: Sequence[int]) -> dict[str, Callable[..., Tensor]]:
+    """One hook per module that the patches `used` touch."""
     terms: dict[str, list[tuple[int, Term]]] = defaultdict(list)
     for number in used:
         for term in patches[number].terms:
@@ -65,15 +71,17 @@ def _make_hook(path: str, terms: Sequence[tuple[int, Term]], rows: Sequence[int]
 
 
 def _groups(terms: Sequence[tuple[int, Term]]) -> list[dict[int, Term]]:
-    """Splits terms into groups of one class that hold at most one term of each patch."""
-    groups: list[tuple[type[Term], dict[int, Term]]] = []
+    """Splits terms into groups of one class and dtype that hold at most one term of each patch: rows are computed as
+    they would be alone."""
+    groups: list[tuple[object, dict[int, Term]]] = []
     for number, term in terms:
+        own = type(term), term.dtype
         for kind, group in groups:
-            if kind is type(term) and number not in group:
+            if kind == own and number not in group:
                 group[number] = term
                 break
         else:
-            groups.append((type(term), {number: term}))
+            groups.append((own, {number: term}))
     return [group for _, group in groups]
 
 

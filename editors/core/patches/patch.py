@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
-from editors.core.errors import InputError
-from editors.core.files import read_tensors, write_tensors
+from editors.core.errors import first_problem, unknown
+from editors.core.files import damaged, read_tensors, write_tensors
+from editors.core.headers import PatchHeader
 
 # Up to this rank, or so many neurons, copying each row's factors and one batched product beat a loop over the patches.
 GATHER_RANK = 16
@@ -20,12 +23,17 @@ GATHER_RANK = 16
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What a patch adds to the output of `module`. A subclass names its tensors as fields and implements `delta`.
+    """What a patch adds to the output of `module`. A subclass names its tensors as fields, says in `shapes` what their
+    sides are ("in" and "out" are the module's), and implements `delta`.
 
     One whose `module` is empty touches none.
     """
 
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, extra="forbid")  # for what is read from files
+
     kind: ClassVar[str]
+    shapes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    aside: ClassVar[tuple[str, ...]] = ()  # tensors that nothing is computed with
     module: str
 
     def delta(self, x: Tensor) -> Tensor:
@@ -61,6 +69,28 @@ class Term:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if not isinstance(value, Tensor) and value is not None}
 
+    def misfit(self, sides: Mapping[str, int]) -> str | None:
+        """What keeps the tensors from going together, on a module with these `sides`; None where they do, exactly:
+        PyTorch would take one number for many."""
+        known, tensors = dict(sides), self.tensors()
+        for name, tensor in tensors.items():
+            names = self.shapes[name]
+            if tensor.ndim == len(names):
+                known = {**dict(zip(names, tensor.shape, strict=True)), **known}
+            wanted = [known.get(side, side) for side in names]
+            if list(tensor.shape) != wanted:
+                return f"has {name} {list(tensor.shape)}, which should be [{', '.join(map(str, wanted))}]"
+            if not tensor.is_floating_point() or tensor.itemsize == 1:
+                return f"has {name} of {tensor.dtype}, which should be of floating point numbers of 16 bits or more"
+            if tensor.dtype != self.dtype and name not in self.aside:
+                return f"has {name} of {tensor.dtype} beside others of {self.dtype}"
+        return None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That of its first tensor, which all but those aside have; None without any."""
+        return next((tensor.dtype for tensor in self.tensors().values()), None)
+
     def to(self, device: torch.device | str) -> Self:
         return self._with({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
@@ -77,6 +107,7 @@ class LowRank(Term):
     """`y += (x b) aᵀ`, with a [out, rank] and b [in, rank]; computed in the factors' dtype."""
 
     kind: ClassVar[str] = "low-rank"
+    shapes: ClassVar[Mapping[str, tuple[str, ...]]] = {"a": ("out", "rank"), "b": ("in", "rank")}
     a: Tensor
     b: Tensor
 
@@ -110,6 +141,7 @@ class Dense(Term):
     """`y += x weightᵀ + bias`, with weight [out, in] and an optional bias [out]."""
 
     kind: ClassVar[str] = "dense"
+    shapes: ClassVar[Mapping[str, tuple[str, ...]]] = {"weight": ("out", "in"), "bias": ("out",)}
     weight: Tensor
     bias: Tensor | None = None
 
@@ -137,6 +169,10 @@ class Neurons(Term):
     """
 
     kind: ClassVar[str] = "neurons"
+    shapes: ClassVar[Mapping[str, tuple[str, ...]]] = {"keys": ("neurons", "in"), "values": ("out", "neurons"),
+                                                       "bias": ("neurons",), "gate": ("neurons", "in"),
+                                                       "queries": ("queries", "in")}
+    aside: ClassVar[tuple[str, ...]] = ("queries",)
     keys: Tensor
     values: Tensor
     activation: str
@@ -206,12 +242,15 @@ class Route(Term):
 
 
 TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense, Neurons, Route)}
+_ADAPTERS: dict[str, TypeAdapter[Term]] = {kind: TypeAdapter(term) for kind, term in TERMS.items()}
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """An activation function by its name in `transformers.activations.ACT2FN`."""
+    """An activation function by its name in `transformers.activations.ACT2FN`. Raises `InputError` for others."""
     from transformers.activations import ACT2FN
 
+    if name not in ACT2FN:
+        raise unknown("activation", name, ACT2FN)
     function: Callable[[Tensor], Tensor] = ACT2FN[name]
     return function
 
@@ -258,18 +297,38 @@ class Patch:
         tensors = {f"{number}.{name}": tensor for number, term in enumerate(self.terms)
                    for name, tensor in term.tensors().items()}
         terms = [{"kind": term.kind, **term.settings()} for term in self.terms]
-        write_tensors(path, "patch", {"info": dict(self.info), "terms": terms}, tensors)
+        write_tensors(path, PatchHeader(info=dict(self.info), terms=tuple(terms)), tensors)
 
     @staticmethod
     def load(path: Path | str) -> Patch:
-        """Reads a file written by `save`. Raises `InputError` for any other file."""
-        header, tensors = read_tensors(path, "patch")
-        terms = []
-        for number, settings in enumerate(header["terms"]):
-            kind = settings.pop("kind")
-            if kind not in TERMS:
-                raise InputError(f"{path} holds a term of kind '{kind}', which this version does not know")
-            own: dict[str, Any] = {name.split(".", 1)[1]: tensor for name, tensor in tensors.items()
-                                   if name.startswith(f"{number}.")}
-            terms.append(TERMS[kind](**settings, **own))
-        return Patch(tuple(terms), header["info"])
+        """Reads a file written by `save`. Raises `InputError` for any other file.
+
+        A patch that diverged comes back as it is: that it did is a result.
+        """
+        header, tensors = read_tensors(path, PatchHeader)
+        own: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in tensors.items():
+            number, _, part = name.partition(".")
+            own[number][part] = tensor
+        try:
+            terms = tuple(_restored(settings, own.pop(str(number), {})) for number, settings in enumerate(header.terms))
+        except ValueError as error:
+            raise damaged(path, header, str(error)) from error
+        if own:
+            raise damaged(path, header, f"it has tensors of a term '{min(own)}', which is none of its {len(terms)}")
+        return Patch(terms, header.info)
+
+
+def _restored(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Term:
+    """A term of a file. Raises `ValueError` where it is none."""
+    given = {**settings, **tensors}
+    kind = given.pop("kind", None)
+    if not isinstance(kind, str) or kind not in TERMS:
+        raise ValueError(f"it has a term of kind {kind!r}, which this version does not know")
+    try:
+        term = _ADAPTERS[kind].validate_python(given)
+    except ValidationError as error:
+        raise ValueError(f"a term of kind '{kind}' has {first_problem(error)}") from error
+    if problem := term.misfit({}):
+        raise ValueError(f"a term of kind '{kind}' {problem}")
+    return term

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from editors.core.errors import InputError
 from editors.core.files import atomic_folder
 from editors.core.models.model import LanguageModel, shallow
+from editors.core.patches.fitting import refuse_misfits
 from editors.core.patches.patch import Dense, LowRank, Neurons, Patch, Route, Term
 
 SHARD = "5GB"  # what hubs and file systems take without trouble
@@ -45,9 +46,6 @@ def edited_weights(model: LanguageModel, patch: Patch) -> dict[str, Tensor]:
             weight = getattr(linear, name)
             if weight is None:
                 raise _refusal(model, term, f"adds a {name}, and the module has none")
-            if weight.shape != change.shape:
-                raise _refusal(model, term, f"changes a {name} {list(change.shape)}, and the module's is "
-                                            f"{list(weight.shape)}: the patch is for another model")
             changes[f"{term.module}.{name}"].append((term, change))
     return {name: _changed(model, name, found) for name, found in changes.items()}
 
@@ -56,9 +54,6 @@ def _changes(model: LanguageModel, term: Term) -> dict[str, Tensor]:
     """What a term adds to which parameter of its module."""
     match term:
         case LowRank():
-            if term.a.shape[1:] != term.b.shape[1:]:
-                raise _refusal(model, term, f"has factors of different rank, {list(term.a.shape)} and "
-                                            f"{list(term.b.shape)}")
             return {"weight": _exact(term.a) @ _exact(term.b).T}
         case Dense(bias=None):
             return {"weight": term.weight}
@@ -76,11 +71,8 @@ def _linear(model: LanguageModel, term: Term) -> nn.Linear:
                                         "no room for")
         case Route():
             raise _refusal(model, term, "routes questions to a second model, as SERAC does")
-    try:
-        module = model.submodule(term.module)
-    except AttributeError:
-        raise _refusal(model, term, "is on a module that the model does not have: the patch is for another model"
-                       ) from None
+    refuse_misfits(model, [Patch((term,))])
+    module = model.submodule(term.module)
     if not isinstance(module, nn.Linear):
         raise _refusal(model, term, f"is on a {type(module).__name__}, which is no linear map with a weight")
     sharing = [name for name, weight in model.module.named_parameters(remove_duplicate=False)

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from editors.core.errors import InputError
+from editors.core.headers import PretrainingHeader
 from editors.core.methods.checkpoints import Checkpoint
 from evaluators.files import make_folder
 from evaluators.testbed.world import World
@@ -85,7 +86,7 @@ class Pretraining(ABC, Generic[C, M]):
     def _loss(self, *, chains: bool) -> torch.Tensor:
         """The loss of step `self.step`, on a batch that depends on nothing but the configuration and the step."""
 
-    def _new_optimizer(self) -> torch.optim.Optimizer:
+    def _new_optimizer(self) -> torch.optim.AdamW:
         matrices = [p for p in self.model.parameters() if p.ndim == 2]
         vectors = [p for p in self.model.parameters() if p.ndim < 2]
         return torch.optim.AdamW(
@@ -119,7 +120,7 @@ class Pretraining(ABC, Generic[C, M]):
 
     def save_checkpoint(self) -> None:
         self._checkpoint.save(dict(self.model.named_parameters()), self.optimizer,
-                              {"step": self.step, "config": self.config.fingerprint})
+                              PretrainingHeader(step=self.step, config=self.config.fingerprint))
 
     def resume(self) -> bool:
         """Continues from the checkpoint if there is one.
@@ -131,15 +132,15 @@ class Pretraining(ABC, Generic[C, M]):
                 raise InputError(f"'{self.directory}' holds a finished model; name another --out")
             make_folder(self.directory)
             return False
-        header = self._checkpoint.header()
-        if header["config"] != self.config.fingerprint:
+        header = self._checkpoint.header(PretrainingHeader)
+        if header.config != self.config.fingerprint:
             raise InputError(f"{self._checkpoint.path} belongs to another configuration; remove it or name "
                              "another --out")
-        weights = self._checkpoint.load(self.optimizer)
+        weights = self._checkpoint.load(PretrainingHeader, dict(self.model.named_parameters()), self.optimizer)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(weights[name])
-        self.step = header["step"]
+        self.step = header.step
         return True
 
     def train(self, on_step: Callable[[int, float], None], checkpoint_every: int = 300) -> None:

@@ -219,7 +219,7 @@ def test_what_takes_minutes_to_train_ships_with_the_campaigns_that_need_it():
     shipped = {task.id: task for task in tasks if task.shipped}
     assert {file.stem for file in SHIPPED.glob("*.safetensors")} == set(shipped)
     for task in shipped.values():
-        artefact = Artefact.describe(task.shipped)
+        artefact = Artefact.load(task.shipped)
         artefact.check(task.editor.name, task.editor.version, task.model.digest)
         assert artefact.config == json.loads(json.dumps(task.settings))
 

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from editors.core.files import read_tensor, read_tensors, write_tensors
+from editors.core.headers import MomentsHeader
 from editors.core.patches.patch import LowRank, Patch
 
 ARTEFACT = Artefact("mend", 1, {"rank": 4}, "abc", {"net": torch.arange(6.0).reshape(2, 3), "at": torch.tensor(3)},
@@ -23,7 +24,6 @@ def test_an_artefact_comes_back_whole(tmp_path):
     assert loaded.tensors.keys() == ARTEFACT.tensors.keys()
     assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in ARTEFACT.tensors.items())
     assert loaded.digest == ARTEFACT.digest
-    assert Artefact.describe(tmp_path / "a.safetensors").tensors == {}
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
@@ -64,9 +64,9 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
 def test_tensors_that_share_memory_are_saved_each_as_it_is(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
     tensors = {"a": whole, "b": whole, "row": whole[1], "turned": whole.T, "same": whole.view(4, 3)}
-    write_tensors(tmp_path / "t.safetensors", "test", {}, tensors)
-    _, loaded = read_tensors(tmp_path / "t.safetensors", "test")
+    write_tensors(tmp_path / "t.safetensors", MomentsHeader(counts={}), tensors)
+    _, loaded = read_tensors(tmp_path / "t.safetensors", MomentsHeader)
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(loaded[name], tensor)
-        assert torch.equal(read_tensor(tmp_path / "t.safetensors", "test", name), tensor)
+        assert torch.equal(read_tensor(tmp_path / "t.safetensors", MomentsHeader, name), tensor)

@@ -131,7 +131,8 @@ def test_what_is_no_change_of_weights_is_refused(tiny_gptj, draw, tmp_path):
 def test_what_is_for_another_model_is_refused(tiny_gptj, tiny_t5, draw, tmp_path):
     refused(tiny_gptj, LowRank("transformer.h.9.mlp.fc_out", draw(32, 1), draw(64, 1)), "does not have", tmp_path)
     refused(tiny_gptj, LowRank(tiny_gptj.ffn_path(1), draw(32, 1), draw(32, 1)), "is on a GPTJMLP", tmp_path)
-    refused(tiny_gptj, Dense(tiny_gptj.down_path(1), draw(32, 63)), r"a weight \[32, 63\].* is \[32, 64\]", tmp_path)
+    refused(tiny_gptj, Dense(tiny_gptj.down_path(1), draw(32, 63)), r"weight \[32, 63\].* should be \[32, 64\]",
+            tmp_path)
     refused(tiny_t5, Dense(tiny_t5.down_path(1), draw(32, 64), draw(32)), "adds a bias, and the module has none",
             tmp_path)
     refused(tiny_gptj, Dense(tiny_gptj.down_path(1), draw(32, 64) / 0), "not finite in float32", tmp_path)
