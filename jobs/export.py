@@ -161,7 +161,7 @@ def _export_edits(campaign: Campaign, out: Path, device: str, folder: Path) -> N
     reasons = [f"  {case.case_id}: {case.reason}" for case in skipped]
     if not cases:
         raise InputError("\n".join(["no edit could be made:", *shorten(reasons)]))
-    card = card_of_edits(task, model, cases, skipped, store.provenance(task.key)["versions"])
+    card = card_of_edits(task, model, cases, skipped, store.noted(task.key, "versions"))
     save_edited(model, stream.patch, out, card=card)
     if reasons:
         typer.echo("\n".join([f"{count(len(reasons), 'edit')} left out:", *shorten(reasons)]), err=True)

@@ -42,6 +42,8 @@ def report(
             raise InputError("'--all' shows every metric, '--paper' the paper's; leave one of them out")
         view: View = "paper" if paper else "all" if every else "main"
         found = Store.open(store)
+        for line in shorten(found.strays()):
+            typer.echo(line, err=True)
         record = _choose(found.root, found.campaigns(), campaign)
         table = found.rows(record.tasks)
         standing = found.standing(record)  # after reading, which finds what is damaged

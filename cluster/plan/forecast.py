@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
+
 from cluster.plan.refs import ModelRef, digest
 from cluster.plan.tasks import BaselineTask, ScoreTask, StatisticsTask, StreamTask, Task
 from cluster.store.store import Store
-from editors.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,7 @@ def _longest_chain(tasks: Mapping[str, Task], seconds: Mapping[str, float]) -> f
 
 def _rates(store: Store) -> dict[str, float]:
     """Seconds per case, token or task, by what was done."""
-    try:
-        keys = {task.key for record in store.campaigns() for task in record.tasks}
-    except InputError:  # of a campaign that cannot be read; running it writes it anew
-        return {}
+    keys = {task.key for record in store.campaigns() for task in record.tasks}
     spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for group, seconds, size in store.provenances(keys, _spent):
         spent[group][0] += seconds
@@ -74,15 +72,41 @@ def _rates(store: Store) -> dict[str, float]:
     return {group: seconds / size for group, (seconds, size) in spent.items() if seconds and size}
 
 
+class _Model(BaseModel):
+    path: str
+    digest: str
+    dtype: str
+    threads: int = 1
+
+
+class _Identity(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    protocol: dict[str, Any] = {}
+
+
+class _Spent(BaseModel):
+    """What forecasts read of a result's provenance."""
+
+    kind: str
+    model: _Model
+    identity: _Identity
+    edits: int = 0
+    cases: NonNegativeInt | None = None
+    tokens: NonNegativeInt = 1
+    seconds: NonNegativeFloat = 0.0
+    seconds_score: NonNegativeFloat = 0.0
+    seconds_edit: NonNegativeFloat = 0.0
+
+
 def _spent(about: Mapping[str, Any]) -> tuple[str, float, int]:
-    """What a result's provenance tells: what was done, in how many seconds, for how many cases or tokens."""
-    model = about["model"]
-    key = ModelRef(model["path"], model["digest"], model["dtype"], threads=model.get("threads", 1)).key
-    group = _group(about["kind"], key, about["identity"])
-    parts = ["seconds", "seconds_score"]
-    if about["kind"] == "score" and about["edits"]:
-        parts.append("seconds_edit")  # else a stream made them
-    return group, sum(about.get(part, 0.0) for part in parts), about.get("cases", about.get("tokens", 1))
+    """What a result's provenance tells: what was done, in how many seconds, for how many cases or tokens. Raises
+    `ValidationError` where it does not."""
+    told = _Spent.model_validate(about)
+    key = ModelRef(told.model.path, told.model.digest, told.model.dtype, threads=told.model.threads).key
+    group = _group(told.kind, key, told.identity.model_dump())
+    edited = told.seconds_edit if told.kind == "score" and told.edits else 0.0  # else a stream made them
+    return (group, told.seconds + told.seconds_score + edited,
+            told.tokens if told.cases is None else told.cases)
 
 
 def _group(kind: str, model: str, identity: Mapping[str, Any]) -> str:

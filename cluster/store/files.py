@@ -25,6 +25,7 @@ from cluster.store.errors import StoreError
 from editors.core.errors import InputError
 
 MARKER = "store.json"  # a store is where this file is
+OF_DISKS = ("lost+found",)  # folders that are nobody's
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 PRIVATE = {"memory", "zip", "tar", "libarchive", "http", "https", "data", "reference"}
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # of the package, by protocol
@@ -84,6 +85,11 @@ class Files:
         if not found:
             self.check()
         return {name: int(entry["size"] or 0) for name, entry in found.items() if entry["type"] == "file"}
+
+    def entries(self, folder: str = "") -> dict[str, bool]:
+        """Whether each thing in a folder, by its name there, is a file; by default of the store's own folder."""
+        found = self._list(self._at(folder) if folder else self._path)
+        return {name: entry["type"] == "file" for name, entry in found.items()}
 
     def read(self, name: str) -> bytes:
         with self.reading():
@@ -188,7 +194,7 @@ class Files:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise FileNotFoundError(errno.ENOENT, "there is no such file") from error
         except self.faults as error:
-            if getattr(error, "errno", None) == errno.EIO:
+            if getattr(error, "errno", None) in (errno.EIO, errno.EISDIR):
                 raise  # this file's fault
             raise self.trouble("read", error) from error
 
@@ -230,7 +236,7 @@ class Files:
         return f"{self._path}/{name}"
 
     def _list(self, path: str) -> dict[str, dict[str, Any]]:
-        """What the driver knows of all that is in a folder, by name, but for hidden files."""
+        """What the driver knows of all that is in a folder, by name, but for hidden files and what disks have."""
         try:
             with self.reading():
                 found = self._fs.ls(path, detail=True)
@@ -239,7 +245,8 @@ class Files:
         # A driver lists a file as itself, and may list a folder in itself.
         named = {entry["name"].rpartition("/")[2]: entry for entry in found
                  if entry["name"].strip("/") != path.strip("/")}
-        return {name: entry for name, entry in named.items() if name and not name.startswith(".")}
+        return {name: entry for name, entry in named.items()
+                if name and not name.startswith(".") and name not in OF_DISKS}
 
     @contextmanager
     def _staged(self, name: str) -> Iterator[Path]:

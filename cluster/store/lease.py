@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.store.errors import LeaseLost, StoreError
 from cluster.store.files import Files
@@ -40,7 +40,7 @@ class DriverRecord(BaseModel):
     token: str
     campaign: str
     host: str
-    pid: int
+    pid: int = Field(gt=0, lt=2**31)
     machine: str
     started: str
     counter: int = 0

@@ -23,6 +23,7 @@ STAGED = re.compile(r"\.(.+\.|probe-)[0-9a-f]{32}")  # by `_staged`, `editors.co
 CURES = {errno.ENOSPC: "its disk is full: free some space there",
          errno.EDQUOT: "your quota there is used up: free some space",
          errno.EFBIG: "a file there may not be so large: lift the limit (`ulimit -f`)",
+         errno.EISDIR: "a folder is in the way of one of its files: remove it (`editfleet status` names it)",
          errno.EEXIST: "a file is in its way: choose another --out",
          errno.ENOTDIR: "a file is in its way: choose another --out",
          errno.EROFS: "it is on a read-only file system: mount it for writing, or choose another --out",

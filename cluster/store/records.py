@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt, model_validator
 
 from evaluators.cases import Skipped
 
@@ -59,10 +58,28 @@ class CampaignRecord(_Record):
 
     name: str
     digest: str
-    started: datetime
+    started: AwareDatetime
     datasets: tuple[DatasetRecord, ...]
     tasks: tuple[TaskRecord, ...]
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_what_its_tasks_need(self) -> Self:
+        if lost := {need for task in self.tasks for need in task.needs} - {task.id for task in self.tasks}:
+            raise ValueError(f"it lacks task '{min(lost)}', which others need")
+        return self
+
+
+class Provenance(_Record):
+    """How a result came about, as far as a store itself reads it: tasks tell more."""
+
+    task: str
+    output: Output
+    bytes: NonNegativeInt
+    sha256: str
+    failed: tuple[Skipped, ...]
+    notes: tuple[str, ...] = ()
+    device: str | None = None
 
 
 def last_line(reason: str) -> str:

@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
+from pydantic_core import from_json
 
 from cluster.store.checksums import FileChecksums, sha256
 from cluster.store.errors import Damaged, StoreError
 from cluster.store.files import Files, WorkingFile
-from cluster.store.records import ROW_SCHEMA, ResultKey, TaskRecord
+from cluster.store.records import ROW_SCHEMA, Provenance, ResultKey, TaskRecord
+from editors.core.errors import first_problem
 from evaluators.cases import Skipped
 
 THREADS, REMOTE_THREADS = 4, 16  # the latter mostly wait
@@ -65,20 +68,28 @@ class Results:
     def provenance(self, key: ResultKey) -> dict[str, Any]:
         """How a result came about. Raises `Damaged` where there is none, or it is not this one's."""
         try:
-            found = json.loads(self._files.read(_provenance(key)))
-            if (found["task"], found["output"]) != (key.id, key.output):
-                raise Damaged(key, "its provenance is another task's")
-            return {**found, "bytes": int(found["bytes"]), "sha256": str(found["sha256"])}
+            data = self._files.read(_provenance(key))
+            about = Provenance.model_validate_json(data)
         except OSError as error:
             raise Damaged(key, self._unreadable(error)) from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise Damaged(key, f"its provenance is damaged: {error}") from error
+        except ValidationError as error:
+            raise Damaged(key, f"its provenance is damaged: {first_problem(error)}") from error
+        if (about.task, about.output) != key[::-1]:
+            raise Damaged(key, "its provenance is another task's")
+        return dict(from_json(data))
+
+    def noted(self, key: ResultKey, name: str) -> Any:
+        """What a task noted of its result under this name. Raises `Damaged` where it did not."""
+        try:
+            return self.provenance(key)[name]
+        except KeyError:
+            raise Damaged(key, f"its provenance lacks '{name}'") from None
 
     def provenances(self, keys: Iterable[ResultKey], pick: Callable[[dict[str, Any]], T]) -> list[T]:
-        """What `pick` takes from the provenance of each of these results that is there. A result's bytes are not read.
-        """
+        """What `pick` takes from the provenance of each of these results that is there, unless it raises
+        `ValidationError`. A result's bytes are not read."""
         def read(key: ResultKey) -> list[T]:
-            with contextlib.suppress(Damaged):
+            with contextlib.suppress(Damaged, ValidationError):
                 return [pick(self.provenance(key))]
             return []
 
@@ -108,8 +119,8 @@ class Results:
         self._files.write(_result(key), data)
         self._write_provenance(key, provenance, len(data), sha256(data))
 
-    def read_table(self, key: ResultKey) -> pa.Table:
-        """Reads a result. Raises `Damaged` where it is missing or damaged."""
+    def read_table(self, key: ResultKey, schema: pa.Schema | None = None) -> pa.Table:
+        """Reads a result. Raises `Damaged` where it is missing or damaged, or of another `schema` than it should be."""
         expected = self.provenance(key)
         try:
             data = self._files.read(_result(key))
@@ -117,13 +128,19 @@ class Results:
             raise Damaged(key, self._unreadable(error)) from error
         if reason := _difference(expected, len(data), sha256(data)):
             raise Damaged(key, reason)
-        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        try:
+            table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise Damaged(key, f"it is no table: {error}") from error
+        if schema is not None and not table.schema.equals(schema):
+            raise Damaged(key, f"its columns are {', '.join(table.schema.names)}, which this version does not read")
+        return table
 
     def rows(self, tasks: Iterable[TaskRecord]) -> pa.Table:
         """The rows of all of these tasks that are done. Damaged results are quarantined: ask `standing` afterwards."""
         def read(key: ResultKey) -> pa.Table | None:
             try:
-                return self.read_table(key)
+                return self.read_table(key, ROW_SCHEMA)
             except Damaged:
                 self._quarantine_if_possible(key)
                 return None

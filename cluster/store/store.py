@@ -20,7 +20,6 @@ bytes: any number of processes may write to a store, and running a campaign agai
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import uuid
@@ -29,10 +28,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from cluster.scheduler.graph import cull
 from cluster.store.errors import StoreError
 from cluster.store.files import MARKER, Files
+from cluster.store.lease import FILE as DRIVER
 from cluster.store.lease import PATIENCE, DriverRecord, Lease, hold, read_driver
 from cluster.store.local import LocalFiles
 from cluster.store.records import (
@@ -46,7 +47,7 @@ from cluster.store.records import (
     TaskRecord,
 )
 from cluster.store.results import SUFFIXES, Results, path_in
-from editors.core.errors import InputError, quoted
+from editors.core.errors import InputError, first_problem, quoted
 
 FORMAT = 5
 
@@ -98,7 +99,7 @@ class Store(Results):
         """Opens an existing store. Raises `InputError` where there is none, or one of another format."""
         store = cls(root)
         try:
-            found = json.loads(store._files.read(MARKER))
+            found = from_json(store._files.read(MARKER))
         except FileNotFoundError:
             raise InputError(f"there is no store at '{root}' (no {MARKER}); `editfleet run CAMPAIGN --out {root}` "
                              "makes one") from None
@@ -147,15 +148,35 @@ class Store(Results):
         self._files.write(path_in("campaigns", record.digest), record.model_dump_json().encode())
 
     def campaigns(self) -> list[CampaignRecord]:
-        """Every campaign ever run into this store, the last one run first."""
-        records = []
-        for name in self._files.sizes("campaigns"):
-            try:
-                records.append(CampaignRecord.model_validate_json(self._files.read(f"campaigns/{name}")))
-            except (OSError, ValidationError) as error:
-                raise InputError(f"'{self.root}/campaigns/{name}' cannot be read; running its campaign again writes it "
-                                 f"anew, and deleting it loses no result: {error}") from error
-        return sorted(records, key=lambda record: (record.started, record.digest), reverse=True)
+        """Every campaign ever run into this store, the last one run first; of records that cannot be read, `strays`
+        tells."""
+        found = [self._campaign(name) for name in self._files.sizes("campaigns") if name.endswith(".json")]
+        return sorted((record for record in found if isinstance(record, CampaignRecord)),
+                      key=lambda record: (record.started, record.digest), reverse=True)
+
+    def _campaign(self, name: str) -> CampaignRecord | str:
+        """The record in a file, or why it is none."""
+        try:
+            record = CampaignRecord.model_validate_json(self._files.read(f"campaigns/{name}"))
+        except OSError as error:
+            return str(error.strerror or error)
+        except ValidationError as error:
+            return first_problem(error)
+        return record if path_in("campaigns", record.digest) == f"campaigns/{name}" else "it is a copy of another"
+
+    def strays(self) -> list[str]:
+        """What is in the store and cannot be its own, or not any more, a line each: it is ignored, and nothing is lost
+        with it."""
+        lines = [f"{self.root}/{name} is none of the store's: it is ignored" for name in self._files.entries()
+                 if name not in (MARKER, DRIVER, "damaged", *SUFFIXES)]
+        for folder, suffix in SUFFIXES.items():
+            for name, is_file in self._files.entries(folder).items():
+                if not is_file or not name.endswith(suffix):
+                    lines.append(f"{self.root}/{folder}/{name} is none of the store's: it is ignored")
+                elif folder == "campaigns" and isinstance(problem := self._campaign(name), str):
+                    lines.append(f"{self.root}/{folder}/{name} cannot be read ({problem}): it is ignored; running its "
+                                 "campaign again writes it anew")
+        return lines
 
     def write_failure(self, failure: Failure) -> None:
         self._files.write(path_in("failures", failure.task), failure.model_dump_json(indent=1).encode())
@@ -183,8 +204,12 @@ class Store(Results):
         failures = []
         for task in record.tasks:
             if task.id not in done and task.id in failed:
-                with contextlib.suppress(OSError, ValidationError):
+                try:
                     failures.append(Failure.model_validate_json(self._files.read(path_in("failures", task.id))))
+                except FileNotFoundError:
+                    pass  # it has just been cleared
+                except (OSError, ValidationError):
+                    failures.append(Failure(task=task.id, title=task.title, reason="what it said cannot be read"))
         return Standing(done, tuple(failures))
 
 

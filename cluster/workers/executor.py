@@ -49,7 +49,7 @@ from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.metrics import Score
-from evaluators.scoring.observe import from_table, to_table
+from evaluators.scoring.observe import TABLE, from_table, to_table
 from evaluators.scoring.usable import unusable
 
 PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
@@ -203,7 +203,7 @@ class TaskExecutor:
     def _result(self, task: ScoreTask, model: LanguageModel, parts: int) -> ProtocolResult:
         pieces = in_parts(task.chunk.cases, parts, task.protocol.unit(task.count))
         before = [observation for need in task.baselines
-                  for observation in from_table(self.store.read_table(need.key))]
+                  for observation in from_table(self.store.read_table(need.key, TABLE))]
         if task.stream:
             stream = self._load_stream(task.stream, model)
             if any(isinstance(term, Route) for term in stream.patch.terms):
@@ -216,13 +216,13 @@ class TaskExecutor:
     def _load_stream(self, key: ResultKey, model: LanguageModel) -> Stream:
         """A stream, and the seconds that all of its edits took, which no two runs have in common."""
         stream = Stream.load(self.store.local(key), model.device)
-        return replace(stream, seconds=self.store.provenance(key)["seconds_edit"])
+        return replace(stream, seconds=self.store.noted(key, "seconds_edit"))
 
     def _read_for(self, method: Method) -> dict[str, Any] | None:
         """The text whose second moments an editor was given, and how many tokens of it there were."""
         if method.statistics is None:
             return None
-        return {**method.statistics.identity(), "tokens_read": self.store.provenance(method.statistics.key)["tokens"]}
+        return {**method.statistics.identity(), "tokens_read": self.store.noted(method.statistics.key, "tokens")}
 
     def _hold_model(self, ref: ModelRef) -> LanguageModel:
         """The model of a task. The one held before is let go first: two may not fit."""

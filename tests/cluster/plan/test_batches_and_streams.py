@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -399,6 +400,21 @@ def test_an_artefact_for_something_else_is_refused(make_plan, drilled, tmp_path,
                                                    message):
     Artefact(editor, version, {}, model or model_digest(tiny_folder)).save(tmp_path / "mine.safetensors")
     with pytest.raises(InputError, match=rf"small.yaml, line \d+, editors\[0\].artefact: .*{message}.*train it again"):
+        make_plan(editors=[{"name": "drilled", "artefact": "mine.safetensors"}])
+
+
+@pytest.mark.parametrize(("harm", "message"), [
+    (lambda path, artefact: path.write_bytes(path.read_bytes()[:-1]), "is not a safetensors file, or is damaged"),
+    (lambda path, artefact: path.write_bytes(path.read_bytes()[:-1] + b"\x7f"), "'learned' is not what was written"),
+    (lambda path, artefact: replace(artefact, config={"width": "wide"}).save(path), "settings are none of .*width"),
+    (lambda path, artefact: replace(artefact, tensors={"learned": torch.tensor(torch.nan)}).save(path), "not finite"),
+    (lambda path, artefact: Patch().save(path), "it holds a patch"),
+    (lambda path, artefact: path.unlink() or path.mkdir(), "it is a folder")])
+def test_a_damaged_artefact_is_refused_at_planning(make_plan, drilled, tmp_path, tiny_folder, harm, message):
+    artefact = Artefact("drilled", 1, {"width": 1}, model_digest(tiny_folder), {"learned": torch.tensor(1.0)})
+    artefact.save(path := tmp_path / "mine.safetensors")
+    harm(path, artefact)
+    with pytest.raises(InputError, match=rf"small.yaml, line \d+, editors\[0\].artefact: .*{message}"):
         make_plan(editors=[{"name": "drilled", "artefact": "mine.safetensors"}])
 
 
