@@ -25,11 +25,16 @@ def read_text(path: Path, what: str) -> str:
 
 def read_json(path: Path, what: str) -> Any:
     """Raises `InputError` where there is no such file, or it is not JSON."""
+    text = read_text(path, what)
     try:
-        return json.loads(read_text(path, what))
+        return json.loads(text)
+    except RecursionError as error:
+        raise InputError(f"{what} '{path}': not JSON: it is nested too deep") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{what} '{path}', line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
                          ) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{what} '{path}': not JSON: {error}") from error
 
 
 def write_json(path: Path, value: object) -> None:

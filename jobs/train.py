@@ -51,12 +51,14 @@ def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
     import torch
 
     from cluster.workers.executor import train as train_editor
+    from editors.core.artefacts import Artefact
     from editors.core.methods.checkpoints import Checkpoint
 
     held: tuple[str, LanguageModel] | None = None
     for task in tasks:
         path = out / f"{task.id}.safetensors"
         if path.exists():
+            Artefact.load(path).check(task.editor.name, task.editor.version, task.model.digest)
             screen.print(f"{task.title}: there already", soft_wrap=True)
             continue
         if held is None or held[0] != task.model.key:

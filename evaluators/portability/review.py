@@ -110,9 +110,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     header = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), restval="")
     columns = ["id", "question", "subject", "altered answer", "triple", "new question", "new answer", VERDICT]
-    if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
-        raise InputError(f"{path}: the column '{missing[0]}' is missing; its first row must be as it was exported")
     try:
+        if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
+            raise InputError(f"{path}: the column '{missing[0]}' is missing; its first row must be as it was exported")
         for number, row in enumerate(reader, 2):
             if any(value for value in row.values()):
                 yield number, row

@@ -10,7 +10,8 @@ import pytest
 
 from editors.core.errors import InputError
 from evaluators.cases import Probe
-from evaluators.portability.building import Candidate
+from evaluators.portability.building import CANDIDATES, Candidate, read_candidates
+from evaluators.portability.journal import Journal
 from evaluators.portability.review import read_verdicts, write_final, write_sheet
 
 NASTY = ["=1+1", "+49 30", "-x", "@SUM(A1)", "'quoted'", "a, \"b\"\nc;d", "1066", "1-2", "TRUE", "Ærø: ok"]
@@ -89,3 +90,35 @@ def test_the_final_file_holds_the_records_as_they_were_and_the_questions(candida
         write_final(path, candidates, {}, keep_unreviewed=False)
     assert len(json.loads(path.read_text(encoding="utf-8"))) == 9
     assert [file.name for file in tmp_path.iterdir()] == ["final.json"]
+
+
+ANYTHING = [b"", b"[]", b"3", b"null", b"{}", b"[[]]", b'[{"id": 3}]', b"[" * 100_000, b'{"key": ' * 100_000,
+            b"\xff\xfe", b'{"key": 3}', b"9" * 5000, b"\0"]
+
+
+@pytest.mark.parametrize("content", ANYTHING, ids=range(len(ANYTHING)))
+def test_files_of_a_build_that_say_anything_are_refused_by_name(candidates, tmp_path, content):
+    for name, read in ((CANDIDATES, lambda path: read_candidates(path.parent)), ("journal.jsonl", Journal),
+                       ("s.csv", lambda path: read_verdicts(path, candidates))):
+        path = tmp_path / name
+        path.write_bytes(content + b"\n")
+        if name == CANDIDATES and content == b"[]":
+            assert read(path) == ()  # a build of nothing
+            continue
+        with pytest.raises(InputError, match=str(path)):
+            read(path)
+
+
+@pytest.mark.parametrize("name", [CANDIDATES, "journal.jsonl", "s.csv"])
+def test_folders_in_their_place_are_refused_by_name(candidates, tmp_path, name):
+    (tmp_path / name).mkdir()
+    read = {CANDIDATES: lambda path: read_candidates(path.parent), "journal.jsonl": Journal}.get(
+        name, lambda path: read_verdicts(path, candidates))
+    with pytest.raises(InputError, match=f"{tmp_path / name}': Is a directory"):
+        read(tmp_path / name)
+
+
+def test_a_sheet_whose_first_cell_has_no_end_is_refused(candidates, tmp_path):
+    (tmp_path / "s.csv").write_text('"' + "x" * 200_000)
+    with pytest.raises(InputError, match="not CSV: field larger"):
+        read_verdicts(tmp_path / "s.csv", candidates)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from editors.core.errors import InputError
@@ -174,3 +178,42 @@ def test_who_keeps_the_checkpoint_elsewhere_is_told_of_every_change(tmp_path, mo
     second = Line()
     fit(second, EXAMPLES, CONFIG, seed=0, checkpoint=Checkpoint(path))
     assert len(second.batches) == 20  # a copy is as good as the file
+
+
+@pytest.mark.parametrize("harm", ["no progress", "progress of another form", "a weight of another shape",
+                                  "a weight is missing", "half of Adam's state", "state of no parameter"])
+def test_a_checkpoint_that_holds_something_else_is_left_aside_whole(tmp_path, monkeypatch, harm):
+    """By whatever tool it was made: nothing of it gets into the run, which ends as if it had not been there."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    whole, path = Line(), tmp_path / "run.safetensors"
+    fit(whole, EXAMPLES, CONFIG, seed=0)
+    with pytest.raises(ZeroDivisionError):
+        fit(Line(), EXAMPLES, CONFIG, seed=0, checkpoint=Checkpoint(path), on_step=lambda step, loss: 1 / (5 - step))
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["editfleet"])
+    for name in ("format", "sha256", "tensors"):  # as files of format 1 are
+        del header[name]
+    match harm:
+        case "no progress":
+            del header["progress"]
+        case "progress of another form":
+            header["progress"]["step"] = "5"
+        case "a weight of another shape":
+            tensors["weights.now.weight"] = torch.ones(1)
+        case "a weight is missing":
+            del tensors["weights.best.weight"]
+        case "half of Adam's state":
+            del tensors["optimizer.0.exp_avg"]
+        case _:
+            tensors["optimizer.9.exp_avg"] = torch.ones(1)
+    save_file(tensors, path, {"editfleet": json.dumps(header)})
+    trainee = Line()
+    with pytest.warns(UserWarning, match=rf"training starts anew: checkpoint file '{path}' is damaged"):
+        fit(trainee, EXAMPLES, CONFIG, seed=0, checkpoint=Checkpoint(path))
+    assert len(trainee.batches) == 30 and torch.equal(trainee.module.weight, whole.module.weight)
+
+
+def test_a_folder_in_the_place_of_the_checkpoint_is_told_before_training(tmp_path):
+    with pytest.raises(InputError, match="a folder is in its place; remove it"):
+        fit(Line(), EXAMPLES, CONFIG, seed=0, checkpoint=Checkpoint(tmp_path))

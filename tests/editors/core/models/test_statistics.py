@@ -134,7 +134,9 @@ def test_solver_copes_with_fewer_keys_than_dimensions():
 
 
 def test_useless_statistics_are_refused(tiny_gptj):
-    for useless in (torch.zeros(4, 4), torch.full((4, 4), torch.inf), torch.full((4, 4), torch.nan)):
+    hole = torch.eye(4)
+    hole[2, 1] = torch.nan
+    for useless in (torch.zeros(4, 4), torch.full((4, 4), torch.inf), torch.full((4, 4), torch.nan), hole):
         with pytest.raises(InputError, match="zero or not finite"):
             KeySolver(SecondMoment(3, useless))
     with pytest.raises(InputError, match="text for second moments is empty"):
