@@ -36,9 +36,10 @@ def test_corpus_of_the_built_in_world():
 
 @pytest.mark.parametrize(("name", "content"), [
     ("a.txt", LINES.encode()), ("a", LINES.encode()), ("a.txt", LINES.replace("\n", "\r\n").encode()),
-    ("a.txt", b"\xef\xbb\xbf" + LINES.encode()), ("a.txt.gz", gzip.compress(LINES.encode())),
+    ("a.txt", b"\xef\xbb\xbf" + LINES.encode()), ("a.txt.gz", gzip.compress(LINES.encode(), mtime=0)),
     ("a.txt.bz2", bz2.compress(LINES.encode())), ("a.txt.xz", lzma.compress(LINES.encode())),
-    ("a.jsonl", RECORDS.encode()), ("a.txt", RECORDS.encode()), ("a.jsonl.gz", gzip.compress(RECORDS.encode())),
+    ("a.jsonl", RECORDS.encode()), ("a.txt", RECORDS.encode()),
+    ("a.jsonl.gz", gzip.compress(RECORDS.encode(), mtime=0)),
     ("a.json", json.dumps([{"text": text} for text in TEXTS]).encode()), ("a.json", json.dumps(TEXTS).encode()),
     ("a.json.zip", zipped(json.dumps(TEXTS).encode()))])
 def test_texts_are_read_as_data_sets_are(tmp_path, name, content):
