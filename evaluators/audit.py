@@ -18,9 +18,12 @@ edited at once (`multi_counterfact.json`), as `without_contradictions` does.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, Literal, get_args
 
 from editors.core.lookalikes import how_they_differ
@@ -79,15 +82,16 @@ def audit(cases: Iterable[Case], train_subjects: Collection[str] = ()) -> Audit:
     return Audit(seen, tuple(findings))
 
 
-def without_contradictions(cases: Iterable[Case]) -> tuple[list[Case], list[Skipped]]:
-    """Cases that can be edited together: of those that give one fact different targets only the first is kept."""
-    auditor, kept, skipped = Auditor(), [], []
-    for case in cases:
+def without_contradictions(cases: Iterable[Case]) -> tuple[Sequence[int], list[Skipped]]:
+    """Which cases can be edited together, by their places: of those that give one fact different targets only the first
+    is kept."""
+    auditor, kept, skipped = Auditor(), array("I"), list[Skipped]()
+    for place, case in enumerate(cases):
         if found := auditor.contradiction(case):
             skipped.append(Skipped(case_id=case.id, reason=f"contradiction: {found}"))
         else:
             auditor.remember(case)
-            kept.append(case)
+            kept.append(place)
     return kept, skipped
 
 
@@ -96,11 +100,17 @@ class Auditor:
 
     def __init__(self, train_subjects: Collection[str] = ()) -> None:
         self._train_subjects = train_subjects
-        self._facts: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)  # what is asked -> target -> case id
+        # What is asked -> the first target and the id of its case; and the others, which few have. Of a million cases
+        # only this is in memory.
+        self._first: dict[bytes, tuple[str, str]] = {}
+        self._others: dict[bytes, dict[str, str]] = defaultdict(dict)
 
     def remember(self, case: Case) -> None:
+        answer = sys.intern(folded(case.target_new)), case.id
         for key in _keys(case):
-            self._facts[key].setdefault(folded(case.target_new), case.id)
+            first, _ = self._first.setdefault(key, answer)
+            if first != answer[0]:
+                self._others[key].setdefault(*answer)
 
     def look(self, case: Case) -> list[Finding]:
         """A case's findings, in the order of `FLAGS`. Earlier cases are those remembered."""
@@ -117,7 +127,7 @@ class Auditor:
             found["target-leak"] = f"'{case.target_new}' is in the question '{leaks[0]}'"
         if contradiction := self.contradiction(case):
             found["contradiction"] = contradiction
-        if (earlier := self._facts.get(next(_keys(case)), {}).get(target)) is not None:
+        if (earlier := self._same(next(_keys(case)), target)) is not None:
             found["duplicate"] = f"case {earlier} has the same prompt and the same target"
         if subject in self._train_subjects:
             found["train-overlap"] = f"'{case.subject}' is a subject of the training cases"
@@ -127,14 +137,29 @@ class Auditor:
         """Which remembered case gives the same fact another target, if one does."""
         target = folded(case.target_new)
         for what, key in zip(("prompt", "subject and relation"), _keys(case), strict=False):
-            for other, case_id in self._facts.get(key, {}).items():
+            for other, case_id in self._answers(key):
                 if other != target:
                     return f"case {case_id} has the same {what} and the target '{other}', not '{case.target_new}'"
         return None
 
+    def _answers(self, key: bytes) -> Iterator[tuple[str, str]]:
+        """Targets in the order they were remembered, each with the id of its case."""
+        if key in self._first:
+            yield self._first[key]
+            yield from self._others.get(key, {}).items()
 
-def _keys(case: Case) -> Iterator[tuple[str, ...]]:
-    """What is asked: the prompt and, where the relation is known, the subject's relation."""
-    yield (folded(case.prompt),)
+    def _same(self, key: bytes, target: str) -> str | None:
+        """The id of the case that has this target, if one does."""
+        first, case_id = self._first.get(key, (None, None))
+        return case_id if first == target else self._others.get(key, {}).get(target)
+
+
+def _keys(case: Case) -> Iterator[bytes]:
+    """What is asked, as digests: the prompt and, where the relation is known, the subject's relation."""
+    yield _digest(folded(case.prompt))
     if case.relation is not None:
-        yield folded(case.subject), case.relation
+        yield _digest(f"{folded(case.subject)}\n{case.relation}")
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=12).digest()

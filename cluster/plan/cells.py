@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.refs import Chunk, ModelRef
@@ -16,7 +15,8 @@ from evaluators.scoring.measures import Measures
 
 @dataclass(frozen=True)
 class Cell:
-    """All that the tasks of one cell are made of; titles are for tables and people."""
+    """All that the tasks of one cell are made of; titles are for tables and people. `baselines` are those of all cases,
+    `chunk` to each."""
 
     editor_title: str
     model_title: str
@@ -38,18 +38,16 @@ class Cell:
                     before = segment.key
                     yield segment
                 else:
-                    yield self._score(protocol, piece.count, cases, order, before)
+                    places = self.cases.ordered(order).places[piece.start: piece.stop]
+                    numbers = dict.fromkeys(place // chunk for place in places)
+                    baselines = tuple(self.baselines[number] for number in numbers)
+                    yield self._score(protocol, piece.count, cases, order, baselines, before)
 
     def _score(self, protocol: Protocol, count: int, chunk: Chunk, order: int | None,
-               stream: ResultKey | None) -> ScoreTask:
-        baselines = tuple({task.id: task for task in (self._baseline_of[case.id] for case in chunk.cases)}.values())
+               baselines: tuple[BaselineTask, ...], stream: ResultKey | None) -> ScoreTask:
         return ScoreTask(self._title(protocol.how(count), order, chunk), self.model, self.method, chunk, protocol,
                          count, baselines, stream, self.editor_title, self.model_title, order or 0, self.measures)
 
     def _title(self, how: str, order: int | None, chunk: Chunk) -> str:
         shuffled = f" in order {order}" if order else ""
         return f"{self.editor_title} on {self.model_title}{how}{shuffled}: {chunk}"
-
-    @cached_property
-    def _baseline_of(self) -> dict[str, BaselineTask]:
-        return {case.id: baseline for baseline in self.baselines for case in baseline.chunk.cases}

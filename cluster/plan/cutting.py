@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Sequence
+from functools import cached_property
 
 from cluster.plan.refs import Chunk
 from evaluators.audit import without_contradictions
-from evaluators.cases import Case
-from evaluators.datasets import Dataset
+from evaluators.cases import Skipped
+from evaluators.datasets import Cases, Dataset
 
 
 class CampaignCases:
     """A data set's cases as tasks take them: all of them, or those that may meet on one model, in an order.
 
-    `contradicting` are those that may not, unless `contradictions` are allowed. Chunks are made once, as the digest of
-    their cases takes long.
+    Chunks are made once, as the digest of their cases takes long.
     """
 
     def __init__(self, dataset: Dataset, *, contradictions: bool = False) -> None:
         self.dataset = dataset
-        consistent, self.contradicting = without_contradictions(() if contradictions else dataset.cases)
-        self._ordered: dict[int | None, Sequence[Case]] = {
-            None: dataset.cases, 0: dataset.cases if contradictions else consistent}
+        self._allowed = contradictions
+        self._ordered: dict[int | None, Cases] = {None: dataset.cases}
         self._chunks: dict[tuple[int | None, int, int], Chunk] = {}
 
-    def ordered(self, order: int | None) -> Sequence[Case]:
+    @property
+    def contradicting(self) -> list[Skipped]:
+        """Those that may not meet others, unless `contradictions` are allowed."""
+        return self._consistent[1]
+
+    @cached_property
+    def _consistent(self) -> tuple[Sequence[int], list[Skipped]]:
+        cases = self.dataset.cases
+        return (cases.places, []) if self._allowed else without_contradictions(cases)
+
+    def ordered(self, order: int | None) -> Cases:
         """All cases (None), or those without contradictions: in the data set's order (0), or shuffled by any other
         number."""
         if order not in self._ordered:
-            cases = list(self._ordered[0])
-            random.Random(f"order {order}").shuffle(cases)
-            self._ordered[order] = cases
+            places = array("I", self._consistent[0])
+            if order:
+                random.Random(f"order {order}").shuffle(places)
+            self._ordered[order] = self.dataset.cases.at(places)
         return self._ordered[order]
 
     def count(self, order: int | None) -> int:
@@ -41,7 +52,7 @@ class CampaignCases:
         """Cases `start` to `stop` of those in this order."""
         key = order, start, stop
         if key not in self._chunks:
-            self._chunks[key] = Chunk(self.dataset.spec.name, start + 1, tuple(self.ordered(order)[start:stop]),
+            self._chunks[key] = Chunk(self.dataset.spec.name, start + 1, self.ordered(order)[start:stop],
                                       self.dataset.provenance)
         return self._chunks[key]
 

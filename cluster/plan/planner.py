@@ -91,13 +91,14 @@ class Planner:
         """What people should know of a data set under the measures and protocols. Refuses more edits than there are
         cases."""
         cases = self._cases[data]
-        name, count = cases.dataset.spec.name, cases.count(0)
+        name = cases.dataset.spec.name
         told = [measure.note(cases.dataset.cases) for measure in self.measures]
-        if cases.contradicting and any(protocol.together for protocol in self.campaign.protocols):
+        if any(protocol.together for protocol in self.campaign.protocols) and cases.contradicting:
             first = cases.contradicting[0]
             told.append(f"batches and streams leave out {len(cases.contradicting)} cases that contradict one before "
                         f"them, such as {first.case_id}: {first.reason}; 'contradictions: allow' keeps them")
         for number, protocol in enumerate(self.campaign.protocols):
+            count = cases.count(0 if protocol.together else None)
             if (most := protocol.counts[-1]) > count:
                 with self.campaign.at("protocols", number, *filter(None, [protocol.numbers])):
                     raise InputError(f"{protocol.name} editing with {most} edits needs as many cases, and data set "

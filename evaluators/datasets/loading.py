@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
 from typing import Any, TypeVar, cast, get_args
@@ -15,6 +15,7 @@ from evaluators.cases import Case, Skipped
 from evaluators.datasets.fields import Malformed
 from evaluators.datasets.formats import name_of, read_case, recognise
 from evaluators.datasets.forms import Reading
+from evaluators.datasets.keeping import CaseFile, Cases
 from evaluators.datasets.lookup import paraphrases_by_case, snippets_by_fact
 from evaluators.datasets.reading import Record, file_records, hub_records
 from evaluators.datasets.spec import BUILT_IN, DatasetSpec, Format
@@ -28,20 +29,14 @@ Items = Iterator[Case | Skipped]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Usable cases in file order, and the records that are not usable. A built-in one has no format."""
+    """Usable cases in file order, and the records that are not usable. A built-in one has no format. `digest`
+    identifies the cases' content, in order."""
 
     spec: DatasetSpec
-    cases: tuple[Case, ...]
+    cases: Cases
     skipped: tuple[Skipped, ...] = ()
     format: Format | None = None
-
-    @cached_property
-    def digest(self) -> str:
-        """Identifies the cases' content, in order."""
-        digest = hashlib.sha256()
-        for case in self.cases:
-            digest.update(case.model_dump_json().encode() + b"\n")
-        return digest.hexdigest()[:16]
+    digest: str = field(default="", compare=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -56,7 +51,7 @@ class Dataset:
                          "the first of 'answers'")
         return tuple(f"data set '{self.spec.name}': {note}" for note in notes)
 
-    @property
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Where the cases come from and how they were read; fit for JSON."""
         spec = self.spec
@@ -75,19 +70,20 @@ def load_dataset(spec: DatasetSpec) -> Dataset:
     that do not belong to it, and where no record is usable.
     """
     format, items = _open(spec)
-    cases: dict[str, Case] = {}
-    skipped = []
+    kept, ids, skipped, digest = CaseFile(), set[str](), list[Skipped](), hashlib.sha256()
     for number, item in enumerate(items, spec.offset):
         if isinstance(item, Skipped):
             skipped.append(item)
-        elif item.id in cases:
+        elif item.id in ids:
             skipped.append(Skipped(case_id=item.id, reason=f"record {number}: an earlier record has this id"))
         else:
-            cases[item.id] = item
-    if not cases:
+            ids.add(item.id)
+            kept.add(item)
+            digest.update(item.model_dump_json().encode() + b"\n")
+    if not ids:
         raise InputError(f"data set '{spec.name}' has no usable case: all of its {len(skipped)} records are left out, "
                          f"such as {skipped[0].case_id}: {skipped[0].reason}")
-    return Dataset(spec, tuple(cases.values()), tuple(skipped), format)
+    return Dataset(spec, kept.cases(), tuple(skipped), format, digest.hexdigest()[:16])
 
 
 def stream_cases(spec: DatasetSpec) -> Items:

@@ -76,10 +76,11 @@ def test_findings_by_flag():
 def test_the_first_of_contradictory_edits_is_kept():
     cases = [case("a"), case("b", target_new="drum"), case("c"), case("d", prompt="Ann is at the", target_new="drum")]
     kept, skipped = without_contradictions(cases)
-    assert [each.id for each in kept] == ["a", "c", "d"]
+    assert list(kept) == [0, 2, 3]
     assert skipped == [Skipped(case_id="b", reason="contradiction: case a has the same prompt and the target 'harp', "
                                                    "not 'drum'")]
-    assert without_contradictions(kept) == (kept, [])
+    kept, skipped = without_contradictions([cases[place] for place in kept])
+    assert (list(kept), skipped) == ([0, 1, 2], [])
 
 
 def test_what_is_left_out_contradicts_nothing():
@@ -87,7 +88,16 @@ def test_what_is_left_out_contradicts_nothing():
     second = case("b", relation="P1", prompt="Ann is at the", target_new="drum")
     third = case("c", prompt="Ann is at the", target_new="flute")
     kept, _ = without_contradictions([first, second, third])
-    assert [each.id for each in kept] == ["a", "c"]
+    assert list(kept) == [0, 2]
+
+
+def test_a_fact_with_three_targets_is_known_by_each():
+    cases = [case("a"), case("b", target_new="drum"), case("c", target_new="flute"), case("d", target_new="Drum"),
+             case("e"), case("f", target_new="flute")]
+    found = {(each.case_id, each.flag): each.detail.split(" has ")[0] for each in audit(cases).findings}
+    assert found == {("b", "contradiction"): "case a", ("c", "contradiction"): "case a",
+                     ("d", "contradiction"): "case a", ("d", "duplicate"): "case b", ("e", "contradiction"): "case b",
+                     ("e", "duplicate"): "case a", ("f", "contradiction"): "case a", ("f", "duplicate"): "case c"}
 
 
 def plain(text):
