@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
@@ -29,8 +28,9 @@ class Forecast:
 
 
 def forecast(tasks: Mapping[str, Task], done: Collection[str] = (), store: Store | None = None) -> Forecast:
-    """What is left of a plan. Past results in the store, of the same model, method, protocol and measures, tell seconds
-    per case, or per token of a text; where there are none, the table of costs does."""
+    """What is left of a plan, in which tasks come after those they need. Past results in the store, of the same model,
+    method, protocol and measures, tell seconds per case, or per token of a text; where there are none, the table of
+    costs does."""
     rates = _rates(store) if store else {}
     seconds, measured = dict[str, float](), set[str]()
     for task in tasks.values():
@@ -42,7 +42,7 @@ def forecast(tasks: Mapping[str, Task], done: Collection[str] = (), store: Store
         else:
             seconds[task.id] = rate * _size(task)
             measured.add(task.id)
-    return Forecast(seconds, frozenset(measured), _longest_chain(tasks, seconds))
+    return Forecast(seconds, frozenset(measured), _longest_chain(tasks.values(), seconds))
 
 
 def _size(task: Task) -> int:
@@ -55,10 +55,10 @@ def _size(task: Task) -> int:
     return 1
 
 
-def _longest_chain(tasks: Mapping[str, Task], seconds: Mapping[str, float]) -> float:
+def _longest_chain(tasks: Iterable[Task], seconds: Mapping[str, float]) -> float:
     ends: dict[str, float] = {}
-    for task in TopologicalSorter({task.id: task.needs for task in tasks.values()}).static_order():
-        ends[task] = seconds.get(task, 0.0) + max((ends[need] for need in tasks[task].needs), default=0.0)
+    for task in tasks:
+        ends[task.id] = seconds.get(task.id, 0.0) + max((ends[need] for need in task.needs), default=0.0)
     return max(ends.values(), default=0.0)
 
 

@@ -30,7 +30,8 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class TaskRecord(_Record):
+@dataclass(frozen=True, slots=True)  # of which there may be hundreds of thousands: a model takes five times the memory
+class TaskRecord:
     """A planned task: `title` is for people, `edits` how many edits it makes, `needs` the tasks whose results it reads.
     A `temporary` result is removed once all tasks that need it are done."""
 

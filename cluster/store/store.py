@@ -28,7 +28,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from cluster.scheduler.graph import cull
 from cluster.store.errors import StoreError
@@ -145,7 +145,7 @@ class Store(Results):
     # --- campaigns and what became of them
 
     def write_campaign(self, record: CampaignRecord) -> None:
-        self._files.write(path_in("campaigns", record.digest), record.model_dump_json().encode())
+        self._files.write(path_in("campaigns", record.digest), to_json(record))
 
     def campaigns(self) -> list[CampaignRecord]:
         """Every campaign ever run into this store, the last one run first; of records that cannot be read, `strays`
