@@ -98,7 +98,7 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
     progress = Progress(len(tasks), sum(task.edits for task in tasks), sum(task.cost for task in tasks))
     with store.lease(plan.campaign.name) as lease:
         if partial := store.tidy():
-            log_event("store-tidied", store=store.root, files=partial)
+            log_event("store-tidied", store=store.place, files=partial)
         store.write_campaign(plan.record(datetime.now(UTC)))
         there = store.done(task.key for task in tasks)
         to_do, leftover = cull(tasks, there)
@@ -108,7 +108,8 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
         store.clear_failures(task.id for task in settled)
         for task in settled:
             progress = progress.with_done(task)
-        log_event("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, store=store.root)
+        log_event("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done,
+                  store=store.place)
         if to_do:
             with connect() as pool:
                 state = CampaignState([task.node(pool.on_gpu) for task in tasks], workers=pool.room,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from editors.core.errors import InputError
+from editors.core.places import scrubbed
 
 LOGGER = logging.getLogger("editfleet")
 
@@ -54,6 +55,6 @@ class Lines(logging.Formatter):
 
 
 def _quoted(value: object) -> str:
-    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    text = f"{value:.3g}" if isinstance(value, float) else scrubbed(str(value))
     plain = text.isprintable() and not any(char in ' "=' for char in text)
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from editors.core.errors import InputError
+from editors.core.places import scrubbed
 
 if TYPE_CHECKING:
     from editors.core.models.model import LanguageModel
@@ -132,7 +133,7 @@ def _evaluate(wrapped: Any, tasks: Sequence[str], manager: Any, limit: int | Non
         found = lm_eval.simple_evaluate(wrapped, tasks=list(tasks), task_manager=manager, limit=limit,
                                         bootstrap_iters=RESAMPLES, log_samples=False)
     except OSError as error:  # also what the data sets' hub raises
-        raise InputError(f"cannot read the data of {', '.join(tasks)}: {error}") from error
+        raise InputError(f"cannot read the data of {', '.join(tasks)}: {scrubbed(str(error))}") from error
     scores: Scores = {}
     for task, metrics in found["results"].items():
         for key, value in metrics.items():

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from editors.core.places import shown
 from evaluators.audit import MODEL_FLAGS, Audit, Finding, subjects
 from evaluators.audit import audit as look_at
 from evaluators.cases import Case, Skipped
@@ -39,8 +40,8 @@ def audit(
         if model is not None:
             found = found.with_model(_read_by(model, dataset.cases))
         if json is not None:
-            write_json(json, {"data": dataset.provenance, "train": train, "model": model, **found.to_json(),
-                              "skipped": [skip.model_dump() for skip in dataset.skipped]})
+            write_json(json, {"data": dataset.provenance, "train": train and shown(train), "model": model,
+                              **found.to_json(), "skipped": [skip.model_dump() for skip in dataset.skipped]})
         screen = console()
         screen.print(_table(found, looked_at_training=train is not None))
         for note in dataset.notes:

@@ -21,6 +21,7 @@ from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
 from cluster.workers.losses import ClusterLost
 from editors.core.errors import InputError, unknown
+from editors.core.places import scrubbed, shown
 from evaluators.datasets import DatasetSpec
 from evaluators.datasets.spec import Format, Target
 
@@ -48,10 +49,10 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error: {scrubbed(str(error))}", err=True)
         raise typer.Exit(WRONG_INPUT) from error
     except (StoreError, ClusterLost) as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error: {scrubbed(str(error))}", err=True)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
@@ -87,7 +88,7 @@ def data_set(data: str, format: str | None = None, target: str | None = None, *,
     if not data.strip():
         raise InputError("a data set is a file, a URL or the name of a built-in one, not a blank")
     is_file = name is not None or "://" in data or Path(data).suffix != "" or Path(data).exists()
-    place = {"name": name or Path(data).name, "path": data} if is_file else {"name": data}
+    place = {"name": name or Path(shown(data)).name, "path": data} if is_file else {"name": data}
     return DatasetSpec.model_validate({**place, "format": format, "target": target, **more})
 
 

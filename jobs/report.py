@@ -44,7 +44,7 @@ def report(
         found = Store.open(store)
         for line in shorten(found.strays()):
             typer.echo(line, err=True)
-        record = _choose(found.root, found.campaigns(), campaign)
+        record = _choose(found.place, found.campaigns(), campaign)
         table = found.rows(record.tasks)
         standing = found.standing(record)  # after reading, which finds what is damaged
         if missing := len(record.tasks) - len(standing.done):
@@ -69,10 +69,10 @@ def report(
                     console().print(grid)
 
 
-def _choose(root: str, records: list[CampaignRecord], name: str | None) -> CampaignRecord:
+def _choose(place: str, records: list[CampaignRecord], name: str | None) -> CampaignRecord:
     """The campaign of that name that was run last; without a name, the last of all."""
     if not records:
-        raise InputError(f"no campaign has been run into store '{root}'")
+        raise InputError(f"no campaign has been run into store '{place}'")
     chosen = [record for record in records if name in (None, record.name)]
     if not chosen:
         raise unknown("campaign", name or "", {record.name for record in records})

@@ -72,7 +72,7 @@ def run(
                 outcome, rows, standing = _whole(planned, store, lambda: run_campaign(
                     planned, store, connect, lambda now: tell(_describe(now), now.cost_done, now.cost)))
         except KeyboardInterrupt:
-            typer.echo(f"What is done is kept; run the same command again to go on. Results: {store.root}", err=True)
+            typer.echo(f"What is done is kept; run the same command again to go on. Results: {store.place}", err=True)
             raise
         whole = _summary(screen, store, planned.record(datetime.now(UTC)), rows, standing)
         if outcome.failed or not whole:
@@ -112,7 +112,7 @@ def _summary(screen: Console, store: Store, record: CampaignRecord, rows: pa.Tab
                      "there? Running the campaign again makes them again", soft_wrap=True)
     if not rows.num_rows:
         screen.print("No case was scored.")
-    screen.print(f"{len(standing.done)} of {len(record.tasks)} tasks done. Results: {store.root}", soft_wrap=True)
+    screen.print(f"{len(standing.done)} of {len(record.tasks)} tasks done. Results: {store.place}", soft_wrap=True)
     return not lost and rows.num_rows > 0
 
 

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from cluster.campaign.paths import with_paths_from
 from cluster.campaign.spec import Campaign, Location, SourceFile
 from editors.core.errors import InputError, unknown
+from editors.core.places import scrubbed
 
 MOST_BYTES = 4_000_000  # of a campaign's file; parsing takes seconds from there on
 MOST_VALUES = 100_000  # in a campaign, with those that stand for others (`*name`) counted as often as they are used
@@ -129,5 +130,9 @@ def _explain(detail: ErrorDetails) -> str:
         case "unknown_field" | "value_error_of_part":
             return detail["msg"]
         case "model_type" | "model_attributes_type":
-            return f"expected a mapping, got {detail['input']!r}"
-    return f"{detail['msg']}, got {detail['input']!r}"
+            return f"expected a mapping, got {_shown(detail['input'])}"
+    return f"{detail['msg']}, got {_shown(detail['input'])}"
+
+
+def _shown(value: object) -> str:
+    return scrubbed(repr(value))

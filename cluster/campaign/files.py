@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cluster.campaign.spec import FILES, Campaign, Location
 from editors.core.errors import InputError
+from editors.core.places import shown
 from evaluators.datasets import TESTBED_CORPUS
 
 
@@ -70,6 +71,6 @@ def _tell(campaign: Campaign, missing: list[NamedFile]) -> str:
                 published[where].append(name)
     if published:
         lines += ["Where they are published:",
-                  *(f"  {', '.join(names)}: {where}" for where, names in published.items())]
-    start = campaign.data or "the campaign's own folder"
+                  *(f"  {', '.join(names)}: {shown(where)}" for where, names in published.items())]
+    start = shown(campaign.data) if campaign.data else "the campaign's own folder"
     return "\n".join([*lines, f"Paths start at {start}; `--data FOLDER` names the folder that has the files"])

@@ -29,6 +29,7 @@ from pydantic_core import core_schema
 from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
 from editors.core.errors import InputError, unknown
+from editors.core.places import holds_secrets, shown
 from editors.core.settings import Name, Settings
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec
 from evaluators.protocols import PROTOCOLS, get_protocol, parse_protocol
@@ -235,6 +236,15 @@ class Campaign(Settings):
     """How much trouble is borne before a task, or the campaign, is given up."""
     _source: SourceFile = PrivateAttr(default_factory=SourceFile)
 
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        """What is called so is shown and kept everywhere."""
+        if holds_secrets(name):
+            raise ValueError(f"'{shown(name)}' is an address with a name, password or query in it; names are shown and "
+                             "kept everywhere, so take another one (for data sets and models, with that as 'path')")
+        return name
+
     @field_validator("seeds", "orders")
     @classmethod
     def _each_once(cls, numbers: tuple[int, ...]) -> tuple[int, ...]:
@@ -247,6 +257,8 @@ class Campaign(Settings):
     def _told_apart(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
         """Tables tell entries apart by name alone."""
         names = [getattr(entry, "title", None) or entry.name for entry in entries]
+        for name in names:
+            cls._is_a_name(name)
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"'{twice[0]}' is listed twice; give each its own name (editors: its own label)")
         return entries

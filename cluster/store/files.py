@@ -23,6 +23,7 @@ import fsspec
 
 from cluster.store.errors import StoreError
 from editors.core.errors import InputError
+from editors.core.places import holds_secrets, scrubbed, shown
 
 MARKER = "store.json"  # a store is where this file is
 OF_DISKS = ("lost+found",)  # folders that are nobody's
@@ -50,17 +51,26 @@ class Files:
 
     def __init__(self, root: str) -> None:
         self.root, protocol = root, root.partition("://")[0]
+        if "?" in self.place or (protocol in EXTRAS and holds_secrets(root)):  # the driver takes them for names
+            raise InputError(f"'{self.place}' is no place for a store: keys and signatures cannot be in its address; "
+                             "put them where the driver looks for them, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         try:
             self._fs, self._path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_options(protocol))
             if protocol in PRIVATE:
                 raise ValueError("no other process can see or change what is there")
         except ImportError as error:
             cure = f"pip install 'editfleet[{EXTRAS[protocol]}]'" if protocol in EXTRAS else str(error)
-            raise InputError(f"a store at '{root}' needs a package that is not installed: {cure}") from error
+            raise InputError(f"a store at '{self.place}' needs a package that is not installed: {cure}") from error
         except Exception as error:  # a driver may raise anything
-            raise InputError(f"'{root}' is no place for a store: {error}. It may be a folder, s3://BUCKET/FOLDER, "
-                             "gs://BUCKET/FOLDER, or another URL that fsspec can open") from error
-        self._cache = _cache_folder() / hashlib.sha256(root.encode()).hexdigest()[:16]
+            raise InputError(f"'{self.place}' is no place for a store: {scrubbed(str(error), root)}. It may be a "
+                             "folder, s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, or another URL that fsspec can open"
+                             ) from error
+        self._cache = _cache_folder() / hashlib.sha256(self.place.encode()).hexdigest()[:16]
+
+    @property
+    def place(self) -> str:
+        """The path or URL as messages and files may have it."""
+        return shown(self.root)
 
     # --- reading
 
@@ -211,12 +221,13 @@ class Files:
     def check(self) -> None:
         """Raises `StoreError` unless there is a store."""
         if not self.exists(MARKER):
-            raise StoreError(f"store '{self.root}' was deleted or moved while it was used (there is no {MARKER} any "
+            raise StoreError(f"store '{self.place}' was deleted or moved while it was used (there is no {MARKER} any "
                              "more); put it back, or start anew with another --out")
 
     def trouble(self, doing: str, error: Exception) -> StoreError:
         if trouble_number(error) in NO_ROOM:  # an object store has no such errors
-            return StoreError(f"cannot keep files of store '{self.root}' on this machine: {error}; make room in "
+            told = scrubbed(str(error), self.root)
+            return StoreError(f"cannot keep files of store '{self.place}' on this machine: {told}; make room in "
                               f"'{self._cache}' and '{tempfile.gettempdir()}', or set XDG_CACHE_HOME and TMPDIR")
         if isinstance(error, FileNotFoundError):
             cure = "make that bucket first, or choose another --out"
@@ -226,8 +237,8 @@ class Files:
         return self._failed(doing, error, cure)
 
     def _failed(self, doing: str, error: Exception, cure: str) -> StoreError:
-        told = str(getattr(error, "strerror", None) or error).rstrip(".")
-        return StoreError(f"cannot {doing} store '{self.root}': {told}; {cure}. "
+        told = scrubbed(str(getattr(error, "strerror", None) or error), self.root).rstrip(".")
+        return StoreError(f"cannot {doing} store '{self.place}': {told}; {cure}. "
                           "Then run the same command again: what is done is kept")
 
     # --- how this is done here

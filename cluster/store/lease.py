@@ -72,10 +72,10 @@ class Lease:
             found = read_driver(self._files)
             if found is None:
                 self._files.check()
-                raise LeaseLost(f"store '{self._files.root}' has no {FILE} any more: another driver took it over and "
+                raise LeaseLost(f"store '{self._files.place}' has no {FILE} any more: another driver took it over and "
                                 "has ended, or somebody deleted the file; this driver stops")
             if found.token != self.record.token:
-                raise LeaseLost(f"{found.who} has taken store '{self._files.root}' over and runs campaign "
+                raise LeaseLost(f"{found.who} has taken store '{self._files.place}' over and runs campaign "
                                 f"'{found.campaign}' into it; this driver stops")
             self.record = self.record.model_copy(update={
                 "counter": self.record.counter + 1, "state": self.record.state if state is None else state})
@@ -140,7 +140,7 @@ def _acquire(files: Files, campaign: str, patience: float) -> DriverRecord:
         with files.exclusively() as alone:
             found = read_driver(files)
             if found is not None and found != watched:
-                raise _taken(found, files.root)
+                raise _taken(found, files.place)
             if found is None or found.surely_dead or time.monotonic() - watched_since >= patience:
                 _write(files, ours)
                 break
@@ -149,14 +149,14 @@ def _acquire(files: Files, campaign: str, patience: float) -> DriverRecord:
         time.sleep(SETTLE)
         found = read_driver(files)
         if found is None or found.token != ours.token:
-            raise _taken(found, files.root)
+            raise _taken(found, files.place)
     return ours
 
 
-def _taken(found: DriverRecord | None, root: str) -> InputError:
+def _taken(found: DriverRecord | None, place: str) -> InputError:
     if found is None:
-        return InputError(f"another driver took store '{root}' at the same time; run the command again")
-    return InputError(f"campaign '{found.campaign}' is being run into store '{root}' by {found.who}. Wait until it is "
+        return InputError(f"another driver took store '{place}' at the same time; run the command again")
+    return InputError(f"campaign '{found.campaign}' is being run into store '{place}' by {found.who}. Wait until it is "
                       f"done, stop it there (kill {found.pid}), or choose another --out")
 
 

@@ -48,6 +48,7 @@ from cluster.store.records import (
 )
 from cluster.store.results import SUFFIXES, Results, path_in
 from editors.core.errors import InputError, first_problem, quoted
+from editors.core.places import scrubbed, shown
 
 FORMAT = 5
 
@@ -68,12 +69,13 @@ __all__ = [
 class Store(Results):
     """A store that exists. `Store.create` makes one, or opens it for writing; `Store.open` only reads.
 
-    `root` is its absolute path or its URL. All methods raise `StoreError` where the store itself fails.
+    `root` is its absolute path or its URL, and `place` what may be shown of it. All methods raise `StoreError`
+    where the store itself fails.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         super().__init__(open_files(root))
-        self.root = self._files.root
+        self.root, self.place = self._files.root, self._files.place
 
     @classmethod
     def create(cls, root: str | os.PathLike[str]) -> Store:
@@ -81,13 +83,13 @@ class Store(Results):
 
         Raises `InputError` where that cannot be written, holds something else, or is of another format.
         """
-        store = cls(root)
+        store, place = cls(root), shown(os.fspath(root))
         try:
             occupied = store._files.occupied()
             if store._files.exists(MARKER):  # asked last: others may be making this very store
                 cls.open(root)
             elif occupied:
-                raise InputError(f"'{root}' is not a store but has files in it; choose an empty or a new folder")
+                raise InputError(f"'{place}' is not a store but has files in it; choose an empty or a new folder")
             store._files.create([*SUFFIXES, "damaged"], json.dumps({"format": FORMAT}).encode())
             store.probe()
         except StoreError as error:
@@ -97,19 +99,19 @@ class Store(Results):
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> Store:
         """Opens an existing store. Raises `InputError` where there is none, or one of another format."""
-        store = cls(root)
+        store, place = cls(root), shown(os.fspath(root))
         try:
             found = from_json(store._files.read(MARKER))
         except FileNotFoundError:
-            raise InputError(f"there is no store at '{root}' (no {MARKER}); `editfleet run CAMPAIGN --out {root}` "
+            raise InputError(f"there is no store at '{place}' (no {MARKER}); `editfleet run CAMPAIGN --out {place}` "
                              "makes one") from None
         except StoreError as error:
             raise InputError(str(error)) from error
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read '{store.root}/{MARKER}': {error}") from error
+            raise InputError(f"cannot read '{store.place}/{MARKER}': {scrubbed(str(error), store.root)}") from error
         version = found.get("format") if isinstance(found, dict) else None
         if version != FORMAT:
-            raise InputError(f"store '{root}' has format {version!r}, and this version of EditFleet reads {FORMAT}; "
+            raise InputError(f"store '{place}' has format {version!r}, and this version of EditFleet reads {FORMAT}; "
                              "choose another folder, or the version that wrote it")
         return store
 
@@ -128,7 +130,7 @@ class Store(Results):
             found = str(error).encode()
         self._files.remove(name)
         if found != content:
-            raise StoreError(f"store '{self.root}' does not give back what is written to it; see that its disk works")
+            raise StoreError(f"store '{self.place}' does not give back what is written to it; see that its disk works")
 
     def tidy(self) -> int:
         """Removes what processes that were killed left half written; how many files. Raises `StoreError`."""
@@ -167,14 +169,14 @@ class Store(Results):
     def strays(self) -> list[str]:
         """What is in the store and cannot be its own, or not any more, a line each: it is ignored, and nothing is lost
         with it."""
-        lines = [f"{self.root}/{name} is none of the store's: it is ignored" for name in self._files.entries()
+        lines = [f"{self.place}/{name} is none of the store's: it is ignored" for name in self._files.entries()
                  if name not in (MARKER, DRIVER, "damaged", *SUFFIXES)]
         for folder, suffix in SUFFIXES.items():
             for name, is_file in self._files.entries(folder).items():
                 if not is_file or not name.endswith(suffix):
-                    lines.append(f"{self.root}/{folder}/{name} is none of the store's: it is ignored")
+                    lines.append(f"{self.place}/{folder}/{name} is none of the store's: it is ignored")
                 elif folder == "campaigns" and isinstance(problem := self._campaign(name), str):
-                    lines.append(f"{self.root}/{folder}/{name} cannot be read ({problem}): it is ignored; running its "
+                    lines.append(f"{self.place}/{folder}/{name} cannot be read ({problem}): it is ignored; running its "
                                  "campaign again writes it anew")
         return lines
 
@@ -195,7 +197,7 @@ class Store(Results):
 
     def failure_path(self, task: str) -> str:
         """The path or URL of what says why a task failed."""
-        return f"{self.root}/{path_in('failures', task)}"
+        return f"{self.place}/{path_in('failures', task)}"
 
     def standing(self, record: CampaignRecord) -> Standing:
         to_do, _ = cull(record.tasks, self.done(task.key for task in record.tasks))
@@ -219,7 +221,7 @@ def open_files(root: str | os.PathLike[str]) -> Files:
     url = os.fspath(root)
     protocol, separator, rest = url.partition("://")
     if not protocol.strip() or (separator and not rest.strip()) or "\0" in url:
-        raise InputError(f"{quoted(url)} is no place for a store: name a folder, or a URL such as s3://BUCKET/FOLDER")
+        raise InputError(f"{quoted(shown(url))} is no place for a store: name a folder, or a URL such as s3://BUCKET/FOLDER")
     if not separator or protocol in ("file", "local"):
         return LocalFiles(Path(rest if separator else url).expanduser().absolute())
     return Files(url.rstrip("/"))

@@ -20,6 +20,7 @@ from cluster.campaign.spec import WorkerSpec
 from cluster.workers.access import is_open, own_token
 from cluster.workers.version import HOME
 from editors.core.errors import InputError
+from editors.core.places import scrubbed, shown
 
 LOCAL_OBJECT_STORE = 128 << 20  # bytes; a task on its way to a worker is some hundred KB
 CONNECT_TIMEOUT = 10.0  # seconds; Ray itself tries for many minutes
@@ -64,10 +65,10 @@ def joined_ray(address: str) -> Iterator[None]:
             socket.create_connection((host.removeprefix("ray://"), int(port)), CONNECT_TIMEOUT).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **code)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise InputError(f"cannot connect to Ray at '{address}': {error}") from error
+        raise InputError(f"cannot connect to Ray at '{shown(address)}': {scrubbed(str(error), address)}") from error
     try:
         if is_open(ray.get_runtime_context().gcs_address):
-            print(f"Warning: the cluster at '{address}' {OPEN}", file=sys.stderr)
+            print(f"Warning: the cluster at '{shown(address)}' {OPEN}", file=sys.stderr)
         yield
     finally:
         ray.shutdown()

@@ -43,6 +43,7 @@ from editors.core.models.statistics import (
     tokens_of,
 )
 from editors.core.patches.patch import Route
+from editors.core.places import shown
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
 from evaluators.protocols.result import ProtocolResult
@@ -278,8 +279,8 @@ def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
 def _shortcomings(moments: Mapping[str, SecondMoment], task: StatisticsTask) -> list[str]:
     """What people should know of the second moments of a whole text that is shorter than it should be."""
     tokens, width = tokens_of(moments), max(len(moment.total) for moment in moments.values())
-    told = [f"corpus '{task.corpus}' has {tokens:,} of the {task.tokens:,} tokens that second moments were asked over"
-            ] if tokens < task.tokens else []
+    told = [f"corpus '{shown(task.corpus)}' has {tokens:,} of the {task.tokens:,} tokens that second moments were "
+            "asked over"] if tokens < task.tokens else []
     if tokens < width:
         told.append(f"second moments over {tokens:,} tokens are singular, as keys have {width:,} dimensions: what "
                     "editors solve with them rests on the ridge; take a longer text, or more of its 'tokens'")

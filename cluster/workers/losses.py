@@ -7,6 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from editors.core.errors import EditFleetError
+from editors.core.places import scrubbed
 
 if TYPE_CHECKING:
     from ray.exceptions import RayError
@@ -70,7 +71,7 @@ def _gone(node: str | None) -> bool:
 def _reason(error: RayError) -> str:
     import ray
 
-    text = _COLOURS.sub("", str(error)).strip()
+    text = scrubbed(_COLOURS.sub("", str(error))).strip()
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return _killed_for_memory(text)
     if raised := _RAISED.match(text):

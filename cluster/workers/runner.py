@@ -15,6 +15,7 @@ from cluster.plan.tasks import Task
 from cluster.store.errors import Damaged, StoreError
 from cluster.store.store import Store
 from cluster.workers.executor import TaskExecutor
+from editors.core.places import scrubbed
 
 
 class TaskResult(NamedTuple):
@@ -61,7 +62,7 @@ class TaskRunner:
         except Damaged as error:
             return TaskResult("damaged", time.monotonic() - started, str(error), error.key.id)
         except Exception as error:
-            trace, seconds = traceback.format_exc(), time.monotonic() - started
+            trace, seconds = scrubbed(traceback.format_exc()), time.monotonic() - started
             if is_out_of_memory(error):
                 del error  # which holds on to the tensors of the frames that it went through
                 gc.collect()

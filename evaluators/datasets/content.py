@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from editors.core.errors import InputError
+from editors.core.places import shown
 from evaluators.datasets.reading import opened_bytes
 
 PIECE = 1 << 22
@@ -21,15 +22,15 @@ def file_digest(name: str) -> str:
 def check_content(name: str, planned: str, read: Callable[[str], str]) -> None:
     """Raises `InputError` where a file is not the one that a campaign was planned with, by the digest that `read` gives
     it, or cannot be read any more."""
-    cure = "put the same file there, or run the campaign again, which plans with the file as it is"
+    place, cure = shown(name), "put the same file there, or run the campaign again, which plans with the file as it is"
     try:
         found = read(name)
     except InputError as error:
-        raise InputError(f"'{name}' could be read when the campaign was planned, and cannot be now, on this node "
+        raise InputError(f"'{place}' could be read when the campaign was planned, and cannot be now, on this node "
                          f"({error}); {cure}") from error
     if found != planned:
-        raise InputError(f"'{name}' is not what it was when the campaign was planned, or is another file on this node; "
-                         f"{cure}")
+        raise InputError(f"'{place}' is not what it was when the campaign was planned, or is another file on this "
+                         f"node; {cure}")
 
 
 def on_content(name: str, read: Callable[[str], str]) -> str:

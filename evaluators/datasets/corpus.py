@@ -10,6 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from editors.core.errors import InputError
+from editors.core.places import shown
 from evaluators.datasets.content import on_content
 from evaluators.datasets.fields import unfit
 from evaluators.datasets.reading import Record, file_records, opened
@@ -32,7 +33,7 @@ def read_corpus(name: str) -> Iterator[str]:
     if name == TESTBED_CORPUS:
         return texts()
     if "://" not in name and not Path(name).expanduser().is_file():
-        raise InputError(f"corpus '{name}' is neither '{TESTBED_CORPUS}' nor a text file")
+        raise InputError(f"corpus '{shown(name)}' is neither '{TESTBED_CORPUS}' nor a text file")
     found = _texts_of(name)
     first = list(islice(found, 1))
     return chain(first, found)
@@ -50,7 +51,7 @@ def _digest_of_file(name: str) -> str:
     found = read_corpus(name)
     first = list(islice(found, 1))
     if not first:
-        raise InputError(f"corpus '{name}' has no text: nothing but blank lines, or records of blank texts")
+        raise InputError(f"corpus '{shown(name)}' has no text: nothing but blank lines, or records of blank texts")
     return _digest(chain(first, found))
 
 
@@ -86,7 +87,7 @@ def _of_lines(name: str) -> Iterator[str]:
         for number, line in enumerate(file, 1):
             strange = CONTROL.findall(line)
             if "\0" in strange or len(strange) * STRAY > len(line):
-                raise InputError(f"corpus '{name}' is not text: line {number} has the control character "
+                raise InputError(f"corpus '{shown(name)}' is not text: line {number} has the control character "
                                  f"U+{ord(min(strange)):04X}; name a file with one text a line, or JSON records with a "
                                  "'text' each")
             yield line
@@ -104,5 +105,6 @@ def _text_of(record: Record, name: str) -> str:
     else:
         problem = record.fault or "it has no 'text', or one that is not a string"
     if problem:
-        raise InputError(f"corpus '{name}', {record}: {problem}; each record is a text, or an object with a 'text'")
+        raise InputError(f"corpus '{shown(name)}', {record}: {problem}; each record is a text, or an object "
+                         "with a 'text'")
     return str(text)

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import Any, TypeVar, cast, get_args
 
 from editors.core.errors import CaseError, InputError
+from editors.core.places import shown
 from evaluators.audit import Auditor, subjects
 from evaluators.cases import Case, Skipped
 from evaluators.datasets.fields import Malformed
@@ -55,9 +56,10 @@ class Dataset:
     def provenance(self) -> dict[str, Any]:
         """Where the cases come from and how they were read; fit for JSON."""
         spec = self.spec
+        switches = {name: value and shown(value) for name, value in spec.switches(self.format).items()}
         return {"name": spec.name, "source": spec.source, "format": self.format, "split": spec.split,
                 "hub_config": spec.hub_config, "offset": spec.offset, "limit": spec.limit,
-                "exclude": list(spec.exclude), **spec.switches(self.format), "digest": self.digest,
+                "exclude": list(spec.exclude), **switches, "digest": self.digest,
                 "records": len(self.cases) + len(self.skipped), "cases": len(self.cases),
                 "skipped": len(self.skipped)}
 

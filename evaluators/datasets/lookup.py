@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editors.core.errors import InputError
+from editors.core.places import shown
 from evaluators.datasets.fields import Malformed
 from evaluators.datasets.formats import read_case
 from evaluators.datasets.forms import Paraphrases, Reading
@@ -53,7 +54,7 @@ def paraphrases_by_case(path: str) -> dict[str, Paraphrases]:
             continue
         found.setdefault(case.id, Paraphrases(case.subject, case.paraphrases))
     if not found:
-        raise InputError(f"'{path}' has no COUNTERFACT record; 'paraphrases' names the full counterfact.json")
+        raise InputError(f"'{shown(path)}' has no COUNTERFACT record; 'paraphrases' names the full counterfact.json")
     return found
 
 
@@ -62,5 +63,5 @@ def _snippets(path: str) -> Iterator[_Snippets]:
         try:
             yield _Snippets.model_validate(record.content)
         except ValidationError as error:
-            raise InputError(f"'{path}' is no attribute_snippets.json: {record} lacks relation_id, target_id or "
+            raise InputError(f"'{shown(path)}' is no attribute_snippets.json: {record} lacks relation_id, target_id or "
                              "samples with a text each") from error

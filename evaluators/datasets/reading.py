@@ -23,10 +23,12 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 from zipfile import ZipFile
 
 from editors.core.errors import EditFleetError, InputError
+from editors.core.places import holds_secrets, scrubbed, shown
 
 PIECE = 1 << 16
 MARGIN = 16  # no number, constant or escape is longer, but for numbers of whole digits
 LONGEST_INTEGER = 4000  # digits; longer ones take int() quadratic time, and it refuses them
+BUCKETS = re.compile(r"(^|::)(s3|s3a|gs|gcs)://", re.IGNORECASE)
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
@@ -48,18 +50,19 @@ def file_records(url: str) -> Iterator[Record]:
     A line of JSON Lines that is not JSON is a record with a fault. Raises `InputError`, when it gets there, for a file
     that cannot be read, is not UTF-8, is no list and no lines of JSON, or ends in the middle.
     """
+    place = shown(url)
     with opened(url) as text:
-        window = _Window(text, url)
+        window = _Window(text, place)
         match window.peek():
             case "[":
                 yield from _list_records(window)
             case "{":
                 yield from _line_records(window)
             case "":
-                raise InputError(f"'{url}' is empty; expected a JSON list of records, or one JSON object a line")
+                raise InputError(f"'{place}' is empty; expected a JSON list of records, or one JSON object a line")
             case other:
-                raise InputError(f"'{url}' is not JSON: it begins with {other!r}; expected a JSON list of records, or "
-                                 "one JSON object a line")
+                raise InputError(f"'{place}' is not JSON: it begins with {other!r}; expected a JSON list of records, "
+                                 "or one JSON object a line")
 
 
 def hub_records(name: str, config: str | None, split: str) -> Iterator[Record]:
@@ -77,8 +80,9 @@ def hub_records(name: str, config: str | None, split: str) -> Iterator[Record]:
     except EditFleetError:
         raise
     except Exception as error:
-        raise InputError(f"cannot read split '{split}' of hub data set '{name}': {_summary(error)}. Check the name, "
-                         "'hub_config', 'split' and the network, or fetch its file and give its 'path'") from error
+        raise InputError(f"cannot read split '{split}' of hub data set '{shown(name)}': {_summary(error, name)}. Check "
+                         "the name, 'hub_config', 'split' and the network, or fetch its file and give its 'path'"
+                         ) from error
 
 
 @contextmanager
@@ -91,19 +95,19 @@ def opened(url: str) -> Iterator[TextIO]:
         packed = _open(url, "rb")
         if infer_compression(packed.path) == "zip":  # of which fsspec reads the first file, whatever it is
             archive = stack.enter_context(ZipFile(stack.enter_context(packed)))
-            yield stack.enter_context(_member(archive, url))
+            yield stack.enter_context(_member(archive, shown(url)))
         else:
             yield stack.enter_context(_open(url, "rt", encoding="utf-8-sig", newline="\n", compression="infer"))
 
 
-def _member(archive: ZipFile, url: str) -> TextIO:
+def _member(archive: ZipFile, place: str) -> TextIO:
     """The one file of an archive; folders, and what systems add for themselves, are none."""
     names = [info.filename for info in archive.infolist() if not info.is_dir()
              and not info.filename.startswith("__MACOSX/") and not PurePosixPath(info.filename).name.startswith(".")]
     if len(names) != 1:
         those = f" ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})" if names else ""
-        raise InputError(f"'{url}' holds {len(names)} files{those}, and one is read; unpack it, and name a file"
-                         + (f", or name one in it: 'zip://{names[0]}::{url}'" if names else ""))
+        raise InputError(f"'{place}' holds {len(names)} files{those}, and one is read; unpack it, and name a file"
+                         + (f", or name one in it: 'zip://{names[0]}::{place}'" if names else ""))
     return TextIOWrapper(archive.open(names[0]), encoding="utf-8-sig", newline="\n")
 
 
@@ -117,26 +121,31 @@ def opened_bytes(url: str) -> Iterator[BinaryIO]:
 def _open(url: str, mode: str, **settings: Any) -> Any:
     import fsspec
 
+    if BUCKETS.search(url) and holds_secrets(url.partition("?")[0]):
+        raise InputError(f"'{shown(url)}': drivers of object stores read no keys from an address; put them where the "
+                         "driver looks for them, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     return fsspec.open(url, mode, **settings)
 
 
 @contextmanager
 def _told(url: str) -> Iterator[None]:
+    place = shown(url)
     try:
         yield
     except EditFleetError:
         raise
     except UnicodeDecodeError as error:
-        raise InputError(f"'{url}' is not UTF-8 text ({error}); convert it first") from error
+        raise InputError(f"'{place}' is not UTF-8 text ({error}); convert it first") from error
     except ImportError as error:
-        raise InputError(f"'{url}' needs another package: {error}; 'pip install' it") from error
+        raise InputError(f"'{place}' needs another package: {error}; 'pip install' it") from error
     except Exception as error:
         cure = "check the address, your rights and the network" if "://" in url else "check the path"
-        raise InputError(f"cannot read '{url}': {_summary(error)}; {cure}") from error
+        told = InputError(f"cannot read '{place}': {_summary(error, url)}; {cure}")
+        raise told from (None if holds_secrets(url) else error)  # whose words a traceback would show as they are
 
 
-def _summary(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or textwrap.shorten(str(error), 300)
+def _summary(error: Exception, url: str = "") -> str:
+    text = textwrap.shorten(scrubbed(getattr(error, "strerror", None) or str(error), url), 300)
     return f"{text} ({type(error).__name__})" if text else type(error).__name__
 
 

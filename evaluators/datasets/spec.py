@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from editors.core.errors import InputError, unknown
+from editors.core.places import holds_secrets, shown
 from editors.core.settings import Name, Settings
 from evaluators.audit import Flag
 from evaluators.testbed.cases import Flavour, Split
@@ -68,13 +69,18 @@ class DatasetSpec(Settings):
 
     @property
     def source(self) -> str:
-        """Where the records are, for messages."""
-        return self.path or (f"hub data set {self.hub}, split {self.split}" if self.hub else "built in")
+        """Where the records are, for messages and files."""
+        if self.path is not None:
+            return shown(self.path)
+        return f"hub data set {self.hub}, split {self.split}" if self.hub else "built in"
 
     def check_source(self) -> None:
         """Raises `InputError` for an unknown name and for fields that do not go together."""
+        if holds_secrets(self.name):
+            raise InputError(f"data set '{shown(self.name)}': a name is shown and kept everywhere, and this one is an "
+                             "address with a name, password or query in it; give it to 'path', with another name")
         if self.path is not None and self.hub is not None:
-            raise InputError(f"data set '{self.name}' has both 'path: {self.path}' and 'hub: {self.hub}'; "
+            raise InputError(f"data set '{self.name}' has both 'path: {shown(self.path)}' and 'hub: {self.hub}'; "
                              "leave one out")
         if self.hub is None and self.hub_config is not None:
             raise InputError(f"data set '{self.name}': 'hub_config: {self.hub_config}' is for data sets with 'hub'")
@@ -91,14 +97,14 @@ class DatasetSpec(Settings):
             raise unknown(f"split of data set '{self.name}'", self.split, get_args(Split))
         for switch in ("format", *SWITCHES):
             if (value := getattr(self, switch)) is not None:
-                raise InputError(f"data set '{self.name}' is built in; leave '{switch}: {value}' out")
+                raise InputError(f"data set '{self.name}' is built in; leave '{switch}: {shown(value)}' out")
 
     def check_switches(self, format: Format) -> None:
         """Raises `InputError` for a switch that means nothing for a format."""
         for switch, formats in SWITCHES.items():
             if (value := getattr(self, switch)) is not None and format not in formats:
                 raise InputError(f"data set '{self.name}': '{switch}' is for {' and '.join(formats)}, and this is "
-                                 f"{format}; leave '{switch}: {value}' out")
+                                 f"{format}; leave '{switch}: {shown(value)}' out")
         possible = {"counterfact": ["paraphrase_prompts", "generation_prompts"],
                     "counterfact-flat": ["paraphrase_prompts" if self.paraphrases else "rephrase_prompt"]}
         if self.generality is not None and self.generality not in possible[format]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from editors.core.errors import InputError
 from editors.core.examples import Example, Question
+from editors.core.places import shown
 from evaluators.cases import Case, EditedFacts
 from evaluators.datasets.spec import DatasetSpec
 
@@ -15,7 +16,7 @@ def training_spec(spec: DatasetSpec, limit: int | None = None) -> DatasetSpec:
     if spec.is_built_in:
         if spec.train is not None:
             raise InputError(f"data set '{spec.name}' is built in: it has training cases of its own, so leave out "
-                             f"'train: {spec.train}'")
+                             f"'train: {shown(spec.train)}'")
         if spec.split != "eval":
             raise InputError(f"data set '{spec.name}' with 'split: {spec.split}' holds what trained editors learn "
                              "from; use 'split: eval' for them")

@@ -43,7 +43,7 @@ def ask_all(records: Iterable[EditRecord], client: ChatClient, journal: Journal,
                 silent = 0 if entry.response is not None else silent + 1
                 on_entry(entry)
                 if silent == PATIENCE:
-                    raise InputError(f"{client.asking.endpoint} gives no answer: {entry.error}. What was answered is "
+                    raise InputError(f"{client.asking.place} gives no answer: {entry.error}. What was answered is "
                                      "kept; the same command goes on from there")
         except BaseException:
             client.stop()

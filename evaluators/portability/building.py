@@ -130,7 +130,7 @@ def write_build(folder: Path, source: EditSource, asking: Asking, outcome: Sorte
     write_json(folder / REJECTED, [answer.model_dump(mode="json") for answer in outcome.rejected])
     write_json(folder / SUMMARY, {
         "format": source.format, "records": len(source.records), "skipped": [s.model_dump() for s in source.skipped],
-        "endpoint": asking.endpoint, "model": asking.model, "temperature": asking.temperature,
+        "endpoint": asking.place, "model": asking.model, "temperature": asking.temperature,
         "max_tokens": asking.max_tokens, "prompt_version": VERSION,
         "prompt_tokens": sum(prompt for prompt, _ in tokens), "answer_tokens": sum(answer for _, answer in tokens),
         "unanswered": list(outcome.unanswered), "rejected": dict(Counter(r.fault for r in outcome.rejected)),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from editors.core.errors import CaseError, InputError
+from editors.core.places import holds_secrets, scrubbed, shown, without_keys
 
 KEY = "OPENAI_API_KEY"
 
@@ -37,9 +38,14 @@ class Asking:
 
     def __post_init__(self) -> None:
         """Raises `InputError` for an address that is none."""
-        if not self.endpoint.startswith(("http://", "https://")) or "@" in self.endpoint:
-            raise InputError(f"endpoint '{self.endpoint}' is not the address of an API: write something like "
-                             "https://host/v1, without a name or key in it")
+        if not self.endpoint.startswith(("http://", "https://")) or holds_secrets(self.endpoint):
+            raise InputError(f"endpoint '{self.place}' is not the address of an API: write something like "
+                             "https://host/v1, without a name, key or query in it")
+
+    @property
+    def place(self) -> str:
+        """The endpoint as messages and files may have it."""
+        return shown(self.endpoint)
 
     def request(self, prompt: str) -> dict[str, Any]:
         """The body of a request for one chat completion."""
@@ -82,7 +88,8 @@ class ChatClient:
     """Sends requests, from any thread. Dropped connections, timeouts, 408, 409, 429 and 5xx are tried again with
     growing pauses, or the pause the endpoint asks for; every try keeps to `limit`.
 
-    Raises `InputError` where there is no key, or the `openai` package is missing.
+    What comes back is without the key, whatever the endpoint repeats of it. Raises `InputError` where there is no key,
+    or no `openai` package.
     """
 
     def __init__(self, asking: Asking, limit: RateLimit | None = None) -> None:
@@ -91,15 +98,13 @@ class ChatClient:
         except ImportError as error:
             raise InputError("asking a language model needs the package 'openai': "
                              "pip install 'editfleet[portability]'") from error
-        if not os.environ.get(KEY):
-            raise InputError(f"there is no key for {asking.endpoint}: set the environment variable {KEY} (to any text, "
-                             "for an endpoint that needs none)")
+        key = _key(asking)
         self.asking = asking
         self._stopped = threading.Event()
         self._limit = limit or RateLimit(asking.requests_per_minute, sleep=self._stopped.wait)
         self._openai = openai
         self._client = openai.OpenAI(
-            api_key=os.environ[KEY], base_url=asking.endpoint, timeout=asking.timeout, max_retries=asking.retries,
+            api_key=key, base_url=asking.endpoint, timeout=asking.timeout, max_retries=asking.retries,
             http_client=openai.DefaultHttpxClient(event_hooks={"request": [self._before_try]}))
 
     def _before_try(self, request: object) -> None:
@@ -117,7 +122,7 @@ class ChatClient:
         except self._openai.AuthenticationError as error:
             raise self._refused(error) from error
         except self._openai.APIConnectionError as error:
-            raise InputError(f"{self.asking.endpoint} cannot be reached: {_short(error)} {error.__cause__ or ''} "
+            raise InputError(f"{self.asking.place} cannot be reached: {_short(error, error.__cause__)} "
                              "Check --endpoint, and that its server runs") from error
         except self._openai.OpenAIError:
             pass
@@ -134,16 +139,16 @@ class ChatClient:
         except self._openai.AuthenticationError as error:
             raise self._refused(error) from error
         except self._openai.NotFoundError as error:
-            raise InputError(f"{self.asking.endpoint} has no model '{self.asking.model}', or is not the address of an "
+            raise InputError(f"{self.asking.place} has no model '{self.asking.model}', or is not the address of an "
                              f"OpenAI-compatible API (most end in /v1): {_short(error)}") from error
         except self._openai.APIConnectionError as error:
-            raise Unanswered(f"{_short(error)} {error.__cause__ or ''}".strip()) from error
+            raise Unanswered(_short(error, error.__cause__)) from error
         except self._openai.OpenAIError as error:
             raise Unanswered(_short(error)) from error
-        return Reply(raw.text, raw.retries_taken)
+        return Reply(without_keys(raw.text), raw.retries_taken)
 
     def _refused(self, error: Exception) -> InputError:
-        return InputError(f"{self.asking.endpoint} refuses the key in {KEY}: {_short(error)}")
+        return InputError(f"{self.asking.place} refuses the key in {KEY}: {_short(error)}")
 
     def stop(self) -> None:
         """No further try is sent; what is under way comes to its end."""
@@ -156,5 +161,17 @@ class ChatClient:
         self._client.close()
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _key(asking: Asking) -> str:
+    """The key in the environment, without the blanks and line ends that files and shells leave around it."""
+    key = os.environ.get(KEY, "").strip()
+    if not key:
+        raise InputError(f"there is no key for {asking.place}: set the environment variable {KEY} (to any text, for an "
+                         "endpoint that needs none)")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise InputError(f"the key in {KEY} has a character that no key has (a blank, a line end, a control character, "
+                         "or a letter beyond ASCII): set it anew, without quotes or other text around it")
+    return key
+
+
+def _short(*errors: BaseException | None) -> str:
+    return " ".join(scrubbed(" ".join(str(error) for error in errors if error)).split())[:300]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from editors.core.errors import InputError, first_problem
+from editors.core.places import shown
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import DatasetSpec, load_dataset
 from evaluators.datasets.formats import name_of
@@ -52,14 +53,14 @@ def read_source(source: str, limit: int | None = None) -> EditSource:
         raw: list[Any] = []
         for record in islice(file_records(source), limit):
             if record.fault is not None:
-                raise InputError(f"{source}: {record}: {record.fault}")
+                raise InputError(f"{shown(source)}: {record}: {record.fault}")
             raw.append(record.content)
         if not raw:
-            raise InputError(f"{source}: expected COUNTERFACT or ZsRE records, and there are none")
+            raise InputError(f"{shown(source)}: expected COUNTERFACT or ZsRE records, and there are none")
     else:
         raw = [counterfact(case) for case in load_dataset(DatasetSpec(name=source, limit=limit)).cases]
     format: EditFormat = "counterfact" if isinstance(raw[0], dict) and "requested_rewrite" in raw[0] else "zsre"
-    return _parsed(source, raw, format)
+    return _parsed(shown(source), raw, format)
 
 
 def counterfact(case: Case) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from evaluators.testbed.schema import HOPS
 from evaluators.testbed.world import build_world
 
 RESET = "reset"
+ECHO = {status: ("echo", status) for status in (200, 400, 401, 404)}
 CASES = {case.subject + case.target_new: case for case in testbed_cases("cloze", "eval")[:60]}
 
 
@@ -40,8 +41,8 @@ def truth(subject: str, altered: str) -> str:
 class ChatServer(ThreadingHTTPServer):
     """Answers with `say(subject, altered answer)`; `first` holds what is done before, by subject, one a request.
 
-    What is done may be a text (an answer), a number (a status), a dict (a whole body) or `RESET`. `status` is that of
-    the list of models.
+    What is done may be a text (an answer), a number (a status), a dict (a whole body), `RESET`, or `ECHO[status]`,
+    which repeats what was sent, key and all. `status` is that of the list of models.
     """
 
     daemon_threads = True
@@ -90,6 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.shutdown(socket.SHUT_RDWR)
+        elif isinstance(act, tuple):
+            self._send(act[1], {"error": {"message": f"you sent {dict(self.headers)} {body}"}})
         elif isinstance(act, int):
             self._send(act, {"error": {"message": f"status {act} on purpose"}})
         elif isinstance(act, dict):

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from safetensors import SafetensorError
 
 from editors.core.errors import InputError
+from editors.core.places import scrubbed
 
 # The files that decide what a model says, beside those that its weights' index lists.
 CONTENT = re.compile(r".*\.(safetensors|model)|(config|generation_config|tokenizer.*|vocab|merges|added_tokens"
@@ -62,7 +63,7 @@ class ModelFolder:
         except InputError:
             raise
         except errors as error:
-            words = str(error).strip().splitlines() or [type(error).__name__]
+            words = scrubbed(str(error)).strip().splitlines() or [type(error).__name__]
             raise self.refusal(words[0]) from error
 
     def weight_files(self) -> WeightFiles:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from editors.core.errors import InputError
 from editors.core.models.folder import PICKLED, SAFE, ModelFolder
+from editors.core.places import scrubbed
 
 SMALL = ("*.json", "*.txt", "*.model")  # configurations, tokenizers and indices
 
@@ -26,7 +27,7 @@ def model_folder(path: str | Path, *, weights: bool = True, what: str = "model")
         raise InputError(
             f"cannot load {what} '{path}': there is no such folder, and it is not in the local hub cache nor could it "
             f"be downloaded. Check the name, or fetch it where there is a network (`hf download {path}`) and name the "
-            f"folder instead ({str(error).splitlines()[0]})") from error
+            f"folder instead ({scrubbed(str(error)).splitlines()[0]})") from error
     return folder
 
 

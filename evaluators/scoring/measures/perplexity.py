@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, PositiveInt, PrivateAttr
 
 from editors.core.errors import CaseError, InputError, quoted
+from editors.core.places import shown
 from editors.core.settings import Name
 from evaluators.cases import Case, Edited
 from evaluators.datasets import TESTBED_CORPUS, read_corpus
@@ -49,7 +50,7 @@ class Perplexity(Measure):
             return self
         sample = tuple(islice(read_corpus(self.corpus), self.texts))
         if not sample:
-            raise InputError(f"corpus '{self.corpus}' has no text to take the perplexity on")
+            raise InputError(f"corpus '{shown(self.corpus)}' has no text to take the perplexity on")
         prepared = type(self)(sample=sample)
         prepared._missing = self.texts - len(sample)
         return prepared
