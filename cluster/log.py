@@ -12,6 +12,7 @@ from typing import Any
 
 from editors.core.errors import InputError
 from editors.core.places import scrubbed
+from editors.core.printable import in_json, shortened
 
 LOGGER = logging.getLogger("editfleet")
 
@@ -55,6 +56,6 @@ class Lines(logging.Formatter):
 
 
 def _quoted(value: object) -> str:
-    text = f"{value:.3g}" if isinstance(value, float) else scrubbed(str(value))
+    text = f"{value:.3g}" if isinstance(value, float) else shortened(scrubbed(str(value)))
     plain = text.isprintable() and not any(char in ' "=' for char in text)
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else in_json(json.dumps(text, ensure_ascii=False))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.plan.tasks import StreamTask
+from editors.core.printable import in_markdown
 from evaluators.cases import Case, Skipped
 
 if TYPE_CHECKING:
@@ -25,25 +26,26 @@ def card_of_edits(task: StreamTask, model: LanguageModel, cases: Sequence[Case],
     editor = task.method.editor
     how = ", all at once" if task.protocol.joint else ", one after another" if len(cases) > 1 else ""
     parts = [_head(model), f"- editor: {editor.name}, version {editor.version}, seed {task.method.seed}{how}",
-             f"- settings: `{json.dumps(editor.config)}`", _versions(versions), f"\n## Edits ({len(cases)})\n",
-             *(f"- {case.id}: {_quoted(case.prompt)} → {_quoted(case.target_new)}" for case in cases)]
+             f"- settings: {_code(editor.config)}", _versions(versions), f"\n## Edits ({len(cases)})\n",
+             *(f"- {in_markdown(case.id)}: {_quoted(case.prompt)} → {_quoted(case.target_new)}" for case in cases)]
     if skipped:
-        parts += [f"\n## Left out ({len(skipped)})\n", *(f"- {case.case_id}: {case.reason}" for case in skipped)]
+        parts += [f"\n## Left out ({len(skipped)})\n",
+                  *(f"- {in_markdown(case.case_id)}: {in_markdown(case.reason)}" for case in skipped)]
     return "\n".join(parts) + "\n"
 
 
 def card_of_patches(model: LanguageModel, files: Sequence[Path], patch: Patch) -> str:
     """Of a model with saved patches, of which no more is known than they say of themselves."""
     found = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-    info: dict[str, Any] = dict(patch.info)
-    return "\n".join([_head(model), f"- patches: {', '.join(file.name for file in files)}",
-                      f"- of themselves they say: `{json.dumps(info)}`", _versions(found)]) + "\n"
+    return "\n".join([_head(model), f"- patches: {', '.join(in_markdown(file.name) for file in files)}",
+                      f"- of themselves they say: {_code(dict(patch.info))}", _versions(found)]) + "\n"
 
 
 def _head(model: LanguageModel) -> str:
     dtype = str(model.module.dtype).removeprefix("torch.")
-    return (f"# {model.name}, edited\n\nA copy of {model.name} with edits in its weights, written by `editfleet "
-            f"export`. It is loaded like {model.name}.\n\n- base model: {model.name} (digest {model.digest}), {dtype}")
+    name = in_markdown(model.name)
+    return (f"# {name}, edited\n\nA copy of {name} with edits in its weights, written by `editfleet export`. It is "
+            f"loaded like {name}.\n\n- base model: {name} (digest {model.digest}), {dtype}")
 
 
 def _versions(versions: Mapping[str, str]) -> str:
@@ -51,4 +53,8 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return in_markdown(json.dumps(text, ensure_ascii=False))
+
+
+def _code(value: Mapping[str, Any]) -> str:
+    return "`" + json.dumps(value).replace("`", "\\u0060") + "`"

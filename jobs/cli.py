@@ -6,6 +6,8 @@ Each command is a function in a module of its own, and `python -m jobs.NAME` too
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import typer
@@ -46,12 +48,35 @@ def load(name: str) -> Any:
     return typer.main.get_command(app)
 
 
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """What is wrong with the command line is told without what terminals obey, and without secrets."""
+    try:
+        yield
+    except typer.TyperException as error:
+        from editors.core.places import scrubbed
+        from editors.core.printable import printable
+
+        told = vars(error)
+        if isinstance(told.get("message"), str):
+            told["message"] = printable(scrubbed(told["message"]))
+        raise
+
+
 class LazyGroup(TyperGroup):
     """Lists its commands by their lines alone, and loads the one that is called."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands = {name: TyperCommand(name, help=entry.line) for name, entry in COMMANDS.items()}
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        with _plainly():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _plainly():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: Any) -> Any:
         name, command, rest = super().resolve_command(ctx, args)

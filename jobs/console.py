@@ -11,7 +11,9 @@ from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from cluster.campaign.file import load_campaign
 from cluster.campaign.files import missing_files_told
@@ -22,6 +24,7 @@ from cluster.store.store import CampaignRecord, Standing, Store
 from cluster.workers.losses import ClusterLost
 from editors.core.errors import InputError, unknown
 from editors.core.places import scrubbed, shown
+from editors.core.printable import printable, printable_lines
 from evaluators.datasets import DatasetSpec
 from evaluators.datasets.spec import Format, Target
 
@@ -36,10 +39,20 @@ Scale = Annotated[str | None, typer.Option(
 Data = Annotated[str | None, typer.Option(help="The folder or URL that the paths of data sets and texts start from.")]
 
 
-def console() -> Console:
+class Screen(Console):
+    """A console that shows any text as what it is: one line, without markup, and nothing that the terminal obeys."""
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(printable(text), **settings)
+
+    def status(self, status: Any, **settings: Any) -> Status:
+        return super().status(Text(printable(status)), **settings)
+
+
+def console() -> Screen:
     """Standard output; wide enough for tables where it is no terminal."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return Screen(width=width, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -49,20 +62,25 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        typer.echo(f"Error: {scrubbed(str(error))}", err=True)
+        warn(f"Error: {scrubbed(str(error))}")
         raise typer.Exit(WRONG_INPUT) from error
     except (StoreError, ClusterLost) as error:
-        typer.echo(f"Error: {scrubbed(str(error))}", err=True)
+        warn(f"Error: {scrubbed(str(error))}")
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
+def warn(text: str) -> None:
+    """Shows lines on standard error."""
+    typer.echo(printable_lines(text), err=True)
+
+
 def find_campaign(name: str) -> Path:
     """A campaign's file: a path, or the name of one shipped here. Raises `InputError` where it is neither."""
     shipped = {path.stem: path for path in sorted(CAMPAIGNS.glob("*.yaml"))}
-    if os.path.isfile(name):  # which a name that no file can have is no error to
+    if os.path.isfile(name):  # what is too long for a file's name is none; `Path.is_file` raises
         return Path(name)
     if name in shipped:
         return shipped[name]
@@ -87,7 +105,7 @@ def data_set(data: str, format: str | None = None, target: str | None = None, *,
             raise unknown(option, given, possible)
     if not data.strip():
         raise InputError("a data set is a file, a URL or the name of a built-in one, not a blank")
-    is_file = name is not None or "://" in data or Path(data).suffix != "" or Path(data).exists()
+    is_file = name is not None or "://" in data or Path(data).suffix != "" or os.path.exists(data)
     place = {"name": name or Path(shown(data)).name, "path": data} if is_file else {"name": data}
     return DatasetSpec.model_validate({**place, "format": format, "target": target, **more})
 
@@ -161,5 +179,5 @@ def count(number: int, noun: str) -> str:
 
 
 def shorten(lines: Iterable[str]) -> list[str]:
-    lines = list(lines)
+    lines = list(map(printable, lines))
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"  ... and {len(lines) - SHOWN} more"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import yaml
 from pydantic import ValidationError
+from rich.text import Text
 
 from cluster.campaign.spec import Campaign, SourceFile
 from cluster.plan.cutting import CampaignCases
@@ -24,9 +25,10 @@ from cluster.plan.tasks import BaselineTask, ScoreTask, StreamTask
 from editors import EDITORS, get_editor
 from editors.core.errors import InputError
 from editors.core.files import check_vacant
+from editors.core.printable import printable
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec, load_dataset
 from jobs.cards import card_of_edits, card_of_patches
-from jobs.console import check_device, console, count, data_set, exit_codes, shorten
+from jobs.console import check_device, console, count, data_set, exit_codes, shorten, warn
 
 if TYPE_CHECKING:
     from editors.core.models.model import LanguageModel
@@ -137,7 +139,7 @@ def _export_edits(campaign: Campaign, out: Path, device: str, folder: Path) -> N
     """Prepares, edits and writes. The tasks' results are kept in a store below `folder`."""
     planned = plan(campaign)
     for note in planned.notes:
-        typer.echo(note, err=True)
+        warn(printable(note))
     from cluster.store.store import Store
     from cluster.workers.executor import TaskExecutor
     from editors import save_edited
@@ -151,7 +153,7 @@ def _export_edits(campaign: Campaign, out: Path, device: str, folder: Path) -> N
     tasks = [task for task in planned.tasks.values() if not isinstance(task, BaselineTask | ScoreTask)]
     with console().status("preparing") as status:
         for task in tasks:
-            status.update(task.title)
+            status.update(Text(printable(task.title)))
             executor.run(task)
     [task] = [task for task in tasks if isinstance(task, StreamTask)]
     stream = Stream.load(store.local(task.key), model.device)
@@ -164,7 +166,7 @@ def _export_edits(campaign: Campaign, out: Path, device: str, folder: Path) -> N
     card = card_of_edits(task, model, cases, skipped, store.noted(task.key, "versions"))
     save_edited(model, stream.patch, out, card=card)
     if reasons:
-        typer.echo("\n".join([f"{count(len(reasons), 'edit')} left out:", *shorten(reasons)]), err=True)
+        warn("\n".join([f"{count(len(reasons), 'edit')} left out:", *shorten(reasons)]))
     _told(model, out, count(len(cases), "edit"))
 
 

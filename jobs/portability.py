@@ -170,7 +170,8 @@ def _tell(edits: EditSource, outcome: Sorted, names: Sequence[str], out: Path, s
             ("with an answer of no use", [f"  {answer.id}: {answer.reason}" for answer in outcome.rejected]),
             ("without an answer", [f"  {name}" for name in outcome.unanswered])):
         if lines:
-            screen.print("\n".join([f"{count(len(lines), 'record')} {title}:", *shorten(lines)]), soft_wrap=True)
+            for line in (f"{count(len(lines), 'record')} {title}:", *shorten(lines)):
+                screen.print(line, soft_wrap=True)
     each, together = scores(outcome.candidates, names)
     table = Table("model", "suggestions", f"known (top {KNOWN_RANK})", "%")
     for name, score in (*each.items(), ("all", together)):

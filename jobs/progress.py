@@ -10,6 +10,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from editors.core.printable import printable
+
 INTERVAL = 5.0  # seconds between lines where there is no terminal for a bar
 MEMORY = 3600.0  # seconds whose speed tells the time that is left: tasks take a minute each
 
@@ -31,11 +33,11 @@ def progress(screen: Console, interval: float = INTERVAL) -> Iterator[Tell]:
         finally:
             lines.show()
         return
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("left"),
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(), TextColumn("left"),
                TimeRemainingColumn())
     with Progress(*columns, console=screen, speed_estimate_period=MEMORY) as bars:
         bar = bars.add_task("", total=None)
-        yield lambda line, done, total: bars.update(bar, description=line, completed=done, total=total)
+        yield lambda line, done, total: bars.update(bar, description=printable(line), completed=done, total=total)
 
 
 class _Lines:

@@ -12,12 +12,13 @@ import typer
 
 from cluster.store.store import CampaignRecord, Store
 from editors.core.errors import InputError, unknown
+from editors.core.printable import printable
 from evaluators.files import make_folder, write_text
 from evaluators.report.compare import compare
 from evaluators.report.figure import to_svg
 from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
 from evaluators.report.views import View
-from jobs.console import console, exit_codes, shorten
+from jobs.console import console, exit_codes, shorten, warn
 
 
 def report(
@@ -43,12 +44,12 @@ def report(
         view: View = "paper" if paper else "all" if every else "main"
         found = Store.open(store)
         for line in shorten(found.strays()):
-            typer.echo(line, err=True)
+            warn(printable(line))
         record = _choose(found.place, found.campaigns(), campaign)
         table = found.rows(record.tasks)
         standing = found.standing(record)  # after reading, which finds what is damaged
         if missing := len(record.tasks) - len(standing.done):
-            typer.echo(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done", err=True)
+            warn(printable(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done"))
         rows: Rows
         if versus is None:
             rows = summaries = summarise(table)
@@ -58,7 +59,7 @@ def report(
         else:
             rows, notes = compare(table, versus)
             for note in shorten(notes):
-                typer.echo(note, err=True)
+                warn(printable(note))
         match format:
             case "json":
                 typer.echo(to_json_lines(rows), nl=False)
@@ -78,7 +79,7 @@ def _choose(place: str, records: list[CampaignRecord], name: str | None) -> Camp
         raise unknown("campaign", name or "", {record.name for record in records})
     others = {record.name for record in records} - {chosen[0].name}
     if others and name is None:
-        typer.echo(f"showing '{chosen[0].name}'; with --campaign: {', '.join(sorted(others))}", err=True)
+        warn(printable(f"showing '{chosen[0].name}'; with --campaign: {', '.join(sorted(others))}"))
     return chosen[0]
 
 

@@ -32,6 +32,7 @@ from jobs.console import (
     list_failed,
     list_skipped,
     plan_campaign,
+    warn,
 )
 from jobs.progress import progress
 
@@ -72,7 +73,7 @@ def run(
                 outcome, rows, standing = _whole(planned, store, lambda: run_campaign(
                     planned, store, connect, lambda now: tell(_describe(now), now.cost_done, now.cost)))
         except KeyboardInterrupt:
-            typer.echo(f"What is done is kept; run the same command again to go on. Results: {store.place}", err=True)
+            warn(f"What is done is kept; run the same command again to go on. Results: {store.place}")
             raise
         whole = _summary(screen, store, planned.record(datetime.now(UTC)), rows, standing)
         if outcome.failed or not whole:

@@ -16,7 +16,7 @@ from cluster.plan.refs import ModelRef
 from cluster.plan.tasks import TrainTask
 from editors import get_editor
 from editors.core.errors import InputError
-from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign
+from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign, warn
 from jobs.progress import Tell, progress
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def train(
         try:
             _train_all(tasks, out, screen)
         except KeyboardInterrupt:
-            typer.echo(f"What is done is kept; run the same command again to go on. Files: {out}", err=True)
+            warn(f"What is done is kept; run the same command again to go on. Files: {out}")
             raise
         screen.print(f"{count(len(tasks), 'trained editor')} of '{planned.campaign.name}': {out}", soft_wrap=True)
 

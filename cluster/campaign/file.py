@@ -17,8 +17,9 @@ from pydantic_core import ErrorDetails
 
 from cluster.campaign.paths import with_paths_from
 from cluster.campaign.spec import Campaign, Location, SourceFile
-from editors.core.errors import InputError, unknown
+from editors.core.errors import QUOTED, InputError, unknown
 from editors.core.places import scrubbed
+from editors.core.printable import printable
 
 MOST_BYTES = 4_000_000  # of a campaign's file; parsing takes seconds from there on
 MOST_VALUES = 100_000  # in a campaign, with those that stand for others (`*name`) counted as often as they are used
@@ -135,4 +136,4 @@ def _explain(detail: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    return scrubbed(repr(value))
+    return printable(scrubbed(repr(value)), QUOTED)

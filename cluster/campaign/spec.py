@@ -28,8 +28,9 @@ from pydantic_core import core_schema
 
 from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
-from editors.core.errors import InputError, unknown
-from editors.core.places import holds_secrets, shown
+from editors.core.errors import InputError, quoted, unknown
+from editors.core.places import holds_secrets, scrubbed, shown
+from editors.core.printable import CELL, printable
 from editors.core.settings import Name, Settings
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec
 from evaluators.protocols import PROTOCOLS, get_protocol, parse_protocol
@@ -192,7 +193,8 @@ class SourceFile:
         """Where a value stands, for messages: `study.yaml, line 7, editors[1].config`."""
         known = next((location[:end] for end in range(len(location), -1, -1) if location[:end] in self.lines), None)
         line = "" if known is None else f", line {self.lines[known]}"
-        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{printable(scrubbed(step), CELL)}"
+                       for step in location).lstrip(".")
         return f"{self.file}{line}{', ' + path if path else ''}"
 
 
@@ -260,7 +262,7 @@ class Campaign(Settings):
         for name in names:
             cls._is_a_name(name)
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"'{twice[0]}' is listed twice; give each its own name (editors: its own label)")
+            raise ValueError(f"{quoted(twice[0])} is listed twice; give each its own name (editors: its own label)")
         return entries
 
     def where(self, location: Location) -> str:

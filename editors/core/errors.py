@@ -12,6 +12,9 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from editors.core.places import scrubbed
+from editors.core.printable import CELL, printable
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -31,11 +34,12 @@ class CaseError(EditFleetError):
 
 
 def quoted(text: str) -> str:
-    """A text as messages show it: a long one is cut."""
-    return f"'{text}'" if len(text) <= QUOTED else f"'{text[:QUOTED]}...'"
+    """A text as messages show it: in one line, cut where it is long, and before that without secrets."""
+    text = scrubbed(text)
+    return f"'{printable(text)}'" if len(text) <= QUOTED else f"'{printable(text[:QUOTED])}...'"
 
 
-def shown(key: str | int) -> str:
+def spelt(key: str | int) -> str:
     """A key of a record as it can be printed, whatever it holds."""
     return ascii(key).strip("'")
 
@@ -43,7 +47,7 @@ def shown(key: str | int) -> str:
 def first_problem(error: ValidationError) -> str:
     """Where something is not of its form, and how."""
     problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(shown, problem["loc"]))
+    where = ".".join(map(spelt, problem["loc"]))
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 
@@ -52,5 +56,6 @@ def unknown(what: str, given: str, known: Iterable[str]) -> InputError:
     """An error for a name that does not exist: says what was probably meant, and lists what exists."""
     names = sorted(known)
     close = difflib.get_close_matches(given.lower(), names, n=1)
-    meant = f" Did you mean '{close[0]}'?" if close else ""
-    return InputError(f"unknown {what} {quoted(given)}.{meant} Available: {', '.join(names)}")
+    meant = f" Did you mean {quoted(close[0])}?" if close else ""
+    there = ", ".join(printable(scrubbed(name), CELL) for name in names)
+    return InputError(f"unknown {what} {quoted(given)}.{meant} Available: {there}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import safe_open
 
-from editors.core.errors import InputError, first_problem, shown
+from editors.core.errors import InputError, first_problem, spelt
 from editors.core.headers import FORMAT, Header
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _header(path: Path | str, schema: type[H], text: str) -> H:
     try:
         first = _First.model_validate_json(text)
         if first.kind != schema.name():
-            raise InputError(f"'{path}' is no {schema.name()} file; it holds a {shown(first.kind)}")
+            raise InputError(f"'{path}' is no {schema.name()} file; it holds a {spelt(first.kind)}")
         if first.format > FORMAT:
             raise InputError(f"'{path}' is of format {first.format}, and this version of EditFleet reads "
                              f"{schema.name()} files up to format {FORMAT}; take the version that wrote it")

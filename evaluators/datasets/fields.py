@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from editors.core.errors import shown
+from editors.core.errors import spelt
 
 # What tables write where they have no value (pandas, R, SQL), as text and in their spelling: "Na", "Nan" and "Nat" are
 # names. Some of them may be answers, too, and "None" often is: it is not among them.
@@ -112,4 +112,4 @@ def texts_in(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
         yield place, value
     elif isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from texts_in(inner, f"{place}.{shown(key)}" if place else shown(key))
+            yield from texts_in(inner, f"{place}.{spelt(key)}" if place else spelt(key))

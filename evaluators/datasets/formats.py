@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from editors.core.errors import InputError, first_problem, shown
+from editors.core.errors import InputError, first_problem, spelt
 from evaluators.cases import Case, Chain
 from evaluators.datasets.fields import (
     Malformed,
@@ -33,7 +33,7 @@ def recognise(records: Iterable[Record], name: str) -> Format:
     found = Counter(format for content in contents if (format := _format_of(content)))
     if found:
         return found.most_common(1)[0][0]
-    keys = ", ".join(map(shown, contents[0])) or "none"
+    keys = ", ".join(map(spelt, contents[0])) or "none"
     raise InputError(f"data set '{name}': no format is known by the keys of its first record ({keys}); "
                      f"'format' may be {', '.join(get_args(Format))}")
 

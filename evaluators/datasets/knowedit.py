@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
-from editors.core.errors import shown
+from editors.core.errors import spelt
 from evaluators.cases import Case, Chain, Probe
 from evaluators.datasets.fields import Part, Text
 from evaluators.datasets.forms import Reading
@@ -59,7 +59,7 @@ class _ByKind(Part):
         known = [str(field.alias) for field in cls.model_fields.values()]
         for kind, questions in content.items() if isinstance(content, dict) else ():
             if questions and kind not in known:
-                raise ValueError(f"questions of kind {shown(kind)} are not read, but {', '.join(known)}")
+                raise ValueError(f"questions of kind {spelt(kind)} are not read, but {', '.join(known)}")
         return content
 
 

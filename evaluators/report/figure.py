@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 
+from editors.core.printable import CELL, printable
 from evaluators.report.samples import UNEDITED, Setting, name_key
 from evaluators.report.tables import Summary, in_percent
 from evaluators.report.views import Headings, View, headings, in_order
@@ -23,7 +24,7 @@ def to_svg(rows: Sequence[Summary], view: View = "main") -> str:
     set, protocol and number of edits."""
     called = headings([row for row in rows if in_percent(row.metric)], view)
     shown = [row for row in rows if (row.dataset, row.metric) in called]
-    names = MARGIN + LETTER * (2 + max((len(row.editor) for row in shown), default=0))
+    names = MARGIN + LETTER * (2 + max((len(printable(row.editor, CELL)) for row in shown), default=0))
     width = names + len(in_order(called)) * (PANEL + NUMBER + GAP) - GAP + MARGIN
     parts, top = list[str](), 0
     blocks = groupby(sorted(shown, key=lambda row: row.sort_key[:4]), key=lambda row: Setting(*row.sort_key[:4]))
@@ -47,7 +48,8 @@ def _block(setting: Setting, rows: Sequence[Summary], editors: Sequence[str], ca
     yield _text(MARGIN, top + 22, f"{title}; % of cases right, mean and 95 % interval", "soft")
     first, last = top + HEAD, top + HEAD + ROW * len(editors)
     for line, editor in enumerate(editors):
-        yield _text(MARGIN, first + ROW * line + ROW / 2 + 4, editor, "soft" if editor == UNEDITED else "")
+        kind = "soft" if editor == UNEDITED else ""
+        yield _text(MARGIN, first + ROW * line + ROW / 2 + 4, printable(editor, CELL), kind)
     for number, panel in enumerate(in_order(called)):
         left = names + number * (PANEL + NUMBER + GAP)
         yield _text(left, top + 50, panel.removesuffix(".exact"), "head")
@@ -74,4 +76,4 @@ def _dot(row: Summary, left: int, y: float) -> Iterator[str]:
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
     style = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{style}>{escape(printable(text, 4 * CELL))}</text>'

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from editors.core.printable import CELL, in_json, in_markdown, printable
 from evaluators.files import finite
 from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
@@ -64,7 +65,7 @@ def summarise(table: pa.Table) -> list[Summary]:
 
 def to_json_lines(rows: Rows) -> str:
     """One JSON object a line, with the fields of `Summary` or `Comparison`; numbers that are not finite are null."""
-    return "".join(json.dumps(finite(asdict(row)), ensure_ascii=False) + "\n" for row in rows)
+    return "".join(in_json(json.dumps(finite(asdict(row)), ensure_ascii=False)) + "\n" for row in rows)
 
 
 def to_markdown(rows: Rows, view: View = "main") -> str:
@@ -75,10 +76,10 @@ def to_markdown(rows: Rows, view: View = "main") -> str:
     """
     texts = []
     for grid in _grids(rows, view):
-        lines = [grid.head, ["---"] * len(grid.head), *grid.body]
-        table = ("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-        note = f"\n{grid.note}\n" if grid.note else ""
-        texts.append(f"{grid.title}\n\n{''.join(table)}{note}")
+        head, *body = [[in_markdown(cell) for cell in line] for line in (grid.head, *grid.body)]
+        table = ("| " + " | ".join(line) + " |\n" for line in (head, ["---"] * len(head), *body))
+        note = f"\n{in_markdown(grid.note)}\n" if grid.note else ""
+        texts.append(f"{in_markdown(grid.title)}\n\n{''.join(table)}{note}")
     return "\n".join(texts)
 
 
@@ -99,7 +100,7 @@ def to_rich_tables(rows: Rows, view: View = "main") -> list[Table]:
 
 
 class _Grid(NamedTuple):
-    """A table as text; the first `names` columns say what a row is about, and the note what its headings mean."""
+    """A printable table; the first `names` columns say what a row is about, and the note what its headings mean."""
 
     title: str
     head: list[str]
@@ -130,14 +131,19 @@ def _grid(rows: Rows, view: View) -> _Grid:
         key = tuple(str(getattr(row, field)) for field in (down, *varying))
         lines.setdefault(key, {})[row.editor if by_metric else called[row.dataset, row.metric]] = row
     heads = sorted({row.editor for row in shown}, key=name_key) if by_metric else in_order(called)
-    body = [[*key, str(max(cell.n for cell in cells.values())), *(_cell(cells.get(name)) for name in heads)]
+    body = [[*map(_name, key), str(max(cell.n for cell in cells.values())), *(_cell(cells.get(name)) for name in heads)]
             for key, cells in lines.items()]
-    shared = [f"{field} {found[0]}" for field, found in values.items() if len(found) == 1]
+    shared = [f"{field} {_name(found[0])}" for field, found in values.items() if len(found) == 1]
     what = ["shares in percent ± half the 95 % confidence interval"]
     if others := sorted({row.versus for row in shown if isinstance(row, Comparison)}):
-        what = [f"difference to {', '.join(others)} over the cases that both have", *what, "p by permutation"]
-    return _Grid(", ".join([*shared, *what]), [down, *varying, "cases", *heads], body, 1 + len(varying),
-                 footnote(called))
+        versus = ", ".join(map(_name, others))
+        what = [f"difference to {versus} over the cases that both have", *what, "p by permutation"]
+    return _Grid(", ".join([*shared, *what]), [down, *varying, "cases", *map(_name, heads)], body,
+                 1 + len(varying), printable(footnote(called)))
+
+
+def _name(value: object) -> str:
+    return printable(str(value), CELL)
 
 
 def _cell(row: Summary | Comparison | None) -> str:

@@ -174,6 +174,10 @@ def test_wrong_places_are_told_without_their_secrets(secret_server, write_campai
         assert result.exit_code == 2, (changes, result.output)
     small, reading = write_campaign(), tmp_path / "reading.yaml"
     reading.write_text(small.read_text().replace("name: testbed-cloze", "name: mine\n  path: none.json"))
+    far = f"https://{'x' * 180}:{PASSWORD}@host/{'x' * 1000}?{QUERY}"  # which messages cut
+    for changes in ({far: 1}, {"editors": [far]}, {"chunk": far}, {"datasets": [{"name": "mine", "path": far}]}):
+        assert invoke("plan", write_campaign(**changes)).exit_code == 2
+    write_campaign()
     for command in (["run", reading, "--out", "store", "--data"], ["run", small, "--out"], ["plan", small, "--out"],
                     ["run", small, "--out", "store", "--address"], ["plan"], ["status"], ["report"],
                     ["audit", "testbed-cloze", "--model"]):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from editors.core.errors import InputError
 from editors.core.files import atomic_folder
+from editors.core.models.hugging_face import quiet
 from editors.core.models.model import LanguageModel, shallow
 from editors.core.patches.fitting import refuse_misfits
 from editors.core.patches.patch import Dense, LowRank, Neurons, Patch, Route, Term
@@ -30,7 +31,7 @@ def save_edited(model: LanguageModel, patch: Patch, folder: Path | str, *, card:
     weights = edited_weights(model, patch)
     module: Any = shallow(model.module)
     module.config = copy.deepcopy(module.config)  # in which saving notes the precision
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder) as partial, quiet():
         module.save_pretrained(partial, state_dict={**model.module.state_dict(), **weights}, max_shard_size=shard)
         model.tokenizer.save_pretrained(partial)
         if card:
