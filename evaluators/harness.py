@@ -121,7 +121,7 @@ def wrap(model: LanguageModel, batch_size: int) -> Any:
     # The harness ties a T5's head to its input embeddings, whatever the checkpoint has; so the head is put back.
     head = model.module.get_output_embeddings()
     own = head.weight
-    wrapped = HFLM(pretrained=model.module, tokenizer=tokenizer, batch_size=batch_size)
+    wrapped = HFLM(pretrained=model.module, tokenizer=tokenizer, batch_size=batch_size, trust_remote_code=False)
     head.weight = own
     return wrapped
 

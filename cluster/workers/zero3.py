@@ -25,6 +25,7 @@ from transformers.initialization import no_init_weights
 from cluster.workers.scratch import Scratch
 from editors.core.errors import InputError
 from editors.core.models.checkpoint import Checkpoint
+from editors.core.models.configuration import LIBRARY_CODE
 from editors.core.models.fitting import stored_name, tied_weights
 from editors.core.models.hugging_face import auto_class
 from editors.core.models.loading import load_by
@@ -124,7 +125,7 @@ def _settings(device: str, dtype: str, offload: Offload, files: Path | None, lar
 def _empty(config: PretrainedConfig, dtype: str, settings: dict[str, Any]) -> Any:
     """A module whose weights are in parts from the start, with anything in them."""
     with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=settings):
-        module = auto_class(config).from_config(config, dtype=getattr(torch, dtype))
+        module = auto_class(config).from_config(config, dtype=getattr(torch, dtype), **LIBRARY_CODE)
     for part in module.modules():
         if part._non_persistent_buffers_set:  # tables made by formula, in whatever dtype was the default just then
             rebuilt = {name: buffer.float() for name, buffer in part.named_buffers(recurse=False)}

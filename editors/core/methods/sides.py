@@ -14,10 +14,10 @@ from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
 from editors.core.models.architectures import Shape
 from editors.core.models.checkpoint import Checkpoint
+from editors.core.models.configuration import LIBRARY_CODE, library_config
 from editors.core.models.fitting import HEAD, read_weights
-from editors.core.models.folder import ModelFolder
 from editors.core.models.hub import model_folder
-from editors.core.models.loading import fetched_weights, find_model, load_config, load_model
+from editors.core.models.loading import fetched_weights, find_model, load_config, load_model, load_tokenizer
 from editors.core.models.model import LanguageModel
 from editors.core.patches.route import Classifier, SideModel, Tokens
 
@@ -65,7 +65,8 @@ def check_sides(config: SideConfig, model_config: Any) -> None:
                          f"{layers} layers of the model")
     if config.classifier is not None:
         folder = model_folder(config.classifier, weights=False, what=CLASSIFIER)
-        _classifier_config(folder)
+        library_config(folder)
+        load_tokenizer(folder)
         with folder.reading():
             fetched_weights(folder)  # raises where they are damaged
 
@@ -154,17 +155,17 @@ def _small_classifier(model: LanguageModel, config: SideConfig) -> Classifier:
 
 def _encoder(model: LanguageModel, config: SideConfig, learned: Mapping[str, Tensor] | None) -> Classifier:
     """An encoder by name; it reads a prompt's text."""
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     assert config.classifier is not None
     folder = model_folder(config.classifier, weights=learned is None, what=CLASSIFIER)
-    found = _classifier_config(folder)
+    found = library_config(folder)
     with folder.reading():
         if learned is None:
             Checkpoint.of(folder)  # likewise
         module = (read_weights(AutoModel, folder, partly=True, config=found) if learned is None
-                  else AutoModel.from_config(found))
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False)
+                  else AutoModel.from_config(found, **LIBRARY_CODE))
+    tokenizer = load_tokenizer(folder)
 
     def read(prompt: Tokens) -> Sequence[int]:
         text = model.tokenizer.decode(list(prompt[:-1] if model.has_encoder else prompt))
@@ -172,10 +173,3 @@ def _encoder(model: LanguageModel, config: SideConfig, learned: Mapping[str, Ten
         return ids
 
     return Classifier(module.float(), read)
-
-
-def _classifier_config(folder: ModelFolder) -> Any:
-    from transformers import AutoConfig
-
-    with folder.reading(Exception):
-        return AutoConfig.from_pretrained(folder.path, trust_remote_code=False)

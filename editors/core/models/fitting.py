@@ -11,6 +11,7 @@ import torch
 from editors.core.errors import InputError
 from editors.core.models.architectures import architecture
 from editors.core.models.checkpoint import Checkpoint
+from editors.core.models.configuration import CONFIG, LIBRARY_CODE
 from editors.core.models.folder import ModelFolder
 from editors.core.models.hugging_face import auto_class, quiet
 
@@ -23,8 +24,8 @@ HEAD = "lm_head.weight"  # in every family
 def refuse_misfits(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
     """Raises `InputError` unless a checkpoint's weights are, by name and shape, those of a model of this configuration:
     the library would fill in random ones for what is missing, and leave out what is left over."""
-    with checkpoint.folder.reading(Exception), torch.device("meta"), quiet():
-        module = auto_class(config).from_config(config)
+    with checkpoint.folder.reading(CONFIG, Exception), torch.device("meta"), quiet():
+        module = auto_class(config).from_config(config, **LIBRARY_CODE)
     wanted, there = module.state_dict(), checkpoint.weights
     tied = tied_weights(module, config)
     missing = [name for name in wanted if stored_name(name, tied, there) is None]
@@ -64,7 +65,7 @@ def read_weights(kind: Any, folder: ModelFolder, *, partly: bool = False, **sett
     module's: then the library would fill in random ones. `partly`: there may be more, such as an encoder's old head."""
     with folder.reading():
         module, found = kind.from_pretrained(folder.path, output_loading_info=True, ignore_mismatched_sizes=True,
-                                             **settings)
+                                             **LIBRARY_CODE, **settings)
     refuse_other_weights(folder.name, found["missing_keys"], () if partly else found["unexpected_keys"],
                          found["mismatched_keys"])
     return module

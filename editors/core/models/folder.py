@@ -55,16 +55,28 @@ class ModelFolder:
         return self.refusal(f"'{file}' is cut short or damaged; fetch it again")
 
     @contextmanager
-    def reading(self, errors: type[Exception] | tuple[type[Exception], ...] = UNREADABLE) -> Iterator[None]:
-        """Inside, what the library raises of a file that cannot be read is an `InputError`. Of a configuration that
-        nothing can be made of, it may raise anything: `Exception`."""
+    def reading(self, file: str | None = None,
+                errors: type[Exception] | tuple[type[Exception], ...] = UNREADABLE) -> Iterator[None]:
+        """Inside, what the library raises of a file that cannot be read is an `InputError`, which names the `file`. Of
+        a configuration that nothing can be made of, it may raise anything: `Exception`."""
         try:
             yield
         except InputError:
             raise
         except errors as error:
-            words = scrubbed(str(error)).strip().splitlines() or [type(error).__name__]
-            raise self.refusal(words[0]) from error
+            first, *more = [line.strip() for line in scrubbed(str(error)).strip().splitlines()] or [type(error).__name__]
+            words = f"{first} {more[0]}" if first.endswith(":") and more else first
+            raise self.refusal(f"'{file}': {words}" if file else words) from error
+
+    def refuse_what_is_no_file(self) -> None:
+        """Raises `InputError` where a folder, a link that leads nowhere or a pipe has the name of one of its files, or
+        one may not be read."""
+        for path in sorted(self.path.iterdir()):
+            if CONTENT.fullmatch(path.name) or path.name in (*SAFE, *PICKLED):
+                with self.reading(path.name):
+                    if not path.is_file():
+                        raise self.refusal(f"'{path.name}' is no file, or a link that leads to none; fetch it again")
+                    path.open("rb").close()
 
     def weight_files(self) -> WeightFiles:
         """Those in safetensors where there are any; else pickles, as old checkpoints have. Raises `InputError` where
@@ -82,9 +94,12 @@ class ModelFolder:
 
     def _listed(self, index: str) -> Mapping[str, str]:
         try:
-            listed = json.loads((self.path / index).read_text(encoding="utf-8"))["weight_map"]
+            said = json.loads((self.path / index).read_text(encoding="utf-8"))
+            listed = said["weight_map"]
             files = {PurePosixPath(file) for file in listed.values()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+            if not isinstance(said["metadata"], dict):  # the library writes into it
+                raise TypeError
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise self.damaged(index) from None
         # A link is followed wherever it leads: it is the user's own, or the hub cache's. An index comes from others.
         if outside := sorted(str(file) for file in files if file.is_absolute() or ".." in file.parts):

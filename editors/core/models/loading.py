@@ -13,6 +13,7 @@ import torch
 from editors.core.errors import InputError
 from editors.core.models.architectures import architecture
 from editors.core.models.checkpoint import Checkpoint
+from editors.core.models.configuration import CONFIG, GENERATION, LIBRARY_CODE, library_config
 from editors.core.models.conversion import in_safetensors
 from editors.core.models.encoder_decoder import EncoderDecoder
 from editors.core.models.fitting import read_weights, refuse_misfits
@@ -53,7 +54,7 @@ def find_model(path: str | Path, *, dtype: str = "float32", weights: bool = True
     if dtype in architecture(config, folder.name).overflows:
         raise InputError(f"model '{path}' is of type '{config.model_type}', whose hidden states are too large for "
                          f"{dtype}; take 'dtype: bfloat16' or 'dtype: float32'")
-    generation, tokenizer = _generation(folder), _tokenizer(folder)
+    generation, tokenizer = _generation(folder), load_tokenizer(folder)
     with folder.reading():
         checkpoint = Checkpoint.of(folder) if weights else fetched_weights(folder)
         if checkpoint is not None:
@@ -86,9 +87,9 @@ def load_reader(path: str | Path, *, name: str | None = None) -> LanguageModel:
     """A model as far as reading goes: it can encode texts, and do nothing else. No weights are looked at. Raises
     `InputError` like `find_model`."""
     folder = model_folder(path, weights=False)
-    config, tokenizer = _config(folder), _tokenizer(folder)
-    with folder.reading(Exception), torch.device("meta"), quiet():
-        module = auto_class(config).from_config(config)
+    config, tokenizer = _config(folder), load_tokenizer(folder)
+    with folder.reading(CONFIG, Exception), torch.device("meta"), quiet():
+        module = auto_class(config).from_config(config, **LIBRARY_CODE)
     return _wrapper(config)(module, tokenizer, name or str(path))
 
 
@@ -126,10 +127,7 @@ def fetched_weights(folder: ModelFolder) -> Checkpoint | None:
 
 
 def _config(folder: ModelFolder) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    with folder.reading(Exception):
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
+    config: PretrainedConfig = library_config(folder)
     architecture(config, folder.name)
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"model '{folder.name}' is quantised: edits need weights in float32, bfloat16 or float16; "
@@ -143,19 +141,20 @@ def _config(folder: ModelFolder) -> PretrainedConfig:
 def _generation(folder: ModelFolder) -> GenerationConfig | None:
     from transformers import GenerationConfig
 
-    if not folder.has("generation_config.json"):
+    if not folder.has(GENERATION):
         return None
-    with folder.reading(Exception):
+    with folder.reading(GENERATION, Exception):
         generation: GenerationConfig = GenerationConfig.from_pretrained(folder.path)
     return generation
 
 
-def _tokenizer(folder: ModelFolder) -> Any:
+def load_tokenizer(folder: ModelFolder) -> Any:
+    """A folder's tokenizer. Raises `InputError` where there is none that can be read."""
     from transformers import AutoTokenizer
 
     try:
         with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False)
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, **LIBRARY_CODE)
     except Exception as error:  # of files that are damaged, any; and its words tell of packages that would not help
         there = ", ".join(sorted(file.name for file in folder.path.iterdir() if re.match(
             r"tokenizer|spiece|vocab|merges|special_tokens|added_tokens", file.name)))
