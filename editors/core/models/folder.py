@@ -64,7 +64,8 @@ class ModelFolder:
         except InputError:
             raise
         except errors as error:
-            first, *more = [line.strip() for line in scrubbed(str(error)).strip().splitlines()] or [type(error).__name__]
+            told = scrubbed(str(error)).strip() or type(error).__name__
+            first, *more = map(str.strip, told.splitlines())
             words = f"{first} {more[0]}" if first.endswith(":") and more else first
             raise self.refusal(f"'{file}': {words}" if file else words) from error
 
