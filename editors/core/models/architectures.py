@@ -31,19 +31,24 @@ class Layout:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family of models. `activation` is the configuration's field that names the FFN's activation function.
+    """A family of models. `activation` is the configuration's field that names the FFN's activation function, `sizes`
+    are those that hold positive numbers, and `tokens` those that have to hold a token's id.
 
     The functions are given a Hugging Face configuration: `inner` tells the width of the FFNs, `own_head` whether the
-    head has a weight of its own or shares that of the token embeddings, and `parameters` how many a model has. Hidden
-    states are too large for the dtypes that `overflows` lists.
+    head has a weight of its own or shares that of the token embeddings, and `parameters` how many a model has. `limits`
+    tells how large some of the `sizes` may be at most. Hidden states are too large for the dtypes that `overflows`
+    lists.
     """
 
     layouts: Mapping[Stack, Layout]
     activation: str
+    sizes: tuple[str, ...]
     inner: Callable[[Any], int]
     own_head: Callable[[Any], bool]
     parameters: Callable[[Any], int]
     overflows: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    limits: Callable[[Any], Mapping[str, int]] = lambda config: {}
 
     def depth(self, config: Any, stack: Stack) -> int:
         """Number of blocks of a stack, 0 where the family has no such stack."""
@@ -127,10 +132,16 @@ def _t5_layout(stack: Stack, ffn: int, depth: str) -> Layout:
 ARCHITECTURES: dict[str, Architecture] = {
     "gptj": Architecture(
         {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("fc_in",), "fc_out", "num_hidden_layers")},
-        activation="activation_function", inner=_gptj_inner,
-        own_head=lambda config: not config.tie_word_embeddings, parameters=_gptj_parameters),
+        activation="activation_function",
+        sizes=("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "rotary_dim"), inner=_gptj_inner,
+        own_head=lambda config: not config.tie_word_embeddings, parameters=_gptj_parameters,
+        # Heads that do not divide the width are refused by the library.
+        limits=lambda config: {} if config.n_embd % config.n_head else {"rotary_dim": config.n_embd // config.n_head}),
     "t5": Architecture(
         {"decoder": _t5_layout("decoder", 2, "num_decoder_layers"), "encoder": _t5_layout("encoder", 1, "num_layers")},
-        activation="dense_act_fn", inner=lambda config: int(config.d_ff), own_head=_t5_own_head,
-        parameters=_t5_parameters, overflows=("float16",)),
+        activation="dense_act_fn",
+        sizes=("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads",
+               "relative_attention_num_buckets", "relative_attention_max_distance"),
+        inner=lambda config: int(config.d_ff), own_head=_t5_own_head, parameters=_t5_parameters,
+        overflows=("float16",), tokens=("decoder_start_token_id", "eos_token_id")),
 }

@@ -4,14 +4,22 @@ some wrong values for right ones."""
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from editors.core.errors import quoted
+from editors.core.models.architectures import architecture
 from editors.core.models.folder import ModelFolder
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 CONFIG, GENERATION, TOKENIZER_CONFIG = "config.json", "generation_config.json", "tokenizer_config.json"
 OBJECTS = (CONFIG, GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json")
 LIBRARY_CODE = {"trust_remote_code": False}  # for every call that loads: without it, the library may ask at a terminal
+
+REDIRECTING = {"attribute_map", "transformers_weights"}
+MOST = 10**7  # of anything that is counted in a configuration
 
 
 def refuse_code(folder: ModelFolder) -> None:
@@ -49,5 +57,61 @@ def library_config(folder: ModelFolder) -> Any:
     refuse_code(folder)
     if not folder.has(CONFIG):
         raise folder.refusal(f"it has no '{CONFIG}'; fetch the folder whole")
-    with folder.reading(CONFIG, Exception):
+    said = read_object(folder, CONFIG)
+    for field in REDIRECTING & said.keys():
+        if said[field] is not None:
+            raise folder.refusal(f"'{CONFIG}': {field} would have the library read something else than was looked at; "
+                                 "take it out")
+    labels = said.get("num_labels")
+    if isinstance(labels, int) and labels > 10**4:  # the library would name each of them
+        raise folder.refusal(f"'{CONFIG}': num_labels is {labels}; take it out, or fetch the file again")
+    try:
         return AutoConfig.from_pretrained(folder.path, **LIBRARY_CODE)
+    except Exception as error:  # of values that are of another type, any
+        with folder.reading(_guilty(said), Exception):
+            raise error
+
+
+def _guilty(said: Mapping[str, Any]) -> str:
+    """The file, and which of its fields keeps the library from making a configuration, if it is one alone."""
+    from transformers import CONFIG_MAPPING
+
+    def taken(without: str) -> bool:
+        try:
+            CONFIG_MAPPING[said["model_type"]].from_dict({name: said[name] for name in said if name != without})
+        except Exception:
+            return False
+        return True
+
+    field = next(filter(taken, said), None)
+    return CONFIG if field is None else f"{CONFIG}: {field}"
+
+
+def model_config(folder: ModelFolder) -> PretrainedConfig:
+    """The configuration of a model of a family that editors know. Raises `InputError` like `library_config`, and for
+    a size or a token that no model has."""
+    config: PretrainedConfig = library_config(folder)
+    family = architecture(config, folder.name)
+
+    def whole(field: str, least: int, most: int, *, optional: bool = False) -> None:
+        value = getattr(config, field, None)
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return
+        if not (optional and value is None):
+            raise folder.refusal(f"'{CONFIG}': {field} is {quoted(json.dumps(value))} and should be a whole number "
+                                 f"from {least} to {most}; fetch it again")
+
+    for field in family.sizes:
+        whole(field, 1, MOST)
+    limits = family.limits(config)
+    for field in limits:
+        whole(field, 1, limits[field])
+    for field in family.tokens:
+        whole(field, 0, config.vocab_size - 1)
+    whole("pad_token_id", 0, MOST, optional=True)
+    whole("max_position_embeddings", 1, MOST, optional=True)
+    if config.layer_norm_epsilon < 0:
+        raise folder.refusal(f"'{CONFIG}': layer_norm_epsilon is {config.layer_norm_epsilon}, less than 0; fetch it "
+                             "again")
+    config.output_hidden_states = False  # or the library looks for them in every pass; none of ours asks for them
+    return config

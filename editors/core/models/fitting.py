@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 HEAD = "lm_head.weight"  # in every family
+FEW = 100  # blocks: a module of so many more is made in no time, and tells which weights are missing
 
 
 def refuse_misfits(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
     """Raises `InputError` unless a checkpoint's weights are, by name and shape, those of a model of this configuration:
     the library would fill in random ones for what is missing, and leave out what is left over."""
+    _refuse_depths(config, checkpoint)
     with checkpoint.folder.reading(CONFIG, Exception), torch.device("meta"), quiet():
         module = auto_class(config).from_config(config, **LIBRARY_CODE)
     wanted, there = module.state_dict(), checkpoint.weights
@@ -43,6 +45,17 @@ def refuse_misfits(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
     if whole := sorted(name for name in there.keys() & wanted.keys() if not there[name].floating):
         raise checkpoint.folder.refusal(f"'{whole[0]}' is not of floating point numbers of 16 bits or more; take the "
                                         "checkpoint that this one was made of")
+
+
+def _refuse_depths(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
+    """Refuses far more blocks than there are weights of, before a module of them is made."""
+    family = architecture(config, checkpoint.folder.name)
+    for stack, layout in family.layouts.items():
+        block = re.compile(rf"{layout.backbone}\.{layout.blocks}\.(\d+)\.")
+        there = 1 + max((int(found[1]) for found in map(block.match, checkpoint.weights) if found), default=-1)
+        if (depth := family.depth(config, stack)) > there + FEW:
+            raise checkpoint.folder.refusal(f"'{CONFIG}' tells of {depth} blocks ({layout.depth}), and its weights are "
+                                            f"of {there}; fetch the folder whole again, or mend its {CONFIG}")
 
 
 def tied_weights(module: Any, config: PretrainedConfig) -> Mapping[str, str]:

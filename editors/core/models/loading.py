@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from editors.core.errors import InputError
 from editors.core.models.architectures import architecture
 from editors.core.models.checkpoint import Checkpoint
-from editors.core.models.configuration import CONFIG, GENERATION, LIBRARY_CODE, library_config
+from editors.core.models.configuration import CONFIG, GENERATION, LIBRARY_CODE, model_config
 from editors.core.models.conversion import in_safetensors
 from editors.core.models.encoder_decoder import EncoderDecoder
 from editors.core.models.fitting import read_weights, refuse_misfits
@@ -54,7 +55,7 @@ def find_model(path: str | Path, *, dtype: str = "float32", weights: bool = True
     if dtype in architecture(config, folder.name).overflows:
         raise InputError(f"model '{path}' is of type '{config.model_type}', whose hidden states are too large for "
                          f"{dtype}; take 'dtype: bfloat16' or 'dtype: float32'")
-    generation, tokenizer = _generation(folder), load_tokenizer(folder)
+    generation, tokenizer = _generation(folder), _tokenizer(folder)
     with folder.reading():
         checkpoint = Checkpoint.of(folder) if weights else fetched_weights(folder)
         if checkpoint is not None:
@@ -87,7 +88,9 @@ def load_reader(path: str | Path, *, name: str | None = None) -> LanguageModel:
     """A model as far as reading goes: it can encode texts, and do nothing else. No weights are looked at. Raises
     `InputError` like `find_model`."""
     folder = model_folder(path, weights=False)
-    config, tokenizer = _config(folder), load_tokenizer(folder)
+    config, tokenizer = copy.deepcopy(_config(folder)), _tokenizer(folder)
+    for layout in architecture(config, folder.name).layouts.values():
+        setattr(config, layout.depth, 1)  # what there is of others is never run
     with folder.reading(CONFIG, Exception), torch.device("meta"), quiet():
         module = auto_class(config).from_config(config, **LIBRARY_CODE)
     return _wrapper(config)(module, tokenizer, name or str(path))
@@ -127,8 +130,7 @@ def fetched_weights(folder: ModelFolder) -> Checkpoint | None:
 
 
 def _config(folder: ModelFolder) -> PretrainedConfig:
-    config: PretrainedConfig = library_config(folder)
-    architecture(config, folder.name)
+    config = model_config(folder)
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"model '{folder.name}' is quantised: edits need weights in float32, bfloat16 or float16; "
                          "take the checkpoint that it was made of")
@@ -148,13 +150,23 @@ def _generation(folder: ModelFolder) -> GenerationConfig | None:
     return generation
 
 
+def _tokenizer(folder: ModelFolder) -> Any:
+    """That of a model that is edited, where a subject's tokens have to be found."""
+    tokenizer = load_tokenizer(folder)
+    if not tokenizer.is_fast:
+        raise folder.refusal(f"its tokenizer ({type(tokenizer).__name__}) does not tell where in a text its tokens "
+                             "are; save it as tokenizer.json, if it can be")
+    return tokenizer
+
+
 def load_tokenizer(folder: ModelFolder) -> Any:
-    """A folder's tokenizer. Raises `InputError` where there is none that can be read."""
+    """A folder's tokenizer. Raises `InputError` where there is none that can be read, and read with."""
     from transformers import AutoTokenizer
 
     try:
         with quiet():
             tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, **LIBRARY_CODE)
+            tokenizer("a")
     except Exception as error:  # of files that are damaged, any; and its words tell of packages that would not help
         there = ", ".join(sorted(file.name for file in folder.path.iterdir() if re.match(
             r"tokenizer|spiece|vocab|merges|special_tokens|added_tokens", file.name)))

@@ -15,9 +15,10 @@ import pytest
 
 from editors.core.errors import InputError
 from editors.core.methods.sides import SideConfig, check_sides
-from editors.core.models.loading import find_model, load_model
+from editors.core.models.loading import find_model, load_config, load_model, load_reader
 
-CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
+CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
+INDEX = "model.safetensors.index.json"
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,111 @@ def test_code_that_is_merely_there_does_not_run(folder, tmp_path):
     change(made / TOKENIZER, chat_template="{{ raise_exception('never') }}")
     load_model(made)
     assert not (tmp_path / "ran").exists() and not list(made.rglob("ran"))
+
+
+# --- values
+
+WRONG = [  # model, file, field, value, and what else is told
+    ("tiny_gptj", CONFIG, "n_layer", 10**6, "10"), ("tiny_gptj", CONFIG, "n_layer", 10**20, ""),
+    ("tiny_gptj", CONFIG, "n_embd", 10**20, ""), ("tiny_gptj", CONFIG, "n_positions", 0, "from 1"),
+    ("tiny_gptj", CONFIG, "n_head", True, ""), ("tiny_gptj", CONFIG, "vocab_size", "abc", "int"),
+    ("tiny_gptj", CONFIG, "rotary_dim", 10**6, "1 to 16"), ("tiny_gptj", CONFIG, "rotary_dim", ..., "1 to 16"),
+    ("tiny_gptj", CONFIG, "layer_norm_epsilon", -1.0, "less than 0"), ("tiny_gptj", CONFIG, "id2label", [1], ""),
+    ("tiny_gptj", CONFIG, "transformers_weights", 3, "take it out"), ("tiny_gptj", CONFIG, "num_labels", 10**20, ""),
+    ("tiny_gptj", CONFIG, "attribute_map", {}, "take it out"), ("tiny_gptj", CONFIG, "pad_token_id", -3, "from 0"),
+    ("tiny_t5", CONFIG, "decoder_start_token_id", ..., "null"), ("tiny_t5", CONFIG, "eos_token_id", [1], "from 0 to"),
+    ("tiny_t5", CONFIG, "eos_token_id", 10**6, "from 0 to"), ("tiny_t5", CONFIG, "num_layers", 10**6, "of 3"),
+    ("tiny_t5", CONFIG, "num_decoder_layers", 10**6, "of 3"), ("tiny_t5", CONFIG, "feed_forward_proj", [1], ""),
+    ("tiny_t5", CONFIG, "max_position_embeddings", "abc", "from 1"), ("tiny_t5", CONFIG, "d_kv", 1.5, "int"),
+    ("tiny_gptj", GENERATION, "compile_config", [1], ""), ("tiny_gptj", INDEX, "metadata", None, ""),
+]
+
+
+@pytest.mark.parametrize(("kind", "file", "field", "value", "told"), WRONG, ids=lambda value: str(value)[:20])
+def test_a_wrong_value_is_told_with_its_file_and_field(folder, kind, file, field, value, told):
+    made = folder(kind)
+    change(made / file, **{field: value})
+    named = "layer" if field == "n_layer" else "" if file == INDEX else field
+    refused(made, file, named, told)
+    refused(made, file, named, look=load_model)
+
+
+@pytest.mark.parametrize("value", ["abc", [1], {"a": 1}])
+def test_a_tokenizers_wrong_length_is_refused(folder, value):
+    made = folder()
+    change(made / TOKENIZER, model_max_length=value)
+    refused(made, "its tokenizer cannot be read", TOKENIZER)
+
+
+@pytest.mark.parametrize("value", ["abc", 1.5, {"a": 1}, True])
+def test_what_does_not_matter_works(folder, value):
+    made = folder()
+    change(made / CONFIG, output_hidden_states=value)
+    model = load_model(made)
+    assert model.states(model.collate([model.encode("Ann is")])).isfinite().all()
+
+
+def test_a_t5_needs_no_padding(folder):
+    made = folder("tiny_t5")
+    change(made / CONFIG, pad_token_id=...)
+    assert load_model(made).depth == 3
+
+
+def test_a_reader_of_an_absurd_depth_is_made_in_no_time(folder):
+    made = folder()
+    change(made / CONFIG, n_layer=10**6)
+    assert load_reader(made).encode("Ann is").prompt
+    assert load_config(made).n_layer == 10**6
+
+
+def test_a_tokenizer_that_does_not_tell_places_is_refused(folder):
+    made = folder("tiny_t5")
+    for file in made.glob("tokenizer*"):
+        file.unlink()
+    (made / TOKENIZER).write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
+    refused(made, "ByT5Tokenizer", "where in a text")
+
+
+# --- files
+
+CONTENTS = {"a list": b"[]", "null": b"null", "no JSON": b"{a", "nothing": b"", "NaN": b'{"a": NaN}',
+            "Latin-1": '{"a": "é"}'.encode("latin-1"), "UTF-16": "{}".encode("utf-16"), "a mark": b"\xef\xbb\xbf{}",
+            "deep": b"[" * 100_000}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("file", [CONFIG, TOKENIZER, GENERATION, INDEX, "tokenizer.json", "special_tokens_map.json"])
+def test_a_file_that_is_no_object_is_refused_by_name(folder, file, content):
+    made = folder()
+    (made / file).write_bytes(CONTENTS[content])
+    refused(made, file)
+
+
+def a_folder(path):
+    path.mkdir()
+
+
+def a_loop(path):
+    path.symlink_to(path)
+
+
+def a_pipe(path):
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("put", [a_folder, a_loop, a_pipe], ids=lambda put: put.__name__)
+@pytest.mark.parametrize("file", [CONFIG, TOKENIZER, GENERATION, INDEX, "tokenizer.json", "merges.txt"])
+def test_what_is_no_file_is_refused_and_not_waited_for(folder, file, put):
+    made = folder()
+    (made / file).unlink(missing_ok=True)
+    put(made / file)
+    refused(made, f"'{file}' is no file")
+    if file != INDEX:
+        refused(made, f"'{file}' is no file", look=load_reader)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read_is_refused(folder):
+    made = folder()
+    (made / CONFIG).chmod(0)
+    refused(made, CONFIG, "Permission denied")
