@@ -15,8 +15,9 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/editfleet run quickstart
 
+# One thread for each process: more than there are cores wait for each other.
 test: $(INSTALLED)
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 chaos: $(INSTALLED)
 	$(BIN)/pytest -m chaos
