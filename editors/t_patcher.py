@@ -97,7 +97,7 @@ class TPatcher(Editor[TPatcherConfig]):
     @cached_property
     def _learned(self) -> tuple[Tensor, Tensor]:
         learned = self.artefact.fitted(dict.fromkeys(("keys", "validation_keys"),
-                                                     Slot(torch.half, (None, self.model.width))))
+                                                     Slot(None, (None, self.model.width))))
         keys, held_out = learned["keys"], learned["validation_keys"]
         return keys.float().to(self.model.device), held_out.float().to(self.model.device)
 

@@ -124,15 +124,16 @@ def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Slot]) -> str | Non
         return f"tensor '{odd[0]}' " + ("is missing" if odd[0] in wanted else "has no place there")
     for name, tensor in found.items():
         there, slot = Slot.of(tensor), wanted[name]
-        if there.dtype != slot.dtype or not slot.takes(there.shape):
+        fits = there.dtype == slot.dtype or (slot.dtype is None and tensor.is_floating_point())
+        if not fits or not slot.takes(there.shape):
             return f"tensor '{name}' is {there} and should be {slot}"
     return None
 
 
 class Slot(NamedTuple):
-    """What a tensor should be; a side of None may have any length but 0."""
+    """What a tensor should be; a side of None may have any length but 0, a dtype of None be any with a fraction."""
 
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     shape: tuple[int | None, ...]
 
     @staticmethod
@@ -145,7 +146,8 @@ class Slot(NamedTuple):
 
     def __str__(self) -> str:
         sides = ", ".join("any" if side is None else str(side) for side in self.shape)
-        return f"[{sides}] in {str(self.dtype).removeprefix('torch.')}"
+        dtype = "any precision" if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        return f"[{sides}] in {dtype}"
 
 
 def all_finite(tensor: Tensor) -> bool:

@@ -106,6 +106,8 @@ def model_config(folder: ModelFolder) -> PretrainedConfig:
     limits = family.limits(config)
     for field in limits:
         whole(field, 1, limits[field])
+    if "decoder_start_token_id" in family.tokens and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id  # with which T5 begins, where a file does not say
     for field in family.tokens:
         whole(field, 0, config.vocab_size - 1)
     whole("pad_token_id", 0, MOST, optional=True)

@@ -131,7 +131,7 @@ WRONG = [  # model, file, field, value, and what else is told
     ("tiny_gptj", CONFIG, "layer_norm_epsilon", -1.0, "less than 0"), ("tiny_gptj", CONFIG, "id2label", [1], ""),
     ("tiny_gptj", CONFIG, "transformers_weights", 3, "take it out"), ("tiny_gptj", CONFIG, "num_labels", 10**20, ""),
     ("tiny_gptj", CONFIG, "attribute_map", {}, "take it out"), ("tiny_gptj", CONFIG, "pad_token_id", -3, "from 0"),
-    ("tiny_t5", CONFIG, "decoder_start_token_id", ..., "null"), ("tiny_t5", CONFIG, "eos_token_id", [1], "from 0 to"),
+    ("tiny_t5", CONFIG, "decoder_start_token_id", -1, "-1"), ("tiny_t5", CONFIG, "eos_token_id", [1], "from 0 to"),
     ("tiny_t5", CONFIG, "eos_token_id", 10**6, "from 0 to"), ("tiny_t5", CONFIG, "num_layers", 10**6, "of 3"),
     ("tiny_t5", CONFIG, "num_decoder_layers", 10**6, "of 3"), ("tiny_t5", CONFIG, "feed_forward_proj", [1], ""),
     ("tiny_t5", CONFIG, "max_position_embeddings", "abc", "from 1"), ("tiny_t5", CONFIG, "d_kv", 1.5, "int"),
@@ -227,3 +227,14 @@ def test_a_file_that_may_not_be_read_is_refused(folder):
     made = folder()
     (made / CONFIG).chmod(0)
     refused(made, CONFIG, "Permission denied")
+
+
+def test_a_t5_that_does_not_say_where_answers_start_begins_with_its_padding(tiny_t5, tmp_path):
+    tiny_t5.module.save_pretrained(tmp_path)
+    tiny_t5.tokenizer.save_pretrained(tmp_path)
+    said = json.loads((tmp_path / CONFIG).read_text())
+    del said["decoder_start_token_id"]
+    (tmp_path / CONFIG).write_text(json.dumps(said))
+    model = load_model(tmp_path)
+    batch, expected = (each.collate([each.encode("It was", "so")]) for each in (model, tiny_t5))
+    assert batch.input_ids.equal(expected.input_ids) and int(batch.input_ids[0, 0]) == 0
