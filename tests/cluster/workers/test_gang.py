@@ -275,8 +275,8 @@ def test_edits_are_those_of_one_process(ask, folders, name, kind):
     for seen_terms, seen_answers in ask(lambda model: edits(name, model), folders[kind]):
         assert [term[:2] for term in seen_terms] == [term[:2] for term in terms]
         for (*_, seen), (*_, tensors) in zip(seen_terms, terms, strict=True):
-            close(seen, tensors, 1e-4)
-        close(seen_answers, answers, 1e-4)
+            close(seen, tensors, 5e-4)  # training makes more of what sums in another order differ in
+        close(seen_answers, answers, 5e-4)
 
 
 # --- campaigns
