@@ -136,12 +136,14 @@ def test_a_cluster_that_is_open_is_warned_of(capsys, monkeypatch):
         address = ray.get_runtime_context().gcs_address
         assert is_open(address)
         assert not is_open("127.0.0.1:1")
-        monkeypatch.setattr(ray, "init", lambda *arguments, **options: None)
-        monkeypatch.setattr(ray, "shutdown", lambda: None)
-        with joined_ray(address):
-            pass
+        with monkeypatch.context() as joined:
+            joined.setattr(ray, "init", lambda *arguments, **options: None)
+            joined.setattr(ray, "shutdown", lambda: None)
+            with joined_ray(address):
+                pass
         assert re.search(f"Warning: the cluster at '{address}' answers without a token: .*RAY_AUTH_TOKEN",
                          capsys.readouterr().err)
+    assert not ray.is_initialized()
 
 
 def test_a_cluster_with_tokens_is_no_open_one(no_tokens):
