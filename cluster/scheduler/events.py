@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from cluster.store.account import Account
+
 
 @dataclass(frozen=True)
 class TaskNode:
@@ -62,11 +64,12 @@ class WorkerLost:
 
 @dataclass(frozen=True)
 class TaskDone:
-    """The task's result is in the store."""
+    """The task's result is in the store, and the worker's `account` says what that took."""
 
     worker: int
     task: str
     seconds: float = field(default=0.0, compare=False)
+    account: Account = field(default=Account(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ class RayPool:
             return self._welcome(worker, answer)
         match answer.outcome:
             case "done":
-                return TaskDone(worker, task, answer.seconds)
+                return TaskDone(worker, task, answer.seconds, answer.account)
             case "out of memory":
                 return OutOfMemory(worker, task, answer.detail)
             case "damaged":

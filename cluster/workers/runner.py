@@ -12,6 +12,7 @@ import torch
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
+from cluster.store.account import Account
 from cluster.store.errors import Damaged, StoreError
 from cluster.store.store import Store
 from cluster.workers.executor import TaskExecutor
@@ -20,12 +21,13 @@ from editors.core.places import scrubbed
 
 class TaskResult(NamedTuple):
     """What became of a task: it is `done`, or why it is not. `detail` is the traceback of what went wrong; `damaged` is
-    the id of the task whose result could not be read."""
+    the id of the task whose result could not be read. `account` tells what one cost that was done here."""
 
     outcome: Literal["done", "failed", "out of memory", "damaged"]
     seconds: float = 0.0
     detail: str = ""
     damaged: str = ""
+    account: Account = Account()
 
 
 class Runner(Protocol):

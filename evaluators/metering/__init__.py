@@ -1,0 +1,1 @@
+"""What tasks cost: time, memory, tokens, operations and energy, phase by phase."""
