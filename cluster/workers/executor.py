@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from time import perf_counter
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +22,9 @@ from cluster.plan.tasks import (
     Task,
     TrainTask,
 )
-from cluster.store.store import ROW_SCHEMA, ResultKey, Store
+from cluster.store.account import Account
+from cluster.store.store import ResultKey, Store
+from cluster.workers.provenance import Told, made_of, rows, scored, shortcomings
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
@@ -35,7 +34,6 @@ from editors.core.models.loading import load_model, model_digest
 from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE
 from editors.core.models.statistics import (
-    SecondMoment,
     load_moments,
     save_moments,
     second_moments,
@@ -43,17 +41,15 @@ from editors.core.models.statistics import (
     tokens_of,
 )
 from editors.core.patches.patch import Route
-from editors.core.places import shown
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
+from evaluators.metering.meter import Meter
+from evaluators.metering.spent import Costs, Phase, Spent, at_once
 from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline
-from evaluators.scoring.metrics import Score
-from evaluators.scoring.observe import TABLE, from_table, to_table
+from evaluators.scoring.observe import TABLE, Observation, from_table, to_table
 from evaluators.scoring.usable import unusable
-
-PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
 
 
 def train(task: TrainTask, model: LanguageModel, checkpoint: Checkpoint,
@@ -81,143 +77,141 @@ def in_parts(cases: Sequence[Case], parts: int, unit: int = 1) -> list[Sequence[
     return [cases[start: start + size] for start in range(0, len(cases), size)]
 
 
-def joined(results: Sequence[ProtocolResult]) -> ProtocolResult:
-    """What several pieces of one task gave, as one."""
-    return ProtocolResult([score for result in results for score in result.scores],
-                          [skipped for result in results for skipped in result.failed],
-                          sum(result.seconds_edit for result in results),
-                          sum(result.seconds_score for result in results),
-                          max(result.peak_memory for result in results), results[0].memory_of)
-
-
 class TaskExecutor:
     """Runs tasks and keeps what most of them share: the model and the editor used last. `load` is how models come in,
-    called like `load_model`."""
+    called like `load_model`, and `share` gives the costs of all processes that do a task together."""
 
     def __init__(self, store: Store, device: str = "cpu") -> None:
         self.store, self.device = store, device
         self.load: Callable[..., LanguageModel] = load_model
+        self.share: Callable[[Costs], Sequence[Costs]] = lambda costs: [costs]
+        self._meter = Meter(torch.device(device))
         self._model: LanguageModel | None = None
         self._model_key = ""
         self._editor: Editor | None = None
         self._editor_key = ""
 
-    def run(self, task: Task, parts: int = 1) -> None:
-        """Leaves the task's result in the store, under its id. Running it twice is harmless. Where memory does not
-        suffice, its cases can be taken in several `parts`.
+    def run(self, task: Task, parts: int = 1) -> Account:
+        """Leaves the task's result in the store, under its id, and tells what that took. Running it twice is harmless.
+        Where memory does not suffice, its cases can be taken in several `parts`.
 
         Raises whatever keeps the task as a whole from being done; unusable cases are recorded with the result.
         """
         if self.store.has(task.key):
-            return
+            return Account()
+        self._meter = Meter(torch.device(self.device))
         torch.set_num_threads(task.model.threads)
         torch.set_float32_matmul_precision("highest")  # else products may be of TF32 or bfloat16
         torch.manual_seed(0)  # editors draw from generators of their own; this keeps a stray draw repeatable
         match task:
             case BaselineTask():
-                self._baseline(task, parts)
+                told = self._baseline(task, parts)
             case StatisticsTask():
-                self._statistics(task)
+                told = self._statistics(task)
             case MomentsTask():
-                self._moments(task)
+                told = self._moments(task)
             case TrainTask():
-                self._train(task)
+                told = self._train(task)
             case StreamTask():
-                self._stream(task)
+                told = self._stream(task)
             case ScoreTask():
-                self._score(task, parts)
+                told = self._score(task, parts)
             case _:
                 raise TypeError(f"no way to run a task of kind '{task.kind}'")
+        # What the result itself was written in is known only now.
+        return Account.model_validate({**told, "phases": {**told["phases"], "store": self._meter.costs["store"]}})
 
-    def _baseline(self, task: BaselineTask, parts: int) -> None:
+    def _baseline(self, task: BaselineTask, parts: int) -> Told:
         model = self._hold_model(task.model)
-        started = perf_counter()
-        pieces = [baseline(model, cases, task.measures) for cases in in_parts(task.chunk.cases, parts)]
+        with self._meter.phase("baseline"):
+            pieces = [baseline(model, cases, task.measures) for cases in in_parts(task.chunk.cases, parts)]
         observations = [observation for answers, _ in pieces for observation in answers]
         failed = [skipped for _, unusable in pieces for skipped in unusable]
-        provenance = self._provenance(task, failed, cases=len(task.chunk.cases), seconds=perf_counter() - started,
-                                      parts=parts)
-        self.store.write_table(task.key, to_table(observations), provenance)
+        return self._write(task, to_table(observations), failed, cases=len(task.chunk.cases),
+                           seconds=self._seconds("baseline"), parts=parts)
 
-    def _statistics(self, task: StatisticsTask) -> None:
+    def _statistics(self, task: StatisticsTask) -> Told:
         model = self._hold_model(task.model)
-        started = perf_counter()
-        check_content(task.corpus, task.corpus_digest, corpus_digest)
-        moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
-        provenance = self._provenance(task, tokens=tokens_of(moments), seconds=perf_counter() - started,
-                                      notes=_shortcomings(moments, task) if task.shard == WHOLE else [])
-        with self.store.new_artefact(task.key, provenance) as path:
-            save_moments(moments, path)
+        with self._meter.phase("statistics"):
+            check_content(task.corpus, task.corpus_digest, corpus_digest)
+            moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
+        return self._save(task, lambda path: save_moments(moments, path), tokens=tokens_of(moments),
+                          seconds=self._seconds("statistics"),
+                          notes=shortcomings(moments, task) if task.shard == WHOLE else [])
 
-    def _moments(self, task: MomentsTask) -> None:
-        started = perf_counter()
-        moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
-        provenance = self._provenance(task, tokens=tokens_of(moments), seconds=perf_counter() - started,
-                                      notes=_shortcomings(moments, task.shards[0]))
-        with self.store.new_artefact(task.key, provenance) as path:
-            save_moments(moments, path)
+    def _moments(self, task: MomentsTask) -> Told:
+        with self._meter.phase("statistics"):
+            moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
+        told = self._save(task, lambda path: save_moments(moments, path), tokens=tokens_of(moments),
+                          seconds=self._seconds("statistics"), notes=shortcomings(moments, task.shards[0]))
         for shard in task.shards:  # each layer's may be of gigabytes
             self.store.forget(shard.key)
+        return told
 
-    def _train(self, task: TrainTask) -> None:
+    def _train(self, task: TrainTask) -> Told:
         if shipped := task.shipped:
-            with self.store.new_artefact(task.key, self._provenance(task, shipped=shipped.name)) as path:
-                shutil.copyfile(shipped, path)
-            return
+            return self._save(task, lambda path: shutil.copyfile(shipped, path), shipped=shipped.name)
         model = self._hold_model(task.model)
-        started = perf_counter()
         with self.store.checkpoint(task.key) as (path, changed):
             checkpoint = Checkpoint(path, changed)
-            artefact = train(task, model, checkpoint)
-            provenance = self._provenance(task, examples=len(task.cases.cases), data=task.cases.source,
-                                          seconds=perf_counter() - started)
-            with self.store.new_artefact(task.key, provenance) as path:
-                artefact.save(path)
+            with self._meter.phase("train"):
+                artefact = train(task, model, checkpoint)
+            told = self._save(task, artefact.save, examples=len(task.cases.cases), data=task.cases.source,
+                              seconds=self._seconds("train"))
             checkpoint.remove()
+        return told
 
-    def _stream(self, task: StreamTask) -> None:
+    def _stream(self, task: StreamTask) -> Told:
         model = self._hold_model(task.model)
         editor = self._hold_editor(task.method, model)
         before = self._load_stream(task.before, model) if task.before else Stream()
-        started = perf_counter()
         stream = task.protocol.extend(editor, task.chunk.cases, before)
-        provenance = self._provenance(
-            task, stream.failed[len(before.failed):], cases=len(task.chunk.cases), data=task.chunk.source,
-            seconds=perf_counter() - started, seconds_edit=stream.seconds, editor=editor.provenance)
-        with self.store.new_artefact(task.key, provenance) as path:
-            stream.save(path)
+        self._meter.add(stream.costs)
+        return self._save(task, stream.save, stream.failed[len(before.failed):], cases=len(task.chunk.cases),
+                          data=task.chunk.source, seconds=sum(spent.seconds for spent in stream.costs.values()),
+                          seconds_edit=stream.seconds, editor=editor.provenance)
 
-    def _score(self, task: ScoreTask, parts: int) -> None:
+    def _score(self, task: ScoreTask, parts: int) -> Told:
         model = self._hold_model(task.model)
-        result = self._result(task, model, parts)
+        before = self._observations(task)
+        stream = self._load_stream(task.stream, model) if task.stream else None
+        result = self._result(task, model, before, stream, parts)
+        self._meter.add(result.costs)
         artefact = task.method.artefact
         # of a stream its own tasks tell it: here it may not be made at all
-        editor = {} if task.stream else self._hold_editor(task.method, model).provenance
-        provenance = self._provenance(
-            task, result.failed, cases=len(task.chunk.cases), data=task.chunk.source, settings=task.settings,
-            statistics=self._read_for(task.method),
+        editor = {} if stream else self._hold_editor(task.method, model).provenance
+        return self._write(
+            task, rows(task, result.scores), result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
+            settings=task.settings, statistics=self._read_for(task.method),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
-            seconds_edit=result.seconds_edit, seconds_score=result.seconds_score, peak_memory=result.peak_memory,
-            memory_of=result.memory_of, parts=parts, editor=editor)
-        self.store.write_table(task.key, _rows(task, result.scores), provenance)
+            seconds_edit=stream.seconds if stream else self._seconds("edit"), seconds_score=self._seconds("score"),
+            parts=parts, editor=editor, **scored(task, result.scores))
 
-    def _result(self, task: ScoreTask, model: LanguageModel, parts: int) -> ProtocolResult:
+    def _result(self, task: ScoreTask, model: LanguageModel, before: Sequence[Observation], stream: Stream | None,
+                parts: int) -> ProtocolResult:
         pieces = in_parts(task.chunk.cases, parts, task.protocol.unit(task.count))
-        before = [observation for need in task.baselines
-                  for observation in from_table(self.store.read_table(need.key, TABLE))]
-        if task.stream:
-            stream = self._load_stream(task.stream, model)
+        if stream is not None:
             if any(isinstance(term, Route) for term in stream.patch.terms):
                 self._hold_editor(task.method, model)  # the editor brings the model that answers are routed to
-            return replace(joined([judge_stream(model, cases, stream, before, task.measures) for cases in pieces]),
-                           seconds_edit=stream.seconds)
+            return ProtocolResult.joined([judge_stream(model, cases, stream, before, task.measures)
+                                          for cases in pieces])
         editor = self._hold_editor(task.method, model)
-        return joined([task.protocol.run(editor, cases, before, task.count, task.measures) for cases in pieces])
+        return ProtocolResult.joined([task.protocol.run(editor, cases, before, task.count, task.measures)
+                                      for cases in pieces])
+
+    # --- what comes in
+
+    def _observations(self, task: ScoreTask) -> list[Observation]:
+        """What the unedited model answered to the questions of a task."""
+        with self._meter.phase("store"):
+            return [observation for need in task.baselines
+                    for observation in from_table(self.store.read_table(need.key, TABLE))]
 
     def _load_stream(self, key: ResultKey, model: LanguageModel) -> Stream:
         """A stream, and the seconds that all of its edits took, which no two runs have in common."""
-        stream = Stream.load(self.store.local(key), model.device)
-        return replace(stream, seconds=self.store.noted(key, "seconds_edit"))
+        with self._meter.phase("store"):
+            stream = Stream.load(self.store.local(key), model.device)
+            return replace(stream, seconds=self.store.noted(key, "seconds_edit"))
 
     def _read_for(self, method: Method) -> dict[str, Any] | None:
         """The text whose second moments an editor was given, and how many tokens of it there were."""
@@ -229,7 +223,8 @@ class TaskExecutor:
         """The model of a task. The one held before is let go first: two may not fit."""
         if self._model is None or self._model_key != ref.key:
             self._model = self._editor = None
-            model = self.load(ref.path, device=self.device, dtype=ref.dtype)
+            with self._meter.phase("load"):
+                model = self.load(ref.path, device=self.device, dtype=ref.dtype)
             if model.digest != ref.digest:
                 raise InputError(f"the model at '{ref.path}' has changed since the campaign was planned; run it again")
             self._model, self._model_key = model, ref.key
@@ -242,9 +237,10 @@ class TaskExecutor:
             self._editor = None
             make = get_editor(method.editor.name)
             check_models(method.editor)
-            moments = load_moments(self.store.local(method.statistics.key)) if method.statistics else {}
-            self._editor = make(model, make.Config.model_validate(method.editor.config),
-                                Resources(moments, self._artefact(method)), seed=method.seed)
+            with self._meter.phase("load"):
+                moments = load_moments(self.store.local(method.statistics.key)) if method.statistics else {}
+                self._editor = make(model, make.Config.model_validate(method.editor.config),
+                                    Resources(moments, self._artefact(method)), seed=method.seed)
             self._editor_key = key
         return self._editor
 
@@ -257,42 +253,26 @@ class TaskExecutor:
             raise InputError(f"'{method.artefact.path}' has changed since the campaign was planned; run it again")
         return artefact
 
-    def _provenance(self, task: Task, failed: Sequence[Skipped] = (), **measured: Any) -> dict[str, Any]:
-        """What the result was made of and with, and what it cost."""
-        # of a CPU, what its sums hang on
-        device = (torch.cuda.get_device_name(self.device) if self.device.startswith("cuda")
-                  else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
-        return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model),
-                "needs": task.needs, "edits": task.edits, "identity": task.identity(),
-                "device": f"{self.device} {device}".strip(), "threads": torch.get_num_threads(),
-                "versions": _versions(), **measured, "failed": [case.model_dump() for case in failed]}
+    # --- what goes out
 
+    def _write(self, task: Task, table: pa.Table, failed: Sequence[Skipped] = (), **measured: Any) -> Told:
+        """Leaves a table in the store, and gives its provenance."""
+        provenance = self._told(task, failed, measured)
+        with self._meter.phase("store"):
+            self.store.write_table(task.key, table, provenance)
+        return provenance
 
-def _rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
-    """One row per score. Nothing in them differs between two runs of the same task."""
-    same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
-            "protocol": task.protocol.name, "edits": task.count, "task": task.id, "settings": task.settings,
-            "seed": task.method.seed, "order": task.order}
-    return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
+    def _save(self, task: Task, save: Callable[[Path], Any], failed: Sequence[Skipped] = (), **measured: Any) -> Told:
+        """Leaves what `save` writes in the store, and gives its provenance."""
+        provenance = self._told(task, failed, measured)
+        with self._meter.phase("store"), self.store.new_artefact(task.key, provenance) as path:
+            save(path)
+        return provenance
 
+    def _told(self, task: Task, failed: Sequence[Skipped], measured: Mapping[str, Any]) -> Told:
+        costs = at_once(self.share(self._meter.costs))
+        return {**made_of(task, self.device), **measured, "failed": [case.model_dump() for case in failed],
+                "phases": {phase: spent.model_dump(exclude_none=True) for phase, spent in costs.items()}}
 
-def _shortcomings(moments: Mapping[str, SecondMoment], task: StatisticsTask) -> list[str]:
-    """What people should know of the second moments of a whole text that is shorter than it should be."""
-    tokens, width = tokens_of(moments), max(len(moment.total) for moment in moments.values())
-    told = [f"corpus '{shown(task.corpus)}' has {tokens:,} of the {task.tokens:,} tokens that second moments were "
-            "asked over"] if tokens < task.tokens else []
-    if tokens < width:
-        told.append(f"second moments over {tokens:,} tokens are singular, as keys have {width:,} dimensions: what "
-                    "editors solve with them rests on the ridge; take a longer text, or more of its 'tokens'")
-    return told
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    def _seconds(self, phase: Phase) -> float:
+        return self._meter.costs.get(phase, Spent()).seconds

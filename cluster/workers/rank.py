@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import ray
@@ -27,6 +27,8 @@ from cluster.workers.version import code_version
 from editors.core.models.model import LanguageModel
 
 LOOPBACK = "127.0.0.1"
+
+T = TypeVar("T")
 
 
 class RankAddress(NamedTuple):
@@ -83,7 +85,7 @@ class Rank:
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)  # which takes this group up
         self._runner = TaskRunner(self._root, self._spec)
         executor = self._runner.executor
-        executor.load = self._load
+        executor.load, executor.share = self._load, gathered
         executor.store = self._store = RankStore(executor.store, agree, writes=self._number == 0)
 
     def begin(self, task: Task) -> None:
@@ -111,10 +113,16 @@ class Rank:
         return model
 
 
+def gathered(result: T) -> list[T]:
+    """What each rank has, in their order, once all have come here. Raises where one is lost."""
+    results: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(results, result)
+    return results
+
+
 def agree(result: object) -> None:
     """Returns once all ranks have come here with equal results. Raises where they have not, or one is lost."""
-    results: list[object] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(results, result)
+    results = gathered(result)
     if any(other != result for other in results):
         raise RuntimeError(f"the ranks of a gang came to different results: {'; '.join(map(str, results))}")
 

@@ -58,7 +58,7 @@ class TaskRunner:
         breaks every later task too, and a worker that cannot write is of no use."""
         started = time.monotonic()
         try:
-            self.executor.run(task, parts)
+            account = self.executor.run(task, parts)
         except (torch.AcceleratorError, StoreError):
             raise
         except Damaged as error:
@@ -72,7 +72,7 @@ class TaskRunner:
                     torch.cuda.empty_cache()
                 return TaskResult("out of memory", seconds, trace)
             return TaskResult("failed", seconds, trace)
-        return TaskResult("done", time.monotonic() - started)
+        return TaskResult("done", time.monotonic() - started, account=account)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from editors.core.editor import Editor
 from editors.core.errors import CaseError, InputError
 from editors.core.patches.patch import Patch
 from evaluators.cases import Case, Edited, EditedFacts, Skipped
-from evaluators.protocols.meters import now, peak_memory, reset_peak
+from evaluators.metering.meter import Meter
 from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.judge import judge, usable
 from evaluators.scoring.measures import Measures
@@ -25,16 +25,14 @@ T = TypeVar("T")
 def edit_and_judge(editor: Editor, cases: Sequence[Case], baseline: Sequence[Observation], measures: Measures,
                    edit: Callable[[Sequence[Case]], tuple[list[Edited], list[Skipped]]]) -> ProtocolResult:
     """Has `edit` make the edits of the cases that can be scored, judges them, and meters both."""
-    device = editor.model.device
-    reset_peak(device)
+    meter = Meter(editor.model.device)
     before = {observation.case_id: observation for observation in baseline}
     asked, unasked = usable(editor.model, cases, before, measures)
-    started = now(device)
-    edited, failed = edit(asked)
-    done = now(device)
-    scores = judge(editor.model, edited, before, measures)
-    scored = now(device)
-    return ProtocolResult(scores, failed + unasked, done - started, scored - done, *peak_memory(device))
+    with meter.phase("edit"):
+        edited, failed = edit(asked)
+    with meter.phase("score"):
+        scores = judge(editor.model, edited, before, measures)
+    return ProtocolResult(scores, failed + unasked, meter.costs)
 
 
 def edit_alone(editor: Editor, cases: Sequence[Case]) -> tuple[list[Edited], list[Skipped]]:

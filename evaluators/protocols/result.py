@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from evaluators.cases import Skipped
+from evaluators.metering.spent import Costs, in_turn
 from evaluators.scoring.metrics import Score
 
 
 @dataclass(frozen=True)
 class ProtocolResult:
-    """Scores, the cases that have none, and what it cost.
-
-    Seconds are wall time with the device synchronised. `peak_memory` is in bytes: of `device` memory since the
-    protocol began, or on a CPU the resident set of the `process` since it started.
-    """
+    """Scores, the cases that have none, and what editing and scoring cost."""
 
     scores: list[Score]
     failed: list[Skipped]
-    seconds_edit: float
-    seconds_score: float
-    peak_memory: int
-    memory_of: Literal["device", "process"]
+    costs: Costs = field(default_factory=dict)
+
+    @staticmethod
+    def joined(results: Sequence[ProtocolResult]) -> ProtocolResult:
+        """What several pieces of one task gave, one after another, as one."""
+        return ProtocolResult([score for result in results for score in result.scores],
+                              [skipped for result in results for skipped in result.failed],
+                              in_turn(result.costs for result in results))

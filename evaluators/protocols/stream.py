@@ -21,8 +21,9 @@ from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Patch
 from evaluators.cases import Case, Edited, EditedFacts, Role, Skipped
+from evaluators.metering.meter import Meter
+from evaluators.metering.spent import Costs
 from evaluators.protocols.editing import ELSEWHERE, edit_together, raise_unless_cases, skipped
-from evaluators.protocols.meters import now, peak_memory, reset_peak
 from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.judge import judge, usable
 from evaluators.scoring.measures import NOTHING_MORE, Measures
@@ -50,7 +51,8 @@ class Stream:
     """Edits made one after another: the patch of them all, what they are about, the cases that could not be edited, and
     the seconds it took.
 
-    `newest` are the scores by case and metric that the edits since the last point had right after they were made.
+    `newest` are the scores by case and metric that the edits since the last point had right after they were made, and
+    `costs` what making and scoring them took.
     """
 
     patch: Patch = field(default_factory=Patch)
@@ -58,16 +60,18 @@ class Stream:
     failed: tuple[Skipped, ...] = ()
     seconds: float = 0.0
     newest: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    costs: Costs = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
-        """Writes a patch file that `Patch.load` reads too. It has no `seconds`: the same edits are the same bytes."""
+        """Writes a patch file that `Patch.load` reads too. It has no `seconds` and no `costs`: the same edits are the
+        same bytes."""
         about = {"facts": sorted(self.facts.facts), "prompts": sorted(self.facts.prompts),  # as `_Saved` reads them
                  "failed": [case.model_dump() for case in self.failed], "newest": self.newest}
         Patch(self.patch.terms, {**self.patch.info, SAVED_AS: about}).save(path)
 
     @staticmethod
     def load(path: Path | str, device: torch.device | str = "cpu") -> Stream:
-        """Reads what `save` wrote; its `seconds` are 0. Raises `InputError` for any other file."""
+        """Reads what `save` wrote, without `seconds` and `costs`. Raises `InputError` for any other file."""
         patch = Patch.load(path).to(device)
         info: dict[str, Any] = dict(patch.info)
         if SAVED_AS not in info:
@@ -86,21 +90,23 @@ def extend(editor: Editor, cases: Sequence[Case], stream: Stream, step: int = 1)
     A case that cannot be encoded or edited is in `failed`, and the stream goes on without it. Raises what the editor
     raised where it fails on every one of several cases by its own fault.
     """
-    device = editor.model.device
+    meter = Meter(editor.model.device)
     failed = unusable(editor.model, cases)
     known = {case.case_id for case in failed}
     sound = [case for case in cases if case.id not in known]
     longer, errors = replace(stream, failed=(*stream.failed, *failed), newest={}), dict[str, Exception]()
     for start in range(0, len(sound), step):
-        started = now(device)
-        done, patch, guilty = _step(editor, sound[start: start + step], longer.patch, errors)
-        seconds = longer.seconds + now(device) - started
+        with meter.phase("edit"):
+            done, patch, guilty = _step(editor, sound[start: start + step], longer.patch, errors)
         facts = EditedFacts.of(done)
-        longer = Stream(patch, EditedFacts(longer.facts.facts | facts.facts, longer.facts.prompts | facts.prompts),
-                        (*longer.failed, *guilty), seconds, {**longer.newest, **_newest(editor.model, done, patch)})
+        with meter.phase("score"):
+            newest = {**longer.newest, **_newest(editor.model, done, patch)}
+        longer = replace(longer, patch=patch, failed=(*longer.failed, *guilty), newest=newest,
+                         facts=EditedFacts(longer.facts.facts | facts.facts, longer.facts.prompts | facts.prompts))
     if 1 < len(errors) == len(sound):
         raise_unless_cases(errors)
-    return longer
+    took = meter.costs["edit"].seconds if sound else 0.0
+    return replace(longer, seconds=stream.seconds + took, costs=meter.costs)
 
 
 def _step(editor: Editor, cases: Sequence[Case], patch: Patch,
@@ -137,15 +143,14 @@ def judge_stream(model: LanguageModel, cases: Sequence[Case], stream: Stream, ba
                  measures: Measures = NOTHING_MORE) -> ProtocolResult:
     """Scores cases that are part of a stream on the model as the whole stream left it; those edited since its last
     point also as they were when just made."""
-    reset_peak(model.device)
-    started = now(model.device)
+    meter = Meter(model.device)
     before = {observation.case_id: observation for observation in baseline}
     failed = {case.case_id: case for case in stream.failed}
     made = [case for case in cases if case.id not in failed]
     done, unasked = usable(model, made, before, measures)
-    scores = judge(model, [Edited(case, stream.patch, stream.facts) for case in done], before, measures)
+    with meter.phase("score"):
+        scores = judge(model, [Edited(case, stream.patch, stream.facts) for case in done], before, measures)
     scores += [Score(case.id, case.subject, f"newest.{metric}", value)
                for case in done for metric, value in stream.newest.get(case.id, {}).items()]
-    seconds = now(model.device) - started
     unscored = [failed[case.id] for case in cases if case.id in failed] + unasked
-    return ProtocolResult(scores, unscored, stream.seconds, seconds, *peak_memory(model.device))
+    return ProtocolResult(scores, unscored, meter.costs)

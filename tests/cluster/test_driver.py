@@ -16,6 +16,7 @@ from cluster.store.store import Store
 from cluster.workers.executor import TaskExecutor
 from editors.core.editor import Editor
 from editors.core.patches.patch import Patch
+from evaluators.metering.spent import PHASES
 from evaluators.report.tables import summarise
 from evaluators.scoring.metrics import METRICS
 
@@ -74,7 +75,14 @@ def test_a_campaign_leaves_its_rows_and_how_they_came_about(make_plan, store, lo
     assert provenance["statistics"]["tokens"] == 500
     assert set(store.rows([score.record()])["settings"].to_pylist()) == {score.settings} == {provenance["settings"]}
     assert provenance["versions"].keys() >= {"torch", "transformers", "python"}
-    assert min(provenance[cost] for cost in ("seconds_edit", "seconds_score", "peak_memory")) > 0
+    assert min(provenance[cost] for cost in ("seconds_edit", "seconds_score")) > 0
+    phases = provenance["phases"]
+    assert {"edit", "score", "store"} <= phases.keys() <= set(PHASES)
+    assert phases["edit"]["seconds"] == provenance["seconds_edit"] and phases["edit"]["tokens"] > 0
+    assert phases["score"]["memory"]["rss"] > 100 * 2**20 and "joules" not in phases["score"]
+    exact = [row["value"] for row in store.rows([score.record()]).to_pylist() if row["metric"] == "reliability.exact"]
+    assert provenance["scored"]["reliability.exact"] == [sum(exact), len(exact)]
+    assert provenance["diverged"] == 0 and provenance["probes"] >= 4 * 3
     assert provenance["failed"] == []
 
 

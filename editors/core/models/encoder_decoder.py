@@ -12,6 +12,7 @@ from editors.core.errors import InputError
 from editors.core.models.architectures import Stack
 from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding
 from editors.core.models.model import KeysValues, LanguageModel, shallow
+from editors.core.models.work import DONE
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -81,9 +82,9 @@ class EncoderDecoder(LanguageModel):
             blocks[0] = _with_position_bias(blocks[0], bias)
         return part
 
-    @staticmethod
-    def _encode(encoder: nn.Module, source: EncoderInput, **start: Tensor) -> Tensor:
+    def _encode(self, encoder: nn.Module, source: EncoderInput, **start: Tensor) -> Tensor:
         states: Tensor = encoder(attention_mask=source.attention_mask, **start).last_hidden_state
+        self._count(encoder, states, "input_ids" in start, "encoder")
         return states
 
     def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
@@ -91,7 +92,18 @@ class EncoderDecoder(LanguageModel):
         hidden: Tensor = backbone(
             attention_mask=batch.attention_mask, encoder_hidden_states=source.states,
             encoder_attention_mask=source.attention_mask, use_cache=False, **start).last_hidden_state
+        self._count(backbone, hidden, "input_ids" in start)
+        assert source.states is not None
+        self._count_source(source.states, backbone, hidden.requires_grad)
         return hidden
+
+    def _count_source(self, states: Tensor, decoder: nn.Module, backward: bool) -> None:
+        """Every block makes keys and values of the encoder's states, whose length is another."""
+        blocks = decoder._modules[self.layout("decoder").blocks]
+        assert isinstance(blocks, nn.ModuleList)
+        config = self.module.config
+        DONE.add(states.shape[0] * states.shape[1], len(blocks) * 2 * self.width * config.num_heads * config.d_kv,
+                 backward=backward)
 
 
 def _with_position_bias(block: nn.Module, bias: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ logits of target tokens. `LanguageModel` is decoder-only; what differs behind an
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ from editors.core.models.architectures import Layout, Stack, architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.text import lost_characters
 from editors.core.models.weights import Weights
+from editors.core.models.work import DONE
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
@@ -53,6 +55,8 @@ class LanguageModel:
         self.sides: dict[str, Any] = {}
         self.router: Router | None = None
         self.patches: tuple[Patch, ...] = ()
+        #: Parameters of a block, by stack.
+        self._block_size: dict[Stack, int] = {}
 
     @property
     def device(self) -> torch.device:
@@ -242,6 +246,7 @@ class LanguageModel:
         """Logits [..., vocabulary] in fp32. Of a model in half precision they were rounded to it first, so that close
         ones may be equal: another projection in fp32 would need the whole head, which a gang has in parts."""
         logits: Tensor = self.module.get_output_embeddings()(states)
+        DONE.add(states.numel() // states.shape[-1], self.vocabulary * self.width, backward=logits.requires_grad)
         return logits.float()
 
     def target_logits(self, batch: Batch) -> Tensor:
@@ -294,7 +299,17 @@ class LanguageModel:
     def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
         hidden: Tensor = backbone(attention_mask=batch.attention_mask, position_ids=batch.position_ids,
                                   cache=cache, use_cache=cache is not None, **start).last_hidden_state
+        self._count(backbone, hidden, "input_ids" in start)
         return hidden
+
+    def _count(self, backbone: nn.Module, hidden: Tensor, new: bool, stack: Stack = "decoder") -> None:
+        """Counts what the blocks of a stack, or some of them, have made of so many positions."""
+        blocks = backbone._modules[self.layout(stack).blocks]
+        assert isinstance(blocks, nn.ModuleList)
+        if stack not in self._block_size and len(blocks):
+            self._block_size[stack] = sum(math.prod(self.weights.shape(weight)) for weight in blocks[-1].parameters())
+        DONE.add(hidden.shape[0] * hidden.shape[1], len(blocks) * self._block_size.get(stack, 0),
+                 backward=hidden.requires_grad, new=new)
 
 
 def shallow(module: nn.Module) -> nn.Module:

@@ -55,8 +55,8 @@ def test_single_scores_each_case_with_its_own_edit(editor, cases):
         each if isinstance(each, tuple) else (each.case_id, each.metric) for each in expected]
     assert [each.value for each in got if not isinstance(each, tuple)] == pytest.approx(
         [each.value for each in expected if not isinstance(each, tuple)], abs=1e-5)
-    assert result.seconds_edit > 0 and result.seconds_score > 0
-    assert result.memory_of == "process" and result.peak_memory > 100 * 2**20
+    assert result.costs.keys() == {"edit", "score"} and min(spent.seconds for spent in result.costs.values()) > 0
+    assert result.costs["score"].memory.rss > 100 * 2**20
 
 
 def test_only_guilty_cases_fail(editor, cases):
@@ -146,7 +146,7 @@ def test_a_batch_is_one_edit_and_all_its_cases_are_scored_on_it(joint, cases):
         patch = sum((joint.patch(case.request()) for case in part), Patch())
         expected |= expected_of(joint, part, patch, EditedFacts.of(part))
     assert values(result) == pytest.approx(expected, abs=1e-5)
-    assert result.seconds_edit > 0 and result.seconds_score > 0
+    assert result.costs["edit"].seconds > 0 and result.costs["score"].seconds > 0
 
 
 def test_facts_edited_in_the_same_batch_are_no_matter_of_locality(joint, cases):

@@ -1,0 +1,78 @@
+"""What a result's provenance says: what it was made of and with, and what came of it. And the rows of scores."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from cluster.plan.tasks import ScoreTask, StatisticsTask, Task
+from cluster.store.store import ROW_SCHEMA
+from editors.core.models.statistics import SecondMoment, tokens_of
+from editors.core.places import shown
+from evaluators.cases import ask
+from evaluators.scoring.metrics import Score
+
+Told = dict[str, Any]
+PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
+
+
+def made_of(task: Task, device: str) -> Told:
+    """What every task tells."""
+    # of a CPU, what its sums hang on
+    name = (torch.cuda.get_device_name(device) if device.startswith("cuda")
+            else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
+    return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model), "needs": task.needs,
+            "edits": task.edits, "identity": task.identity(), "device": f"{device} {name}".strip(),
+            "threads": torch.get_num_threads(), "versions": _versions()}
+
+
+def rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
+    """One row per score. Nothing in them differs between two runs of the same task."""
+    same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
+            "protocol": task.protocol.name, "edits": task.count, "task": task.id, "settings": task.settings,
+            "seed": task.method.seed, "order": task.order}
+    return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
+
+
+def scored(task: ScoreTask, scores: Sequence[Score]) -> Told:
+    """What an `Account` tells of scores."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for each in scores:
+        if math.isfinite(each.value):
+            values[each.metric].append(each.value)
+    cases = {each.case_id for each in scores}
+    probes = sum(key.which == "answer" and key.role in task.measures.edited_roles
+                 for case in task.chunk.cases if case.id in cases for key, _, _ in ask(case))
+    return {"probes": probes, "diverged": int(sum(values.get("edit.diverged", []))),
+            "scored": {metric: (math.fsum(found), len(found)) for metric, found in values.items()}}
+
+
+def shortcomings(moments: Mapping[str, SecondMoment], task: StatisticsTask) -> list[str]:
+    """What people should know of the second moments of a whole text that is shorter than it should be."""
+    tokens, width = tokens_of(moments), max(len(moment.total) for moment in moments.values())
+    told = [f"corpus '{shown(task.corpus)}' has {tokens:,} of the {task.tokens:,} tokens that second moments were "
+            "asked over"] if tokens < task.tokens else []
+    if tokens < width:
+        told.append(f"second moments over {tokens:,} tokens are singular, as keys have {width:,} dimensions: what "
+                    "editors solve with them rests on the ridge; take a longer text, or more of its 'tokens'")
+    return told
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
