@@ -40,7 +40,7 @@ class Cell:
                 else:
                     places = self.cases.ordered(order).places[piece.start: piece.stop]
                     numbers = dict.fromkeys(place // chunk for place in places)
-                    baselines = tuple(self.baselines[number] for number in numbers)
+                    baselines = tuple(self.baselines[number] for number in numbers) if protocol.scored else ()
                     yield self._score(protocol, piece.count, cases, order, baselines, before)
 
     def _score(self, protocol: Protocol, count: int, chunk: Chunk, order: int | None,

@@ -99,10 +99,11 @@ class Planner:
                         f"them, such as {first.case_id}: {first.reason}; 'contradictions: allow' keeps them")
         for number, protocol in enumerate(self.campaign.protocols):
             count = cases.count(0 if protocol.together else None)
-            if (most := protocol.counts[-1]) > count:
+            if (most := protocol.cases_needed) > count:
+                cure = f"take {most} off the list" if protocol.numbers else "lower the protocol's 'edits'"
                 with self.campaign.at("protocols", number, *filter(None, [protocol.numbers])):
                     raise InputError(f"{protocol.name} editing with {most} edits needs as many cases, and data set "
-                                     f"'{name}' has {count}; raise its limit or take {most} off the list")
+                                     f"'{name}' has {count}; raise its limit or {cure}")
             told.append(protocol.note(count))
         return (f"{name}: {note}" for note in told if note)
 

@@ -71,10 +71,15 @@ class Task(ABC):
     def key(self) -> ResultKey:
         return ResultKey(self.output, self.id)
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is for a process that has done nothing before, on a device that nothing else uses."""
+        return False
+
     def node(self, on_gpu: bool = True) -> TaskNode:
         """The task as the scheduler sees it, on workers with or without GPUs."""
         return TaskNode(self.id, self.model.key, self.needs, self.cost,
-                        costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.temporary)
+                        costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.temporary, self.alone)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits,
@@ -282,6 +287,8 @@ class ScoreTask(Task):
     @property
     def cost(self) -> float:
         shape, editor, cases = self.model.shape, self.method.editor, len(self.chunk.cases)
+        if not self.protocol.scored:
+            return self.protocol.times(self.count) * costs.edit_seconds(shape, editor.name, editor.config)
         edits = self.edits * costs.edit_seconds(shape, editor.name, editor.config)
         patches = 1 if self.stream else -(-cases // self.count)
         return (edits + cases * costs.score_seconds(shape, editor.name, self.measures)
@@ -289,7 +296,13 @@ class ScoreTask(Task):
 
     @property
     def edits(self) -> int:
+        if not self.protocol.scored:
+            return self.count
         return 0 if self.stream else len(self.chunk.cases)
+
+    @property
+    def alone(self) -> bool:
+        return self.protocol.alone
 
     @property
     def pieces(self) -> int:

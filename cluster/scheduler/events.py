@@ -14,7 +14,8 @@ class TaskNode:
 
     `model` is what a worker has to load for it, `cost` is in any common unit. A worker that is at it for longer than
     `limit` seconds is taken to hang. Where memory does not suffice, it can be done in up to `pieces` parts. A
-    `temporary` result is removed once all tasks that need it are done.
+    `temporary` result is removed once all tasks that need it are done. One to be done `alone` gets a worker that has
+    done nothing before, and does nothing after.
     """
 
     id: str
@@ -24,6 +25,12 @@ class TaskNode:
     limit: float = math.inf
     pieces: int = 1
     temporary: bool = False
+    alone: bool = False
+
+    @property
+    def group(self) -> str:
+        """What tasks share that a worker does better one after another: their model."""
+        return f"{self.id} alone" if self.alone else self.model
 
 
 # --- events

@@ -85,7 +85,7 @@ class TaskGraph:
         #: How many of its needs are not done, of every task.
         self._missing = {node.id: sum(self.status[need] is not Status.DONE for need in node.needs)
                          for node in self.nodes.values()}
-        #: Per model, a heap of all tasks that can be taken, and some that no longer can.
+        #: Per group, a heap of all tasks that can be taken, and some that no longer can.
         self._ready: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
         #: All and only tasks in these heaps.
         self._in_heap: set[str] = set()
@@ -103,16 +103,16 @@ class TaskGraph:
 
     # --- taking tasks
 
-    def models(self) -> list[tuple[tuple[float, int, str], str]]:
-        """The models that there is something to do for, each after the most urgent of its tasks."""
-        return [(heap[0], model) for model, heap in self._ready.items() if self._prune(heap)]
+    def groups(self) -> list[tuple[tuple[float, int, str], str]]:
+        """The groups of tasks that there is something to do in, each after the most urgent of its tasks."""
+        return [(heap[0], group) for group, heap in self._ready.items() if self._prune(heap)]
 
-    def has_for(self, model: str) -> bool:
-        return model in self._ready and bool(self._prune(self._ready[model]))
+    def has_for(self, group: str) -> bool:
+        return group in self._ready and bool(self._prune(self._ready[group]))
 
-    def take(self, model: str) -> str:
-        """The most urgent task of a model that there is something to do for; it is running from now on."""
-        heap = self._prune(self._ready[model])
+    def take(self, group: str) -> str:
+        """The most urgent task of a group that there is something to do in; it is running from now on."""
+        heap = self._prune(self._ready[group])
         task = heapq.heappop(heap)[-1]
         self._in_heap.discard(task)
         self.status[task] = Status.RUNNING
@@ -128,7 +128,7 @@ class TaskGraph:
 
     def _offer(self, task: str) -> None:
         if self._can_be_taken(task) and task not in self._in_heap:
-            heapq.heappush(self._ready[self.nodes[task].model], (-self._priority[task], self._position[task], task))
+            heapq.heappush(self._ready[self.nodes[task].group], (-self._priority[task], self._position[task], task))
             self._in_heap.add(task)
 
     # --- what becomes of tasks

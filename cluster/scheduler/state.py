@@ -128,6 +128,9 @@ class CampaignState:
             case _ if event.task == self.workers.states[event.worker].task:
                 self.workers.free(event.worker)
                 yield from self._task_ended(event)
+                if self.graph.nodes[event.task].alone:
+                    self.workers.remove(event.worker)
+                    yield Retire(event.worker, "its task was to be done alone")
 
     def _task_ended(self, event: TaskEvent) -> Iterator[Instruction]:
         match event:
@@ -263,23 +266,27 @@ class CampaignState:
     def _assign(self) -> Iterator[Instruction]:
         """Every idle worker gets a task, those first that need not load a model for it."""
         for number in sorted(self.workers.idle, key=self._loading):
-            if (model := self._choose(number)) is None:
+            if (group := self._choose(number)) is not None:
+                task = self.graph.take(group)
+                self.workers.give(number, task, group, self._now)
+                yield Assign(number, task, self._parts.get(task, 1))
+            elif self.graph.groups():  # of tasks that it cannot be given, as it has done others
+                self.workers.remove(number)
+                yield Retire(number, "the tasks that are left need a worker that has done nothing else")
+            else:
                 break
-            task = self.graph.take(model)
-            self.workers.give(number, task, model, self._now)
-            yield Assign(number, task, self._parts.get(task, 1))
 
     def _choose(self, number: int) -> str | None:
-        """The model a worker holds, if there is something to do for it; else, of the models that the fewest workers
-        hold, the one with the most urgent task."""
-        held = self.workers.states[number].model
-        choices = [(model != held, self.workers.holders[model], urgency, model)
-                   for urgency, model in self.graph.models()]
+        """The group a worker is at, if there is something to do in it; else, of the groups that the fewest workers are
+        at, the one with the most urgent task. Who has had a task is not given one that is to be done alone."""
+        at = self.workers.states[number].group
+        choices = [(group != at, self.workers.holders[group], urgency, group)
+                   for urgency, group in self.graph.groups() if at is None or not self.graph.nodes[urgency[-1]].alone]
         return min(choices)[-1] if choices else None
 
     def _loading(self, number: int) -> int:
         """What the next task costs a worker: 0, it goes on with its model; 1, it loads one; 2, in another's place."""
-        model = self.workers.states[number].model
-        if model is None:
+        group = self.workers.states[number].group
+        if group is None:
             return 1
-        return 0 if self.graph.has_for(model) else 2
+        return 0 if self.graph.has_for(group) else 2

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass
 class WorkerState:
-    """One worker. It holds the model of the last task that it was given."""
+    """One worker. It holds the model of the last task that it was given, and is best at more of its `group`."""
 
     up: bool = False
-    model: str | None = None
+    group: str | None = None
     task: str | None = None
     #: When it was given its task, by the campaign's clock.
     since: float = 0.0
@@ -26,7 +26,7 @@ class WorkerTable:
         self._added = 0
         #: All and only workers that are up and have no task, those without one for longest first.
         self.idle: dict[int, None] = {}
-        #: How many workers hold each model; under None, how many have none yet.
+        #: How many workers are at each group, or were last; under None, how many have had no task yet.
         self.holders: Counter[str | None] = Counter()
         #: How many workers are up, idle or busy.
         self.up = 0
@@ -50,17 +50,17 @@ class WorkerTable:
     def remove(self, number: int) -> WorkerState:
         """Strikes a worker off; what it was."""
         worker = self._states.pop(number)
-        self.holders[worker.model] -= 1
+        self.holders[worker.group] -= 1
         self.up -= worker.up
         self.idle.pop(number, None)
         return worker
 
-    def give(self, number: int, task: str, model: str, now: float) -> None:
-        """An idle worker has a task, and will hold its model."""
+    def give(self, number: int, task: str, group: str, now: float) -> None:
+        """An idle worker has a task of a group."""
         worker = self._states[number]
-        self.holders[worker.model] -= 1
-        self.holders[model] += 1
-        worker.task, worker.model, worker.since = task, model, now
+        self.holders[worker.group] -= 1
+        self.holders[group] += 1
+        worker.task, worker.group, worker.since = task, group, now
         del self.idle[number]
 
     def free(self, number: int) -> None:

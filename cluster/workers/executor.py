@@ -43,8 +43,10 @@ from editors.core.models.statistics import (
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
+from evaluators.metering.device import check_alone, slowed, state
 from evaluators.metering.meter import Meter
 from evaluators.metering.spent import Costs, Phase, Spent, at_once
+from evaluators.protocols.efficiency import EfficiencyProtocol
 from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline
@@ -172,6 +174,8 @@ class TaskExecutor:
                           seconds_edit=stream.seconds, editor=editor.provenance)
 
     def _score(self, task: ScoreTask, parts: int) -> Told:
+        if isinstance(task.protocol, EfficiencyProtocol):
+            return self._efficiency(task, task.protocol)
         model = self._hold_model(task.model)
         before = self._observations(task)
         stream = self._load_stream(task.stream, model) if task.stream else None
@@ -186,6 +190,18 @@ class TaskExecutor:
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
             seconds_edit=stream.seconds if stream else self._seconds("edit"), seconds_score=self._seconds("score"),
             parts=parts, editor=editor, **scored(task, result.scores))
+
+    def _efficiency(self, task: ScoreTask, protocol: EfficiencyProtocol) -> Told:
+        notes, before = check_alone(self.device, protocol.device), state(self.device)
+        editor = self._hold_editor(task.method, self._hold_model(task.model))
+        result = protocol.run(editor, task.chunk.cases, (), task.count)
+        self._meter.add(result.costs)
+        after = state(self.device)
+        return self._write(
+            task, rows(task, result.scores), result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
+            settings=task.settings, edits=protocol.times(task.count), seconds_edit=self._seconds("edit"),
+            device_before=before, device_after=after, notes=notes + slowed(before, after), editor=editor.provenance,
+            training=task.method.training and task.method.training.id)
 
     def _result(self, task: ScoreTask, model: LanguageModel, before: Sequence[Observation], stream: Stream | None,
                 parts: int) -> ProtocolResult:

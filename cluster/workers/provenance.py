@@ -19,6 +19,7 @@ from cluster.store.store import ROW_SCHEMA
 from editors.core.models.statistics import SecondMoment, tokens_of
 from editors.core.places import shown
 from evaluators.cases import ask
+from evaluators.metering.device import device_name
 from evaluators.scoring.metrics import Score
 
 Told = dict[str, Any]
@@ -27,11 +28,8 @@ PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
 
 def made_of(task: Task, device: str) -> Told:
     """What every task tells."""
-    # of a CPU, what its sums hang on
-    name = (torch.cuda.get_device_name(device) if device.startswith("cuda")
-            else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
     return {"task": task.id, "kind": task.kind, "title": task.title, "model": asdict(task.model), "needs": task.needs,
-            "edits": task.edits, "identity": task.identity(), "device": f"{device} {name}".strip(),
+            "edits": task.edits, "identity": task.identity(), "device": f"{device} {device_name(device)}".strip(),
             "threads": torch.get_num_threads(), "versions": _versions()}
 
 

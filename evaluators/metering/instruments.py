@@ -79,7 +79,7 @@ class CudaInstruments:
             "reserved": reserved, "device": max(before.device or 0, used, others + reserved)})
 
     def joules(self) -> float | None:
-        handle = _nvml_handle(str(torch.cuda.get_device_properties(self._device).uuid))
+        handle = nvml_handle(str(torch.cuda.get_device_properties(self._device).uuid))
         if handle is None:
             return None
         import pynvml
@@ -130,7 +130,7 @@ def _peak_can_be_reset() -> bool:
 
 
 @cache
-def _nvml_handle(uuid: str) -> Any:
+def nvml_handle(uuid: str) -> Any:
     """NVML's handle of a device; None where there is no NVML, or it does not know the device."""
     try:
         import pynvml

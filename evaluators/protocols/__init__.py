@@ -12,6 +12,7 @@ PROTOCOLS = {
     "single": "evaluators.protocols.single:SingleProtocol",
     "batch": "evaluators.protocols.batch:BatchProtocol",
     "sequential": "evaluators.protocols.sequential:SequentialProtocol",
+    "efficiency": "evaluators.protocols.efficiency:EfficiencyProtocol",
 }
 
 

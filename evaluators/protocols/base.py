@@ -48,6 +48,10 @@ class Protocol(Settings, ABC):
     version: ClassVar[int]
     #: Whether several edits meet on one model: then cases come in the campaign's `orders`, without contradictions.
     together: ClassVar[bool] = True
+    #: Whether cases are scored against what the unedited model answers.
+    scored: ClassVar[bool] = True
+    #: Whether a piece is done by a process that has done nothing before, on a device that nothing else uses.
+    alone: ClassVar[bool] = False
     #: The field that lists numbers of edits, where there is one; it has to be set.
     numbers: ClassVar[str | None] = None
 
@@ -66,6 +70,11 @@ class Protocol(Settings, ABC):
     def counts(self) -> tuple[int, ...]:
         """Numbers of edits on one model, from the smallest."""
         return tuple(sorted(getattr(self, self.numbers))) if self.numbers else (1,)
+
+    @property
+    def cases_needed(self) -> int:
+        """How many cases there must be at least."""
+        return self.counts[-1]
 
     @property
     def joint(self) -> bool:
@@ -91,6 +100,10 @@ class Protocol(Settings, ABC):
 
         A piece behind segments is scored on the model as they left it.
         """
+
+    def times(self, count: int) -> int:
+        """How many edits are made on the way to so many; more where they are made again and again."""
+        return count
 
     def unit(self, count: int) -> int:
         """Cases that have to stay together where a piece is too much for the memory."""

@@ -28,7 +28,8 @@ class Metric:
 
     name: str
     meaning: str
-    unit: Literal["share", "probability", "cosine", "nats", "bits", "perplexity"] = "share"
+    unit: Literal["share", "probability", "cosine", "nats", "bits", "perplexity", "seconds", "bytes", "operations",
+                  "joules"] = "share"
     better: Literal["higher", "lower"] = "higher"
     version: int = 1
     main: bool = False

@@ -13,6 +13,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from editors.core.errors import InputError
 from editors.core.registry import look_up
 from evaluators.cases import ROLES, Case, Edited, Role
+from evaluators.metering.metrics import METRICS as COSTS
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import DERIVED, METRICS, Metric, Score
 
@@ -45,6 +46,7 @@ def all_metrics() -> dict[str, Metric]:
 @cache
 def _all_metrics(measures: tuple[str, ...]) -> dict[str, Metric]:
     found = METRICS | {metric.name: metric for name in measures for metric in get_measure(name).metrics} | DERIVED
+    found |= {metric.name: metric for metric in COSTS}
     asked = list(dict.fromkeys(name.rpartition(".")[0] for name in found))
     return dict(sorted(found.items(), key=lambda item: asked.index(item[0].rpartition(".")[0])))
 

@@ -134,9 +134,9 @@ def test_a_kernel_that_cannot_begin_peaks_anew_tells_none(monkeypatch, tmp_path)
 
 def test_energy_is_unknown_without_nvml(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    read._nvml_handle.cache_clear()
-    assert read._nvml_handle("0000") is None
-    read._nvml_handle.cache_clear()
+    read.nvml_handle.cache_clear()
+    assert read.nvml_handle("0000") is None
+    read.nvml_handle.cache_clear()
 
 
 class Nvml:
@@ -164,9 +164,9 @@ class Nvml:
 def test_energy_is_read_of_the_very_device(monkeypatch, told, joules):
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(told))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="aa-bb"))
-    read._nvml_handle.cache_clear()
+    read.nvml_handle.cache_clear()
     assert read.CudaInstruments(torch.device("cuda")).joules() == joules
-    read._nvml_handle.cache_clear()
+    read.nvml_handle.cache_clear()
 
 
 def test_the_peak_of_a_device_counts_others_and_what_was_reserved_meanwhile(monkeypatch):
