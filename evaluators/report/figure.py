@@ -7,6 +7,7 @@ from html import escape
 from itertools import groupby
 
 from editors.core.printable import CELL, printable
+from evaluators.report.colours import colour_of
 from evaluators.report.samples import UNEDITED, Setting, name_key
 from evaluators.report.tables import Summary, in_percent
 from evaluators.report.views import Headings, View, headings, in_order
@@ -14,7 +15,7 @@ from evaluators.report.views import Headings, View, headings, in_order
 # Sizes in pixels, of a panel the room that its 100 % take.
 MARGIN, LETTER, PANEL, NUMBER, GAP, ROW, HEAD, FOOT = 20, 8, 108, 46, 22, 26, 66, 32
 TICKS = (0, 50, 100)
-INK, SOFT, GRID, LINE, DOT, GREY = "#1f2328", "#656d76", "#eaeef2", "#9dc3ee", "#0b5cad", "#8c959f"
+INK, SOFT, GRID = "#1f2328", "#656d76", "#eaeef2"
 STYLE = (f"text{{font:13px ui-sans-serif,system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:{INK}}}"
          f".soft{{fill:{SOFT};font-size:11px}}.head{{font-weight:600}}.number{{fill:{SOFT};font-size:11.5px}}")
 
@@ -66,11 +67,11 @@ def _block(setting: Setting, rows: Sequence[Summary], editors: Sequence[str], ca
 def _dot(row: Summary, left: int, y: float) -> Iterator[str]:
     """A mean as a dot on its interval, and as a number beside the panel."""
     low, mean, high = (left + PANEL * min(max(value, 0.0), 1.0) for value in (row.low, row.mean, row.high))
-    line, dot = (GRID, GREY) if row.editor == UNEDITED else (LINE, DOT)
+    colour = colour_of(row.editor)
     yield f'<line x1="{left}" y1="{y:g}" x2="{left + PANEL}" y2="{y:g}" stroke="{GRID}" stroke-dasharray="1 3"/>'
-    yield (f'<line x1="{low:.1f}" y1="{y:g}" x2="{high:.1f}" y2="{y:g}" stroke="{line}" stroke-width="6" '
-           'stroke-linecap="round"/>')
-    yield f'<circle cx="{mean:.1f}" cy="{y:g}" r="4.5" fill="{dot}"/>'
+    yield (f'<line x1="{low:.1f}" y1="{y:g}" x2="{high:.1f}" y2="{y:g}" stroke="{colour}" stroke-width="6" '
+           'stroke-opacity="0.4" stroke-linecap="round"/>')
+    yield f'<circle cx="{mean:.1f}" cy="{y:g}" r="4.5" fill="{colour}"/>'
     yield _text(left + PANEL + NUMBER, y + 4, f"{100 * row.mean:.1f}", "number", "end")
 
 

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from evaluators.report.colours import COLOURS, OTHERS
 from evaluators.report.figure import PANEL, to_svg
 from evaluators.report.tables import Summary
 
@@ -59,3 +60,8 @@ def test_the_papers_columns_can_be_drawn():
                     summary("ft", "locality.unrelated.token", 0.75), view="paper")
     shown = texts(picture)
     assert {"Reliability", "Locality", "50.0", "75.0"} <= set(shown) and "25.0" not in shown
+
+
+def test_each_editor_has_its_colour():
+    picture = drawn(*(summary(editor, "reliability.exact", 0.5) for editor in ("identity", "ft", "my-own")))
+    assert [dot.get("fill") for dot in picture.iter(f"{SVG}circle")] == [COLOURS["identity"], COLOURS["ft"], OTHERS]
