@@ -15,6 +15,7 @@ from editors.core.errors import InputError, unknown
 from editors.core.printable import printable
 from evaluators.files import make_folder, write_text
 from evaluators.report.compare import compare
+from evaluators.report.costs import costs, parted
 from evaluators.report.figure import to_svg
 from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
 from evaluators.report.views import View
@@ -51,8 +52,10 @@ def report(
         if missing := len(record.tasks) - len(standing.done):
             warn(printable(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done"))
         rows: Rows
+        table, spent = parted(table)
         if versus is None:
-            rows = summaries = summarise(table)
+            summaries = summarise(table)
+            rows = [*summaries, *costs(spent)]
             if figure is not None:
                 make_folder(figure.parent)
                 write_text(figure, to_svg(summaries, "paper" if paper else "main"))

@@ -19,6 +19,7 @@ from cluster.driver import Pool, Progress, run_campaign
 from cluster.log import logging_to
 from cluster.plan.planner import Plan
 from cluster.store.store import CampaignRecord, Standing, Store
+from evaluators.report.costs import costs, parted
 from evaluators.report.tables import summarise, to_rich_tables
 from jobs.console import (
     FAILED,
@@ -104,7 +105,8 @@ def _describe(progress: Progress) -> str:
 
 def _summary(screen: Console, store: Store, record: CampaignRecord, rows: pa.Table, standing: Standing) -> bool:
     """Shows the results; whether all of them are in the store, and any case was scored."""
-    for table in to_rich_tables(summarise(rows)):
+    scores, spent = parted(rows)
+    for table in to_rich_tables([*summarise(scores), *costs(spent)]):
         screen.print(table)
     for line in (*list_skipped(record), *list_failed(record, standing, store)):
         screen.print(line, soft_wrap=True)

@@ -117,8 +117,9 @@ class Planner:
         baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
                              for chunk in self._cases[place].chunks(self.campaign.chunk)]
                      for place, entry in enumerate(self.campaign.datasets) if is_for(spec, entry)}
-        for tasks in baselines.values():
-            yield from tasks
+        if any(protocol.scored for protocol in self.campaign.protocols):
+            for tasks in baselines.values():
+                yield from tasks
         for place, wanted in enumerate(self.campaign.editors):
             if is_for(spec, wanted):
                 yield from self._editor_tasks(place, wanted, spec, model, config, baselines)

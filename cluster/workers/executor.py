@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,14 @@ from editors.core.models.statistics import (
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
-from evaluators.metering.device import check_alone, slowed, state
+from evaluators.metering.device import check_alone, device_name, slowed, state
 from evaluators.metering.meter import Meter
 from evaluators.metering.spent import Costs, Phase, Spent, at_once
 from evaluators.protocols.efficiency import EfficiencyProtocol
 from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
 from evaluators.scoring.judge import baseline
+from evaluators.scoring.metrics import Score
 from evaluators.scoring.observe import TABLE, Observation, from_table, to_table
 from evaluators.scoring.usable import unusable
 
@@ -138,14 +139,16 @@ class TaskExecutor:
             check_content(task.corpus, task.corpus_digest, corpus_digest)
             moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
         return self._save(task, lambda path: save_moments(moments, path), tokens=tokens_of(moments),
-                          seconds=self._seconds("statistics"),
+                          seconds=self._seconds("statistics"), seconds_in_all=self._seconds("statistics"),
                           notes=shortcomings(moments, task) if task.shard == WHOLE else [])
 
     def _moments(self, task: MomentsTask) -> Told:
+        before = sum(self.store.noted(shard.key, "seconds") for shard in task.shards)
         with self._meter.phase("statistics"):
             moments = sum_moments([self.store.local(shard.key) for shard in task.shards])
         told = self._save(task, lambda path: save_moments(moments, path), tokens=tokens_of(moments),
-                          seconds=self._seconds("statistics"), notes=shortcomings(moments, task.shards[0]))
+                          seconds=self._seconds("statistics"), seconds_in_all=before + self._seconds("statistics"),
+                          notes=shortcomings(moments, task.shards[0]))
         for shard in task.shards:  # each layer's may be of gigabytes
             self.store.forget(shard.key)
         return told
@@ -193,15 +196,34 @@ class TaskExecutor:
 
     def _efficiency(self, task: ScoreTask, protocol: EfficiencyProtocol) -> Told:
         notes, before = check_alone(self.device, protocol.device), state(self.device)
-        editor = self._hold_editor(task.method, self._hold_model(task.model))
+        model = self._hold_model(task.model)
+        loading = self._seconds("load")
+        editor = self._hold_editor(task.method, model)
+        once = self._once(task.method, loading)
         result = protocol.run(editor, task.chunk.cases, (), task.count)
         self._meter.add(result.costs)
         after = state(self.device)
+        where = (device_name(self.device), task.model.dtype)
+        scores = [replace(score, texts=where) for score in (*once, *result.scores)]
         return self._write(
-            task, rows(task, result.scores), result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
+            task, rows(task, scores), result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
             settings=task.settings, edits=protocol.times(task.count), seconds_edit=self._seconds("edit"),
             device_before=before, device_after=after, notes=notes + slowed(before, after), editor=editor.provenance,
             training=task.method.training and task.method.training.id)
+
+    def _once(self, method: Method, loading: float) -> Iterator[Score]:
+        """What is done once for any number of edits, by the metrics of costs."""
+        values = {"load.seconds": loading, "making.seconds": self._seconds("load") - loading}
+        if method.statistics:
+            told = self.store.provenance(method.statistics.key)
+            values["statistics.seconds"] = told.get("seconds_in_all", told.get("seconds", 0.0))
+        if method.training:
+            train = Account.model_validate(self.store.provenance(method.training)).phases.get("train")
+            if train is not None:  # else it came with EditFleet
+                values["training.seconds"] = train.seconds
+                if (most := train.memory.device or train.memory.rss) is not None:
+                    values["training.memory"] = most
+        return (Score("once", "", f"cost.{name}", value) for name, value in values.items())
 
     def _result(self, task: ScoreTask, model: LanguageModel, before: Sequence[Observation], stream: Stream | None,
                 parts: int) -> ProtocolResult:

@@ -15,6 +15,13 @@ METRICS = (
     *(Metric(f"cost.seconds{how}", f"the edits, {meaning}", "seconds", "lower") for how, meaning in SECONDS.items()),
     *(Metric(f"cost.memory.{what}", f"the edits one at a time, at most: {meaning}", "bytes", "lower")
       for what, meaning in MEMORY.items()),
+    Metric("cost.load.seconds", "reading the model", "seconds", "lower"),
+    Metric("cost.making.seconds", "making the editor: factoring second moments, reading what was learned", "seconds",
+           "lower"),
+    Metric("cost.statistics.seconds", "taking second moments, summed over shards", "seconds", "lower"),
+    Metric("cost.training.seconds", "training the method, since it was last cut short", "seconds", "lower"),
+    Metric("cost.training.memory", "training the method, at most: all of the device, or on a CPU of the process",
+           "bytes", "lower"),
     Metric("cost.flops", "the edits: operations, reckoned from shapes and tokens", "operations", "lower"),
     Metric("cost.joules", "the edits: the device's energy, less what it takes idle", "joules", "lower"),
 )

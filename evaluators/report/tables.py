@@ -17,6 +17,7 @@ from editors.core.printable import CELL, in_json, in_markdown, printable
 from evaluators.files import finite
 from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
+from evaluators.report.costs import Cost, cost_tables
 from evaluators.report.intervals import bootstrap_statistic
 from evaluators.report.samples import ReportRow, Setting, aggregates, name_key, samples
 from evaluators.report.views import View, footnote, headings, in_order
@@ -35,7 +36,7 @@ class Summary(ReportRow):
     n: int
 
 
-Rows = Sequence[Summary | Comparison]
+Rows = Sequence[Summary | Comparison | Cost]
 
 
 def in_percent(metric: str) -> bool:
@@ -64,7 +65,7 @@ def summarise(table: pa.Table) -> list[Summary]:
 
 
 def to_json_lines(rows: Rows) -> str:
-    """One JSON object a line, with the fields of `Summary` or `Comparison`; numbers that are not finite are null."""
+    """One JSON object a line, with the fields of its kind of row; numbers that are not finite are null."""
     return "".join(in_json(json.dumps(finite(asdict(row)), ensure_ascii=False)) + "\n" for row in rows)
 
 
@@ -110,13 +111,19 @@ class _Grid(NamedTuple):
 
 
 def _grids(rows: Rows, view: View) -> list[_Grid]:
-    """One for each protocol."""
+    """One for each protocol; of costs, as `cost_tables` has them."""
+    scores = [row for row in rows if not isinstance(row, Cost)]
+    return [*_score_grids(scores, view),
+            *(_Grid(*table) for table in cost_tables([row for row in rows if isinstance(row, Cost)]))]
+
+
+def _score_grids(rows: Sequence[Summary | Comparison], view: View) -> list[_Grid]:
     order = {name: number for number, name in enumerate(PROTOCOLS)}
     protocols = sorted({row.protocol for row in rows}, key=lambda name: (order.get(name, len(order)), name))
     return [_grid([row for row in rows if row.protocol == protocol], view) for protocol in protocols]
 
 
-def _grid(rows: Rows, view: View) -> _Grid:
+def _grid(rows: Sequence[Summary | Comparison], view: View) -> _Grid:
     """What all rows share goes into the title; what varies gets a column. An editor's (or metric's) numbers of
     edits follow one another."""
     called, by_metric = headings(rows, view), view == "all"

@@ -1,0 +1,134 @@
+"""What edits cost, as tables: medians over repeats, between the least and the most, beside the paper's numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evaluators.report.paper import FIGURE_5, FIGURE_5_TRAINING, TABLE_4
+from evaluators.report.samples import ReportRow
+
+PROTOCOL = "efficiency"
+GIB = 2**30
+PAPERS_MODEL = "gpt-j"
+
+
+@dataclass(frozen=True)
+class Cost(ReportRow):
+    """The median of one metric over n repeats, the least and the most; on which device, and in which dtype."""
+
+    median: float
+    least: float
+    most: float
+    n: int
+    device: str
+    dtype: str
+
+
+def parted(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Rows of scores, and rows of costs."""
+    is_cost = pc.equal(table["protocol"], PROTOCOL)
+    return table.filter(pc.invert(is_cost)), table.filter(is_cost)
+
+
+def costs(table: pa.Table) -> list[Cost]:
+    """Every metric of what edits cost, over its repeats and seeds. Other rows are left out."""
+    values: dict[tuple[str, str, str, int, str, str, str], list[float]] = defaultdict(list)
+    for row in parted(table)[1].to_pylist():
+        device, dtype = row["texts"] or ("", "")
+        values[row["editor"], row["model"], row["dataset"], row["edits"], row["metric"], device, dtype].append(
+            row["value"])
+    found = [Cost(editor, model, dataset, PROTOCOL, edits, metric, median(each), min(each), max(each), len(each),
+                  device, dtype)
+             for (editor, model, dataset, edits, metric, device, dtype), each in values.items()]
+    return sorted(found, key=lambda row: (row.sort_key, row.device, row.dtype))
+
+
+class CostTable(NamedTuple):
+    """A table of costs; the first `names` columns say what a row is about."""
+
+    title: str
+    head: list[str]
+    body: list[list[str]]
+    names: int
+    note: str
+
+
+def cost_tables(rows: Sequence[Cost]) -> Iterator[CostTable]:
+    """A table for each model, device, dtype and number of edits, with the paper's columns where the model is its."""
+    groups: dict[tuple[str, str, str, int], list[Cost]] = defaultdict(list)
+    for row in rows:
+        groups[row.model, row.device, row.dtype, row.edits].append(row)
+    for (model, device, dtype, edits), group in groups.items():
+        title = f"cost of {edits} edits on {model} ({dtype}) by {device}: medians, least to most"
+        yield _table(title, group, edits, papers=model == PAPERS_MODEL)
+
+
+def _table(title: str, rows: Sequence[Cost], edits: int, *, papers: bool) -> CostTable:
+    lines: dict[tuple[str, str], dict[str, Cost]] = defaultdict(dict)
+    for row in rows:
+        lines[row.editor, row.dataset][row.metric] = row
+    head, body = list[str](), list[list[str]]()
+    for (editor, dataset), found in lines.items():
+        cells = {"editor": editor, "dataset": dataset, **_ours(found, edits),
+                 **(_papers(editor, dataset, edits) if papers else {})}
+        head = list(cells)
+        body.append(list(cells.values()))
+    used = [place for place in range(len(head)) if place < 2 or any(line[place] != "-" for line in body)]
+    return CostTable(title, [head[place] for place in used], [[line[place] for place in used] for line in body], 2,
+                     _note(papers))
+
+
+def _ours(found: dict[str, Cost], edits: int) -> dict[str, str]:
+    """Seconds of all edits, and GiB: of the device, or where there is none of the process."""
+    memory = next((kind for kind in ("device", "rss") if f"cost.memory.{kind}" in found), "rss")
+    where = "device" if memory == "device" else "process"
+    most, training = found.get(f"cost.memory.{memory}"), found.get("cost.training.memory")
+    return {
+        f"{edits} edits (s)": _range(found.get("cost.seconds")),
+        "chunked (s)": _range(found.get("cost.seconds.chunked")),
+        "undetermined (s)": _range(found.get("cost.seconds.undetermined")),
+        "first edit (s)": _number(found.get("cost.seconds.cold")),
+        f"{where}, at most (GiB)": _number(most, GIB),
+        "of it for edits (GiB)": _number(found.get("cost.memory.excess"), GIB),
+        "training more (GiB)": f"{max(training.median - most.median, 0.0) / GIB:.3g}" if training and most else "-",
+        "making (s)": _number(found.get("cost.making.seconds")),
+        "statistics (s)": _number(found.get("cost.statistics.seconds")),
+        "training (h)": _number(found.get("cost.training.seconds"), 3600),
+        "TFLOP": _number(found.get("cost.flops"), 1e12),
+        "energy (J)": _number(found.get("cost.joules")),
+    }
+
+
+def _papers(editor: str, dataset: str, edits: int) -> dict[str, str]:
+    """What the paper prints; times of the data set that is the paper's, or else of both."""
+    sets = [dataset] if dataset in TABLE_4 else list(TABLE_4)
+    times = [f"{TABLE_4[name][editor]:g}" for name in sets if editor in TABLE_4[name] and edits == 10]
+    most, trained = FIGURE_5.get(editor), FIGURE_5_TRAINING.get(editor)
+    return {"paper (s)": " / ".join(times) or "-", "paper (GiB)": "-" if most is None else f"{most:g}",
+            "paper, training more (GiB)": "-" if most is None or trained is None else f"{trained - most:.3g}"}
+
+
+def _note(papers: bool) -> str:
+    ours = ("Edits one at a time, and chunked: all at once, each with a patch of its own; synchronised, warmed up, "
+            "each method in a process of its own")
+    paper = ("; paper: Yao et al. 2023, table 4 (GPT-J-6B on \"one 2x V100 32G\", counterfact / zsre) and figure 5 "
+             "(GPT-J-6B on \"3 x V100\")") if papers else ""
+    return f"{ours}{paper}"
+
+
+def _range(cost: Cost | None) -> str:
+    if cost is None:
+        return "-"
+    return f"{cost.median:.3g} ({cost.least:.3g} to {cost.most:.3g})" if cost.n > 1 else f"{cost.median:.3g}"
+
+
+def _number(cost: Cost | None, unit: float = 1.0) -> str:
+    return "-" if cost is None else f"{cost.median / unit:.3g}"
+
