@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from cluster.exporter.earlier import catching_up
+from cluster.exporter.gauges import Gauges, WorkerMemory
+from cluster.exporter.glance import glance
+from cluster.exporter.snapshot import Snapshot
+from cluster.exporter.tally import Tally
 from cluster.log import log_event
 from cluster.plan.planner import Plan
 from cluster.plan.tasks import Task
+from cluster.progress import Progress
 from cluster.scheduler.events import (
     Assign,
     Discard,
@@ -36,9 +42,12 @@ from cluster.scheduler.state import CampaignState
 from cluster.store.lease import Lease
 from cluster.store.records import last_line
 from cluster.store.store import Failure, Store
+from cluster.store.timed import timing
 
 PULSE = 1.0  # seconds between looks at the clock and the cluster
 REPORTING = 5.0  # seconds between reports
+
+__all__ = ["Exporter", "Pool", "Progress", "run_campaign"]
 
 
 class Pool(Protocol):
@@ -64,42 +73,38 @@ class Pool(Protocol):
     def wait(self, seconds: float) -> Iterable[WorkerEvent]:
         """What has happened; blocks until something has, but not for longer than this."""
 
+    def memory(self) -> Mapping[int, WorkerMemory]:
+        """What workers use, as they told when last asked; does not wait for any."""
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a campaign is: counts of tasks and edits, and of `cost`, which tells best how much time is left."""
 
-    tasks: int
-    edits: int
-    cost: float
-    done: int = 0
-    failed: int = 0
-    edits_done: int = 0
-    cost_done: float = field(default=0.0, compare=False)  # a sum in the order that tasks were done in
+class Exporter(Protocol):
+    """Shows a campaign to others, at an address if they have to come for it."""
 
-    def with_done(self, task: Task, sign: int = 1) -> Progress:
-        return replace(self, done=self.done + sign, edits_done=self.edits_done + sign * task.edits,
-                       cost_done=self.cost_done + sign * task.cost)
+    @property
+    def address(self) -> str | None: ...
 
-    def with_failed(self) -> Progress:
-        return replace(self, failed=self.failed + 1)
+    def publish(self, snapshot: Snapshot) -> None:
+        """Shows this from now on."""
 
 
 def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContextManager[Pool]],
-                 watch: Callable[[Progress], None] = lambda progress: None, *,
+                 watch: Callable[[Progress], None] = lambda progress: None, exporter: Exporter | None = None, *,
                  clock: Callable[[], float] = time.monotonic) -> Progress:
     """Does whatever of the plan is not in the store yet; `connect` is called only if anything is missing.
 
-    Tasks that are given up leave a failure in the store. Interrupted at any point, calling it again goes on from there.
-    Raises `InputError` where another driver is at work on the store, `StoreError` where the store cannot be used any
-    more.
+    The `exporter` is shown how it stands, once a second. Tasks that are given up leave a failure in the store.
+    Interrupted at any point, calling it again goes on from there. Raises `InputError` where another driver is at work
+    on the store, `StoreError` where the store cannot be used any more.
     """
     tasks = plan.tasks.values()
     progress = Progress(len(tasks), sum(task.edits for task in tasks), sum(task.cost for task in tasks))
-    with store.lease(plan.campaign.name) as lease:
+    tally, untimed = Tally(plan, clock), store
+    store = untimed.timed(tally.store_took)
+    with untimed.lease(plan.campaign.name) as lease:
         if partial := store.tidy():
             log_event("store-tidied", store=store.place, files=partial)
-        store.write_campaign(plan.record(datetime.now(UTC)))
+        record = plan.record(datetime.now(UTC))
+        store.write_campaign(record)
         there = store.done(task.key for task in tasks)
         to_do, leftover = cull(tasks, there)
         for each in leftover:  # of a driver that died before it removed them
@@ -111,10 +116,12 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
         log_event("campaign-start", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done,
                   store=store.place)
         if to_do:
-            with connect() as pool:
+            with connect() as pool, catching_up(tally, untimed, settled):
                 state = CampaignState([task.node(pool.on_gpu) for task in tasks], workers=pool.room,
                                       there=there - leftover, retries=plan.campaign.retries)
-                progress = _Run(plan, store, lease, pool, state, progress, watch, clock, store.failed()).go()
+                gauges = Gauges(tally, record, store.place, progress)
+                progress = _Run(plan, store, lease, pool, state, progress, watch, clock, tally, gauges, exporter,
+                                store.failed()).go()
     log_event("campaign-end", campaign=plan.campaign.name, tasks=len(tasks), done=progress.done, failed=progress.failed)
     return progress
 
@@ -131,6 +138,9 @@ class _Run:
     progress: Progress
     watch: Callable[[Progress], None]
     clock: Callable[[], float]
+    tally: Tally
+    gauges: Gauges
+    exporter: Exporter | None
     #: Tasks whose failure in an earlier run the store still has, of this campaign or others.
     failed_before: Collection[str]
     #: When it last looked at the clock and the cluster, and when it last reported.
@@ -146,6 +156,7 @@ class _Run:
             for event in (*self.pool.wait(PULSE), *self._time()):
                 self._happened(event)
                 self.watch(self.progress)
+        self._show()
         return self.progress
 
     def _time(self) -> Iterator[Event]:
@@ -157,18 +168,24 @@ class _Run:
         if self.store_in_doubt:
             self.store.probe()  # when it fails, neither a worker nor a task is to blame: the campaign ends here
             self.store_in_doubt = False
+        self.tally.count_told()
         if not 0 <= now - self.last_report < REPORTING:
             self.last_report = now
-            self.lease.renew(self._report())
+            with timing("lease", self.tally.store_took):
+                self.lease.renew(self._report())
+        self._show()
         yield Tick(now)
         yield Room(self.pool.room)
 
+    def _show(self) -> None:
+        if self.exporter is not None:
+            self.exporter.publish(self.gauges.snapshot(self.state, self.progress, self.pool.memory()))
+
     def _report(self) -> dict[str, Any]:
-        """What `editfleet status` tells of a campaign that is being run."""
-        at_work = {number: worker.task for number, worker in self.state.workers.states.items() if worker.task}
-        return {"tasks": self.progress.tasks, "done": self.progress.done, "failed": self.progress.failed,
-                "workers": self.state.workers.up, "starting": len(self.state.workers.states) - self.state.workers.up,
-                "at": {str(number): self._title(task) for number, task in at_work.items()}}
+        """What `editfleet status` and `watch` tell of a campaign that is being run."""
+        titles = {worker: self._title(at.task) for worker, at in self.tally.at.items()}
+        return glance(self.tally, self.gauges, self.state, self.progress, titles,
+                      self.exporter.address if self.exporter else None).model_dump(mode="json")
 
     def _happened(self, event: Event) -> None:
         match event:
@@ -185,7 +202,9 @@ class _Run:
                 self._trouble("result-damaged", worker, task, error, damaged)
             case WorkerLost(worker, reason):
                 self._trouble("worker-lost", worker, None, reason)
-        self._carry_out(self.state.handle(event))
+        instructions = self.state.handle(event)
+        self.tally.handled(event, instructions)
+        self._carry_out(instructions)
 
     def _trouble(self, event: str, worker: int, task: str | None, reason: str, damaged: str | None = None) -> None:
         self.store_in_doubt = True

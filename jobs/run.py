@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from cluster.driver import Pool, Progress, run_campaign
+from cluster.exporter.server import LAST
 from cluster.log import logging_to
 from cluster.plan.planner import Plan
 from cluster.store.store import CampaignRecord, Standing, Store
@@ -35,6 +36,7 @@ from jobs.console import (
     plan_campaign,
     warn,
 )
+from jobs.exporting import exporting
 from jobs.progress import progress
 
 ROUNDS = 3  # of a campaign whose results are lost as soon as they are made
@@ -52,10 +54,20 @@ def run(
     data: Data = None,
     log: Annotated[Path | None, typer.Option(
         help="A file for one line per event; where there is no terminal, standard error has them.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(
+        min=1, max=LAST, help="Show metrics to Prometheus at this port, or the next free of ten.")] = None,
+    metrics_bind: Annotated[str, typer.Option(
+        help="The address that metrics are shown at; 0.0.0.0 shows them to everybody.")] = "127.0.0.1",
+    metrics_sd: Annotated[Path | None, typer.Option(
+        help="A file that tells Prometheus (file_sd) where metrics are, as long as they are there.")] = None,
+    ray_metrics: Annotated[bool, typer.Option(
+        "--ray-metrics", help="Show how far it is among Ray's own metrics, too.")] = False,
 ) -> None:
     """Run a campaign, or what is missing of it. Ends with 1 where tasks failed, 2 for wrong input."""
-    with exit_codes():
+    with exit_codes(), exporting(metrics_port, metrics_bind, metrics_sd, ray_metrics) as exporter:
         screen = console()
+        if exporter is not None and exporter.address:
+            screen.print(f"Metrics: {exporter.address}", soft_wrap=True)
         with screen.status("planning"):
             planned = plan_campaign(campaign, scale, data)
             store = Store.create(default_store(planned.campaign.name) if out is None else out)
@@ -72,7 +84,7 @@ def run(
         try:
             with logged, progress(screen) as tell:
                 outcome, rows, standing = _whole(planned, store, lambda: run_campaign(
-                    planned, store, connect, lambda now: tell(_describe(now), now.cost_done, now.cost)))
+                    planned, store, connect, lambda now: tell(_describe(now), now.cost_done, now.cost), exporter))
         except KeyboardInterrupt:
             warn(f"What is done is kept; run the same command again to go on. Results: {store.place}")
             raise

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from cluster.store.lease import DriverRecord
+from cluster.exporter.glance import told
 from cluster.store.store import Store
 from editors.core.errors import InputError
 from jobs.console import (
@@ -66,25 +65,12 @@ def _running(store: Store) -> Iterator[str]:
     if driver.surely_dead:
         yield f"{driver.campaign} was being run by {driver.who}, which is dead; running it again goes on"
         return
-    state = _told(driver)
+    state = told(driver)
     starting = f", {state.starting} coming up" if state.starting else ""
     yield f"{driver.campaign} is being run by {driver.who}: {count(state.workers, 'worker')}{starting}"
+    if state.metrics:
+        yield f"  metrics: {state.metrics}"
     yield from shorten(f"  worker {number}: {title}" for number, title in state.at.items())
-
-
-class _State(BaseModel):
-    """What a driver tells of its workers: how many are up and coming up, and what each is `at`, by number."""
-
-    workers: int = 0
-    starting: int = 0
-    at: dict[str, str] = {}
-
-
-def _told(driver: DriverRecord) -> _State:
-    try:
-        return _State.model_validate(driver.state)
-    except ValidationError:  # one of another version may tell otherwise
-        return _State()
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from cluster.scheduler.graph import Stage
+from cluster.store.timed import Operation
+
 PREFIX = "editfleet_"
 
-TaskState = Literal["waiting", "ready", "running", "done", "set_aside"]
 WorkerState = Literal["wanted", "starting", "idle", "busy"]
 Retry = Literal["raised", "out_of_memory", "damaged", "worker_lost", "node_lost"]
 FailureReason = Literal["raised", "out_of_memory", "damaged", "timeout", "set_aside"]
 LossReason = Literal["died", "out_of_memory", "node", "timeout", "refused", "never_started"]
-Operation = Literal["read", "write", "list", "lease"]
 
 Kind = Literal["gauge", "counter", "histogram"]
 
@@ -91,7 +92,7 @@ METRICS = (
 
 #: What a label can be, where that does not hang on the campaign.
 VALUES: dict[tuple[str, str], tuple[str, ...]] = {
-    ("tasks", "state"): get_args(TaskState),
+    ("tasks", "state"): get_args(Stage),
     ("workers", "state"): get_args(WorkerState),
     ("task_retries", "reason"): get_args(Retry),
     ("task_failures", "reason"): get_args(FailureReason),
@@ -107,3 +108,5 @@ OTHER = "other"  # the label of what is beyond a bound
 MOST_NAMES = 50  # of models, data sets and editors
 MOST_WORKERS = 64  # shown one by one; of more, only the most that one uses, as worker "max"
 EDITS = (1, 10, 100, 1000, 10_000)  # shown as such
+#: The metrics whose means are shown: of data sets without neighbours, locality is that of unrelated questions.
+MEANS = ("reliability.exact", "generality.exact", "locality.exact", "locality.unrelated.exact", "portability.exact")

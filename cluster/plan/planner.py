@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
 from cluster.plan.cells import Cell
 from cluster.plan.cutting import CampaignCases
+from cluster.plan.labels import Labels, labels_of
 from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
 from cluster.plan.resolve import check_joint, check_names, check_place, is_for, resolve_artefact, resolve_model
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
@@ -45,6 +46,15 @@ class Plan:
     models: Mapping[str, ModelRef]
     datasets: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
+
+    def labels(self, task: str) -> Labels:
+        """What a task is about."""
+        return labels_of(found := self.tasks[task], self._model_names[found.model.key])
+
+    @cached_property
+    def _model_names(self) -> dict[str, str]:
+        """The first name of each model, by its key."""
+        return {model.key: name for name, model in reversed(list(self.models.items()))}
 
     def record(self, started: datetime) -> CampaignRecord:
         """The plan as it is kept in a store."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cluster.store.account import Account
 
@@ -15,7 +16,7 @@ class TaskNode:
     `model` is what a worker has to load for it, `cost` is in any common unit. A worker that is at it for longer than
     `limit` seconds is taken to hang. Where memory does not suffice, it can be done in up to `pieces` parts. A
     `temporary` result is removed once all tasks that need it are done. One to be done `alone` gets a worker that has
-    done nothing before, and does nothing after.
+    done nothing before, and does nothing after. It counts as of a `kind`.
     """
 
     id: str
@@ -26,6 +27,7 @@ class TaskNode:
     pieces: int = 1
     temporary: bool = False
     alone: bool = False
+    kind: str = "task"
 
     @property
     def group(self) -> str:
@@ -61,12 +63,13 @@ class WorkerUp:
 class WorkerLost:
     """A worker died, was cut off, or never started. What it was doing may or may not have been done.
 
-    It went `with_node` where its machine, or the way there, was lost."""
+    It went `with_node` where its machine, or the way there, was lost, and was `refused` where it runs other code."""
 
     worker: int
     reason: str
     out_of_memory: bool = False
     with_node: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,12 @@ class StartWorker:
 
 @dataclass(frozen=True)
 class Retire:
-    """End this worker, whatever it is doing. Nothing more is heard of it."""
+    """End this worker, whatever it is doing. Nothing more is heard of it. `lost` says why where it counts as lost: it
+    was at a task for too long, or never came up."""
 
     worker: int
     reason: str
+    lost: Literal["timeout", "never_started"] | None = None
 
 
 @dataclass(frozen=True)

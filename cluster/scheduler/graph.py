@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from graphlib import TopologicalSorter
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from cluster.scheduler.events import TaskNode
 
@@ -21,6 +21,13 @@ class Status(StrEnum):
     #: Without a result, or not any more, and no task that is to be done needs one.
     NOT_NEEDED = "not needed"
     GIVEN_UP = "given up"
+
+
+#: How far tasks are for those who count them: waiting tasks that lack nothing are ready, and of what is not needed
+#: nothing is left to do.
+Stage = Literal["waiting", "ready", "running", "done", "set_aside"]
+_STAGES: dict[Status, Stage] = {Status.WAITING: "waiting", Status.RUNNING: "running", Status.DONE: "done",
+                                Status.NOT_NEEDED: "done", Status.GIVEN_UP: "set_aside"}
 
 
 class Needing(Protocol):
@@ -89,7 +96,14 @@ class TaskGraph:
         self._ready: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
         #: All and only tasks in these heaps.
         self._in_heap: set[str] = set()
+        #: The time, in any seconds, as far as the graph was told.
+        self.now = 0.0
+        #: How many tasks of each kind are how far.
+        self.counts: Counter[tuple[str, Stage]] = Counter()
+        #: All and only tasks that are ready, and since when; those that have been so for longest first.
+        self.ready: OrderedDict[str, float] = OrderedDict()
         for task in self.nodes:
+            self._count(task, 1)
             self._offer(task)
 
     def _critical_paths(self) -> dict[str, float]:
@@ -115,7 +129,7 @@ class TaskGraph:
         heap = self._prune(self._ready[group])
         task = heapq.heappop(heap)[-1]
         self._in_heap.discard(task)
-        self.status[task] = Status.RUNNING
+        self._put(task, Status.RUNNING)
         return task
 
     def _prune(self, heap: list[tuple[float, int, str]]) -> list[tuple[float, int, str]]:
@@ -133,27 +147,42 @@ class TaskGraph:
 
     # --- what becomes of tasks
 
+    def _put(self, task: str, status: Status) -> None:
+        """Every change of a status after the first."""
+        self._count(task, -1)
+        self.status[task] = status
+        self._count(task, 1)
+
+    def _count(self, task: str, change: int) -> None:
+        """Counts a task, as it is just now, in or out."""
+        stage = "ready" if (ready := self._can_be_taken(task)) else _STAGES[self.status[task]]
+        self.counts[self.nodes[task].kind, stage] += change
+        if ready and change > 0:
+            self.ready[task] = self.now
+        elif ready:
+            del self.ready[task]
+
     def done(self, task: str) -> list[str]:
         """A running task is done. Returns the temporary results that no task needs any more; they count as gone."""
-        self.status[task] = Status.DONE
+        self._put(task, Status.DONE)
         self.open -= 1
         self._tell_dependents(task, missing=-1)
         gone = [need for need in dict.fromkeys(self.nodes[task].needs)
                 if self.nodes[need].temporary
                 and all(self.status[after] in (Status.DONE, Status.NOT_NEEDED) for after in self._dependents[need])]
         for need in gone:
-            self.status[need] = Status.NOT_NEEDED
+            self._put(need, Status.NOT_NEEDED)
             self._tell_dependents(need, missing=1)
         return gone
 
     def again(self, task: str) -> None:
         """A running task has to be done again."""
-        self.status[task] = Status.WAITING
+        self._put(task, Status.WAITING)
         self._offer(task)
 
     def lose(self, task: str) -> None:
         """The result of a task that was done is of no use. Follow it up with `reopen_needs` or `give_up`."""
-        self.status[task] = Status.WAITING
+        self._put(task, Status.WAITING)
         self.open += 1
         self._tell_dependents(task, missing=1)
 
@@ -163,7 +192,7 @@ class TaskGraph:
         while queue:
             need = queue.popleft()
             if self.status[need] is Status.NOT_NEEDED:
-                self.status[need] = Status.WAITING
+                self._put(need, Status.WAITING)
                 self.open += 1
                 found.append(need)
                 queue.extend(self.nodes[need].needs)
@@ -173,12 +202,12 @@ class TaskGraph:
 
     def give_up(self, task: str, reason: str) -> Iterator[tuple[str, str]]:
         """Gives up an open task and, in turn, what waits for it: yields each with its reason."""
-        self.status[task] = Status.WAITING
+        self._put(task, Status.WAITING)
         queue = deque([(task, reason)])
         while queue:
             task, reason = queue.popleft()
             if self.status[task] is Status.WAITING:
-                self.status[task] = Status.GIVEN_UP
+                self._put(task, Status.GIVEN_UP)
                 self.open -= 1
                 yield task, reason
                 queue.extend((after, f"needs task {task}, which was given up") for after in self._dependents[task])
@@ -186,5 +215,7 @@ class TaskGraph:
     def _tell_dependents(self, task: str, missing: int) -> None:
         """To all that need a task, so many more, or fewer, of their needs are not done."""
         for after in self._dependents[task]:
+            self._count(after, -1)
             self._missing[after] += missing
+            self._count(after, 1)
             self._offer(after)

@@ -103,6 +103,16 @@ class CampaignState:
     def finished(self) -> bool:
         return self.graph.open == 0
 
+    @property
+    def wanted(self) -> int:
+        """How many workers there should be: as many as there is room for, but no more than open tasks."""
+        return min(self._room, self.graph.open)
+
+    @property
+    def oldest_ready(self) -> float:
+        """For how many seconds the task has been ready that has been so for longest; 0 where none is."""
+        return self._now - next(iter(self.graph.ready.values()), self._now)
+
     def start(self) -> list[Instruction]:
         """The first instructions: which workers to start."""
         return list(self._scale())
@@ -202,10 +212,11 @@ class CampaignState:
         if self._last_tick is not None:
             self._now += min(max(now - self._last_tick, 0.0), LONGEST_TICK)
         self._last_tick = now
+        self.graph.now = self._now
         for number, worker in list(self.workers.states.items()):
             if worker.task and self._now - worker.since > (limit := self.graph.nodes[worker.task].limit):
                 reason = f"took longer than {limit:.0f} s, the time limit of task {worker.task}"
-                yield Retire(number, reason)
+                yield Retire(number, reason, "timeout")
                 yield from self._worker_lost(WorkerLost(number, reason))
         if self.workers.up:
             self._last_up = self._now
@@ -214,7 +225,7 @@ class CampaignState:
                       "status` tells)")
             for number in list(self.workers.states):
                 self.workers.remove(number)
-                yield Retire(number, reason)
+                yield Retire(number, reason, "never_started")
             yield from self._give_up_all(reason)
 
     def _end_pause(self) -> None:
@@ -252,9 +263,8 @@ class CampaignState:
                 yield from self._give_up(task, reason)
 
     def _scale(self) -> Iterator[Instruction]:
-        """As many workers as there is room for, but no more than open tasks."""
-        wanted = min(self._room, self.graph.open)
-        while len(self.workers.states) < wanted and self._now >= self._start_after:
+        """As many workers as are wanted; nobody is ended who is at a task."""
+        while len(self.workers.states) < self.wanted and self._now >= self._start_after:
             yield StartWorker(self.workers.add())
         while len(self.workers.states) > max(self.graph.open, 1) and self.workers.idle:
             number = next(reversed(self.workers.idle))

@@ -20,6 +20,7 @@ bytes: any number of processes may write to a store, and running a campaign agai
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import uuid
@@ -47,6 +48,7 @@ from cluster.store.records import (
     TaskRecord,
 )
 from cluster.store.results import SUFFIXES, Results, path_in
+from cluster.store.timed import Took, timed
 from editors.core.errors import InputError, first_problem, quoted
 from editors.core.places import scrubbed, shown
 
@@ -119,6 +121,12 @@ class Store(Results):
     def occupied(cls, root: str | os.PathLike[str]) -> bool:
         """Whether there is anything at a path or URL."""
         return open_files(root).occupied()
+
+    def timed(self, took: Took) -> Store:
+        """The same store, which tells how long what it does takes."""
+        other = copy.copy(self)
+        other._files = timed(self._files, took)
+        return other
 
     def probe(self) -> None:
         """Tells whether the store can be used: raises `StoreError` unless a small file can be written and read."""

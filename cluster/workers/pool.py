@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from cluster.campaign.spec import WorkerSpec
+from cluster.exporter.gauges import WorkerMemory
 from cluster.log import log_event
 from cluster.plan.tasks import Task
 from cluster.scheduler.events import (
@@ -95,6 +96,7 @@ class RayPool:
 
     def __init__(self, store: Store, spec: WorkerSpec) -> None:
         from cluster.workers.control import Control
+        from cluster.workers.memory import MemoryWatch
 
         self._store, self._spec = store, spec
         self.interrupted = threading.Event()
@@ -108,6 +110,7 @@ class RayPool:
         #: up. At most one per worker.
         self._calls: dict[Any, tuple[int, str | None]] = {}
         self._control = Control()
+        self._memory = MemoryWatch()
         #: The nodes that are alive, as they were when the cluster was last asked.
         self._nodes: list[dict[str, Any]] = []
         self._asked = -GLANCE
@@ -231,7 +234,11 @@ class RayPool:
                   "the same there")
         if not self.fit:
             raise InputError(f"no node can be used: {reason}")
-        return WorkerLost(worker, reason)
+        return WorkerLost(worker, reason, refused=True)
+
+    def memory(self) -> Mapping[int, WorkerMemory]:
+        """What workers use, as they told when last asked; does not wait for any. Who leads a gang uses nothing."""
+        return {} if self._spec.is_gang else self._memory.latest(self._actors)
 
     def close(self) -> None:
         """Ends all workers, whatever they are doing. They end with their cluster, too."""

@@ -9,10 +9,15 @@ from typing import Any, NamedTuple
 import ray
 
 from cluster.campaign.spec import WorkerSpec
+from cluster.exporter.gauges import WorkerMemory
 from cluster.plan.tasks import Task
 from cluster.workers.gang import Gang, group_of
+from cluster.workers.memory import memory_used
 from cluster.workers.runner import Runner, TaskResult, TaskRunner
 from cluster.workers.version import code_version
+
+#: The campaign's state decides what becomes of those that are lost. Calls of `control` are answered during tasks.
+SETTINGS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"control": 1}}
 
 
 class Arrival(NamedTuple):
@@ -24,7 +29,7 @@ class Arrival(NamedTuple):
     code: str
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)  # the campaign's state decides about them
+@ray.remote(**SETTINGS)
 class Worker:
     """Runs tasks; one worker to the driver, whether it is one process or leads a gang."""
 
@@ -38,6 +43,11 @@ class Worker:
 
     def run(self, task: Task, parts: int) -> TaskResult:
         return self._runner.run(task, parts)
+
+    @ray.method(concurrency_group="control")
+    def memory(self) -> WorkerMemory:
+        """What it uses just now; answers during a task, too."""
+        return memory_used()
 
 
 def worker_class(spec: WorkerSpec) -> tuple[Any, dict[str, Any]]:

@@ -86,6 +86,9 @@ class LocalPool:
             return [TaskFailed(worker, task.id, f"{type(error).__name__}: {error}")]
         return [TaskDone(worker, task.id)]
 
+    def memory(self):
+        return {}
+
 
 @pytest.fixture
 def local_pool():

@@ -222,10 +222,10 @@ def test_a_worker_that_hangs_is_given_up_and_its_task_done_again():
     wait = clock(state)
     assert wait(100) == []
     told = wait(2)
-    assert told == [Retire(0, "took longer than 100 s, the time limit of task a"), StartWorker(1)]
+    assert told == [Retire(0, "took longer than 100 s, the time limit of task a", "timeout"), StartWorker(1)]
     assert state.handle(WorkerUp(1)) == [Assign(1, "a")]
     assert state.handle(TaskDone(1, "a")) == [Assign(1, "b")]  # whose time begins now
-    assert wait(5) == [] and wait(1)[0] == Retire(1, "took longer than 5 s, the time limit of task b")
+    assert wait(5) == [] and wait(1)[0] == Retire(1, "took longer than 5 s, the time limit of task b", "timeout")
 
 
 @pytest.mark.parametrize("jump", [1e6, -1e6])

@@ -1,0 +1,103 @@
+"""Every metric of a campaign as it stands: what was counted, and what the campaign's state says."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+from cluster.exporter.declared import MOST_WORKERS
+from cluster.exporter.snapshot import LabelValues, Snapshot
+from cluster.exporter.tally import Tally
+from cluster.progress import Progress
+from cluster.scheduler.state import CampaignState
+from cluster.store.records import CampaignRecord
+from editors.core.printable import CELL, printable
+
+NOTHING: LabelValues = ()
+
+
+class WorkerMemory(NamedTuple):
+    """Bytes that a worker uses now, of those that there are: of its device, of which it `allocated` so much itself, and
+    of its process. `limit` is all that it can have: its device's, or without one its machine's."""
+
+    rss: int
+    limit: int
+    device: int | None = None
+    allocated: int | None = None
+
+
+class Gauges:
+    """Of one campaign, from `start` on: as far as it was when this driver began."""
+
+    def __init__(self, tally: Tally, record: CampaignRecord, place: str, start: Progress) -> None:
+        self._tally, self._record, self._place, self._start = tally, record, place, start
+        self._campaign = printable(record.name, CELL)
+
+    @cached_property
+    def _info(self) -> LabelValues:
+        return (self._record.digest, *map(_version, ("editfleet", "ray", "torch")), printable(self._place, CELL))
+
+    def remaining(self, progress: Progress) -> float:
+        """Seconds that are left at the speed so far; NaN while that is not known."""
+        left, made = progress.cost - progress.cost_done, progress.cost_done - self._start.cost_done
+        if progress.done + progress.failed >= progress.tasks:
+            return 0.0
+        if made <= 0:
+            return math.nan
+        return max(left, 0.0) * self._tally.at_work_for / made
+
+    def snapshot(self, state: CampaignState, progress: Progress,
+                 memory: Mapping[int, WorkerMemory] | None = None) -> Snapshot:
+        """All there is to show, at this moment."""
+        tally, workers = self._tally, state.workers
+        idle, up = len(workers.idle), workers.up
+        one = {
+            "campaign_start_timestamp_seconds": tally.began,
+            "driver_heartbeat_timestamp_seconds": time.time(),
+            "last_task_end_timestamp_seconds": tally.last_task_end,
+            "progress_ratio": progress.share,
+            "expected_remaining_seconds": self.remaining(progress),
+            "ready_task_oldest_age_seconds": state.oldest_ready,
+            "edits_planned": progress.edits,
+            "edits_done": progress.edits_done,
+            "worker_busy_seconds": tally.busy_seconds,
+        }
+        used, limits = _of_workers(memory or {})
+        return Snapshot(self._campaign, {
+            "campaign_info": {self._info: 1.0},
+            **{name: {NOTHING: float(value)} for name, value in one.items()},
+            "tasks": {(kind, stage): count for (kind, stage), count in state.graph.counts.items()},
+            "workers": {("wanted",): state.wanted, ("starting",): len(workers.states) - up, ("idle",): idle,
+                        ("busy",): up - idle},
+            **{name: dict(counted) for name, counted in tally.counters.items()},
+            "phase_peak_memory_bytes": dict(tally.peaks),
+            "worker_memory_bytes": used,
+            "worker_memory_limit_bytes": limits,
+            "metric_mean": {labels: mean.total / mean.n for labels, mean in tally.means.items() if mean.n},
+            "cases_scored": {labels: mean.n for labels, mean in tally.means.items() if mean.n},
+        }, {name: {labels: histogram.frozen() for labels, histogram in series.items()}
+            for name, series in tally.histograms.items()})
+
+
+def _of_workers(memory: Mapping[int, WorkerMemory]) -> tuple[dict[LabelValues, float], dict[LabelValues, float]]:
+    """What workers use and can have, each by its number; of many, only the most."""
+    shown = {str(worker): [at] for worker, at in memory.items()}
+    if len(memory) > MOST_WORKERS:
+        shown = {"max": list(memory.values())}
+    used: dict[LabelValues, float] = {}
+    for worker, all_at in shown.items():
+        for name in ("device", "allocated", "rss"):
+            if known := [value for at in all_at if (value := getattr(at, name)) is not None]:
+                used[worker, name] = max(known)
+    return used, {(worker,): max(at.limit for at in all_at) for worker, all_at in shown.items()}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
