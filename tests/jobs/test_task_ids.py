@@ -14,7 +14,7 @@ from support.paper_stand_ins import use_stand_ins
 from jobs.console import CAMPAIGNS, plan_campaign
 
 GOLDEN = Path(__file__).with_name("task_ids.json")
-SCALED = ("table2", "table3", "figure6", "figure7")
+SCALED = ("table2", "table3", "table4", "figure5", "figure6", "figure7")
 RUNS = [*((path.stem, None) for path in sorted(CAMPAIGNS.glob("*.yaml"))), *((name, "testbed") for name in SCALED)]
 
 
