@@ -25,6 +25,7 @@ COMMANDS = {
     "run": Entry("jobs.run:run", "Run a campaign, or what is missing of it, and show the results."),
     "plan": Entry("jobs.plan:plan", "Check a campaign; tell its tasks, how long they take and where its models fit."),
     "status": Entry("jobs.status:status", "Show what is done, what failed and what is missing in a store."),
+    "watch": Entry("jobs.watch:watch", "Watch a campaign that is being run, by its store or its metrics."),
     "report": Entry("jobs.report:report", "Show results, or differences between editors, with 95 % intervals."),
     "metrics": Entry("jobs.metrics:metrics", "Show all metrics: unit, which way is better, version and meaning."),
     "schema": Entry("jobs.schema:schema", "Print the JSON Schema of campaigns, or the reference of all settings."),

@@ -46,14 +46,14 @@ class Glance(BaseModel):
     how many were `lost`, tasks tried again and attempts that failed, by reason; the store; the means that changed last,
     the newest first; and where the `metrics` are, if anywhere."""
 
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     tasks: int = 0
     done: int = 0
     failed: int = 0
     edits: int = 0
     edits_done: int = 0
-    share: float = 0.0
+    share: float | None = None
     remaining: float | None = None
     workers: int = 0
     starting: int = 0
@@ -110,5 +110,5 @@ def _store(tally: Tally) -> dict[str, StoreCalls]:
 def calls_of(histogram: Frozen, errors: int) -> StoreCalls:
     """Calls of a store by how long they took."""
     p95 = histogram.bound_of(0.95, BOUNDS["store_seconds"])
-    return StoreCalls(calls=sum(histogram.counts), seconds=round(histogram.total, 3), errors=errors,
+    return StoreCalls(calls=sum(histogram.counts), seconds=round(histogram.total, 6), errors=errors,
                       p95=None if math.isinf(p95) else p95)
