@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from cluster.exporter.declared import MOST_WORKERS
 from cluster.exporter.snapshot import LabelValues, Snapshot
-from cluster.exporter.tally import Tally
+from cluster.exporter.tally import Mean, Tally
 from cluster.progress import Progress
 from cluster.scheduler.state import CampaignState
 from cluster.store.records import CampaignRecord
 from editors.core.printable import CELL, printable
 
 NOTHING: LabelValues = ()
+NEIGHBOURS, UNRELATED = "locality.exact", "locality.unrelated.exact"
 
 
 class WorkerMemory(NamedTuple):
@@ -67,6 +68,7 @@ class Gauges:
             "worker_busy_seconds": tally.busy_seconds,
         }
         used, limits = _of_workers(memory or {})
+        means = dict(_shown(tally.means))
         return Snapshot(self._campaign, {
             "campaign_info": {self._info: 1.0},
             **{name: {NOTHING: float(value)} for name, value in one.items()},
@@ -77,10 +79,17 @@ class Gauges:
             "phase_peak_memory_bytes": dict(tally.peaks),
             "worker_memory_bytes": used,
             "worker_memory_limit_bytes": limits,
-            "metric_mean": {labels: mean.total / mean.n for labels, mean in tally.means.items() if mean.n},
-            "cases_scored": {labels: mean.n for labels, mean in tally.means.items() if mean.n},
+            "metric_mean": {labels: mean.total / mean.n for labels, mean in means.items()},
+            "cases_scored": {labels: mean.n for labels, mean in means.items()},
         }, {name: {labels: histogram.frozen() for labels, histogram in series.items()}
             for name, series in tally.histograms.items()})
+
+
+def _shown(means: Mapping[LabelValues, Mean]) -> Iterator[tuple[LabelValues, Mean]]:
+    """Without locality on unrelated questions where there are neighbours."""
+    for labels, mean in means.items():
+        if mean.n and not (labels[-1] == UNRELATED and (*labels[:-1], NEIGHBOURS) in means):
+            yield labels, mean
 
 
 def _of_workers(memory: Mapping[int, WorkerMemory]) -> tuple[dict[LabelValues, float], dict[LabelValues, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +36,8 @@ def campaigns(draw):
         needs = draw(st.sets(st.sampled_from([node.id for node in nodes[-4:]]), max_size=3)) if nodes else ()
         nodes.append(TaskNode(f"t{number}", draw(st.sampled_from("xyz")), tuple(sorted(needs)),
                               draw(st.floats(0, 10, allow_nan=False)), draw(st.sampled_from([3.0, 50.0, 1e9])),
-                              draw(st.integers(1, 5)), draw(st.booleans())))
+                              draw(st.integers(1, 5)), draw(st.booleans()),
+                              draw(st.sampled_from(["score", "stream"]))))
     there = {node.id for node in nodes if draw(st.booleans())}
     return draw(st.permutations(nodes)), there
 
@@ -60,6 +63,19 @@ class Cluster:
 
     def tell(self, event):
         self.carry_out(self.state.handle(event))
+        self.check_counts()
+
+    def check_counts(self):
+        """Tasks are counted by how far they are, and those are ready that wait for nothing."""
+        graph = self.state.graph
+        far = {Status.WAITING: "waiting", Status.RUNNING: "running", Status.DONE: "done", Status.NOT_NEEDED: "done",
+               Status.GIVEN_UP: "set_aside"}
+        ready = {task for task, status in graph.status.items() if status is Status.WAITING
+                 and all(graph.status[need] is Status.DONE for need in self.nodes[task].needs)}
+        assert set(graph.ready) == ready and list(graph.ready.values()) == sorted(graph.ready.values())
+        counted = Counter((self.nodes[task].kind, "ready" if task in ready else far[status])
+                          for task, status in graph.status.items())
+        assert +graph.counts == counted and min(graph.counts.values()) >= 0
 
     def carry_out(self, instructions):
         for instruction in instructions:
