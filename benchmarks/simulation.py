@@ -26,11 +26,24 @@ from typing import Annotated, Any
 import typer
 
 from cluster.driver import Progress, run_campaign
+from cluster.exporter.collector import Latest
+from cluster.exporter.declared import MEANS
+from cluster.exporter.gauges import WorkerMemory
+from cluster.exporter.server import Exporter
+from cluster.plan.labels import Labels
 from cluster.scheduler.events import TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
 from cluster.scheduler.state import RetryPolicy
+from cluster.store.account import Account
 from cluster.store.store import CampaignRecord, ResultKey, Store, TaskRecord
+from evaluators.metering.spent import Memory, Spent
 
 MODELS = ("gpt-j", "t5-xl")
+EDITORS = ("ft", "serac", "calinet", "t-patcher", "ke", "mend", "kn", "rome", "memit")
+DATASETS = ("zsre", "counterfact")
+ACCOUNT = Account(  # what each task tells of itself
+    phases={phase: Spent(seconds=20.0, memory=Memory(allocated=30 << 30, device=40 << 30, rss=1 << 30))
+            for phase in ("edit", "score", "store")},
+    edits=25, probes=500, scored={metric: (20.0, 25) for metric in MEANS})
 STARTS_IN = 60.0  # seconds that a worker takes to come up
 LOADS_IN = 120.0  # seconds that it takes to load a model
 TRIP = 0.002  # seconds from the driver to a worker, or back
@@ -61,7 +74,7 @@ class SimulatedTask:
         return self.seconds
 
     def node(self, on_gpu: bool) -> TaskNode:
-        return TaskNode(self.id, self.model, self.needs, self.cost, limit=3600.0)
+        return TaskNode(self.id, self.model, self.needs, self.cost, limit=3600.0, kind="score")
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind="score", output="rows", title=self.title, edits=self.edits,
@@ -146,7 +159,10 @@ class SimulatedPool:
                 self.deaths += 1
                 self._leave(worker)
                 return WorkerLost(worker, "its node was taken away")
-        return TaskDone(worker, task)
+        return TaskDone(worker, task, account=ACCOUNT)
+
+    def memory(self) -> dict[int, WorkerMemory]:
+        return dict.fromkeys(self._workers, WorkerMemory(1 << 30, 80 << 30, 40 << 30, 30 << 30))
 
     def close(self) -> None:
         for worker in list(self._workers):
@@ -158,7 +174,14 @@ class SimulatedPlan:
 
     def __init__(self, tasks: list[SimulatedTask]) -> None:
         self.tasks = {task.id: task for task in tasks}
-        self.campaign = SimpleNamespace(name="simulation", retries=RetryPolicy())
+        self.campaign = SimpleNamespace(name="simulation", retries=RetryPolicy(),
+                                        **{names: [SimpleNamespace(name=name) for name in found] for names, found in (
+                                            ("models", MODELS), ("datasets", DATASETS), ("editors", EDITORS))})
+
+    def labels(self, task: str) -> Labels:
+        number = int(task, 16)
+        return Labels("score", self.tasks[task].model, EDITORS[number % len(EDITORS)],
+                      DATASETS[number // 100 % len(DATASETS)], "single", 1)
 
     def record(self, started: Any) -> CampaignRecord:
         return CampaignRecord(name="simulation", digest="simulation", started=started, datasets=(),
@@ -171,8 +194,8 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def simulate(workers: int, tasks: int, deaths_per_hour: float, seed: int) -> dict[str, Any]:
-    """Runs a simulated campaign to its end and says what it took."""
+def simulate(workers: int, tasks: int, deaths_per_hour: float, seed: int, *, shown: bool = False) -> dict[str, Any]:
+    """Runs a simulated campaign to its end and says what it took; it may be `shown` as to Prometheus."""
     plan, pool = SimulatedPlan(campaign(tasks, seed)), SimulatedPool(workers, deaths_per_hour, seed)
     memory: list[float] = []
 
@@ -188,7 +211,8 @@ def simulate(workers: int, tasks: int, deaths_per_hour: float, seed: int) -> dic
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "store")
         began, cpu = time.perf_counter(), time.process_time()
-        outcome = run_campaign(plan, store, connect, watch, clock=lambda: pool.now)  # type: ignore[arg-type]
+        outcome = run_campaign(plan, store, connect, watch,  # type: ignore[arg-type]
+                               Exporter((Latest(),)) if shown else None, clock=lambda: pool.now)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - began
     if outcome.done + outcome.failed != tasks:
         raise RuntimeError(f"{tasks - outcome.done - outcome.failed} tasks were lost")

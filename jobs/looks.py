@@ -23,6 +23,7 @@ from editors.core.places import scrubbed, shown
 from jobs.console import count
 
 ANSWER = 10.0  # seconds to wait for one
+NO_URL = "it is no address that can be asked, or no web server answers there"
 LARGEST = 16 << 20  # bytes of an answer
 
 
@@ -86,7 +87,7 @@ def _fetched(url: str) -> str:
         with urllib.request.urlopen(url, timeout=ANSWER) as answer:
             data = answer.read(LARGEST + 1)
     except (OSError, ValueError, HTTPException) as error:
-        told = scrubbed(str(getattr(error, "reason", None) or error), url)
+        told = scrubbed(str(getattr(error, "reason", None) or error), url) if isinstance(error, OSError) else NO_URL
         raise InputError(f"nothing of a campaign at {quoted(shown(url))}: {told}; `editfleet status STORE` tells where "
                          "its metrics are, if anywhere") from error
     if len(data) > LARGEST:

@@ -63,6 +63,8 @@ def serving(port: int, bind: str, targets: Path | None = None,
 @contextmanager
 def _listening(first: int, bind: str, latest: Latest) -> Iterator[int]:
     """Yields the port at which metrics are served."""
+    if not bind.strip():  # which would be every address
+        raise InputError("--metrics-bind names no address; 127.0.0.1 shows metrics to this machine alone")
     registry = registry_of(latest)
     for port in range(first, min(first + PORTS, LAST + 1)):
         try:
@@ -73,7 +75,7 @@ def _listening(first: int, bind: str, latest: Latest) -> Iterator[int]:
             raise InputError(f"cannot serve metrics at {quoted(bind)}, port {port}: {error.strerror or error}; "
                              "--metrics-bind takes an address of this machine, and --metrics-port a port that this "
                              "user may open") from error
-        except UnicodeError as error:  # of a name that no host can have
+        except ValueError as error:  # of a name that no host can have
             raise InputError(f"--metrics-bind: {quoted(bind)} is no address") from error
         try:
             yield port
@@ -88,7 +90,7 @@ def _listening(first: int, bind: str, latest: Latest) -> Iterator[int]:
 
 def _place(bind: str, port: int) -> str:
     """Where it can be reached, as URLs have it."""
-    host = socket.gethostname() if bind in ("", "0.0.0.0", "::") else bind
+    host = socket.gethostname() if bind in ("0.0.0.0", "::") else bind
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
