@@ -227,10 +227,14 @@ def simulate(workers: int, tasks: int, deaths_per_hour: float, seed: int, *, sho
 
 def main(
     out: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")],
-    workers: int = 1000, tasks: int = 100_000, deaths_per_hour: float = 0.01, seed: int = 0,
+    workers: int = 1000, tasks: int = 100_000, deaths_per_hour: float = 0.01, seed: int = 0, rounds: int = 3,
 ) -> None:
-    """Simulate a campaign and write what the driver took for it."""
-    found = simulate(workers, tasks, deaths_per_hour, seed)
+    """Simulate a campaign and write what the driver took for it, and what it takes in addition to show it."""
+    runs = [[simulate(workers, tasks, deaths_per_hour, seed, shown=shown) for shown in (False, True)]
+            for _ in range(rounds)]
+    found, shown = (min(each, key=lambda run: run["driver_cpu_ms_per_task"]) for each in zip(*runs, strict=True))
+    more = (shown["driver_cpu_ms_per_task"] - found["driver_cpu_ms_per_task"]) * tasks
+    found["exporter_cpu_ms_per_second"] = round(more / (3600 * found["simulated_hours"]), 3)  # of the campaign
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     typer.echo(json.dumps(found, indent=1))
 

@@ -94,15 +94,15 @@ def _shown(means: Mapping[LabelValues, Mean]) -> Iterator[tuple[LabelValues, Mea
 
 def _of_workers(memory: Mapping[int, WorkerMemory]) -> tuple[dict[LabelValues, float], dict[LabelValues, float]]:
     """What workers use and can have, each by its number; of many, only the most."""
-    shown = {str(worker): [at] for worker, at in memory.items()}
+    shown = {str(worker): at for worker, at in memory.items()}
     if len(memory) > MOST_WORKERS:
-        shown = {"max": list(memory.values())}
-    used: dict[LabelValues, float] = {}
-    for worker, all_at in shown.items():
-        for name in ("device", "allocated", "rss"):
-            if known := [value for at in all_at if (value := getattr(at, name)) is not None]:
-                used[worker, name] = max(known)
-    return used, {(worker,): max(at.limit for at in all_at) for worker, all_at in shown.items()}
+        rss, limits, *of_device = zip(*memory.values(), strict=True)
+        shown = {"max": WorkerMemory(max(rss), max(limits), *(max(filter(None, each), default=None)
+                                                               for each in of_device))}
+    used: dict[LabelValues, float] = {
+        (worker, name): float(value) for worker, at in shown.items() for name in ("device", "allocated", "rss")
+        if (value := getattr(at, name)) is not None}
+    return used, {(worker,): float(at.limit) for worker, at in shown.items()}
 
 
 def _version(package: str) -> str:

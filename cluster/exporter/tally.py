@@ -90,6 +90,8 @@ class Tally:
         #: By model, data set, protocol, edits, editor and metric; those that changed last come last.
         self.means: dict[LabelValues, Mean] = {}
         self._up = set[int]()
+        #: Labels of tasks, and what is shown in their place.
+        self._known: dict[Labels, Labels] = {}
         #: What other threads have told, and nobody has counted yet.
         self._took = deque[tuple[Operation, float, bool]]()
         self._earlier = deque[tuple[str, Mapping[str, tuple[float, int]]]]()
@@ -249,7 +251,11 @@ class Tally:
 
     def _labels(self, task: str) -> Labels:
         """Of a task, each within its bounds."""
-        found = self._plan.labels(task)
+        if (found := self._plan.labels(task)) not in self._known:
+            self._known[found] = self._within_bounds(found)
+        return self._known[found]
+
+    def _within_bounds(self, found: Labels) -> Labels:
         return found._replace(model=self._models.get(found.model, OTHER),
                               editor=self._editors.get(found.editor, OTHER) if found.editor else "",
                               dataset=self._datasets.get(found.dataset, OTHER) if found.dataset else "")
