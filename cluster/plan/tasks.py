@@ -79,8 +79,8 @@ class Task(ABC):
     def node(self, on_gpu: bool = True) -> TaskNode:
         """The task as the scheduler sees it, on workers with or without GPUs."""
         return TaskNode(self.id, self.model.key, self.needs, self.cost,
-                        costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.temporary, self.alone,
-                        self.kind)
+                        costs.time_limit(self.model.shape, self.cost, on_gpu), self.pieces, self.temporary,
+                        self.kind, self.alone)
 
     def record(self) -> TaskRecord:
         return TaskRecord(id=self.id, kind=self.kind, output=self.output, title=self.title, edits=self.edits,

@@ -26,8 +26,8 @@ class TaskNode:
     limit: float = math.inf
     pieces: int = 1
     temporary: bool = False
-    alone: bool = False
     kind: str = "task"
+    alone: bool = False
 
     @property
     def group(self) -> str:

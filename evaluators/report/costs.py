@@ -61,27 +61,28 @@ class CostTable(NamedTuple):
 
 
 def cost_tables(rows: Sequence[Cost]) -> Iterator[CostTable]:
-    """A table for each model, device, dtype and number of edits, with the paper's columns where the model is its."""
-    groups: dict[tuple[str, str, str, int], list[Cost]] = defaultdict(list)
+    """A table for each model, data set, device, dtype and number of edits, with the paper's columns where the model is
+    its."""
+    groups: dict[tuple[str, str, str, str, int], list[Cost]] = defaultdict(list)
     for row in rows:
-        groups[row.model, row.device, row.dtype, row.edits].append(row)
-    for (model, device, dtype, edits), group in groups.items():
-        title = f"cost of {edits} edits on {model} ({dtype}) by {device}: medians, least to most"
+        groups[row.model, row.dataset, row.device, row.dtype, row.edits].append(row)
+    for (model, dataset, device, dtype, edits), group in groups.items():
+        title = f"cost of {edits} edits of {dataset} on {model} ({dtype}) by {device}"
         yield _table(title, group, edits, papers=model == PAPERS_MODEL)
 
 
 def _table(title: str, rows: Sequence[Cost], edits: int, *, papers: bool) -> CostTable:
-    lines: dict[tuple[str, str], dict[str, Cost]] = defaultdict(dict)
+    lines: dict[str, dict[str, Cost]] = defaultdict(dict)
     for row in rows:
-        lines[row.editor, row.dataset][row.metric] = row
+        lines[row.editor][row.metric] = row
     head, body = list[str](), list[list[str]]()
-    for (editor, dataset), found in lines.items():
-        cells = {"editor": editor, "dataset": dataset, **_ours(found, edits),
-                 **(_papers(editor, dataset, edits) if papers else {})}
+    for editor, found in lines.items():
+        cells = {"editor": editor, **_ours(found, edits),
+                 **(_papers(editor, rows[0].dataset, edits) if papers else {})}
         head = list(cells)
         body.append(list(cells.values()))
-    used = [place for place in range(len(head)) if place < 2 or any(line[place] != "-" for line in body)]
-    return CostTable(title, [head[place] for place in used], [[line[place] for place in used] for line in body], 2,
+    used = [place for place in range(len(head)) if any(line[place] != "-" for line in body)]
+    return CostTable(title, [head[place] for place in used], [[line[place] for place in used] for line in body], 1,
                      _note(papers))
 
 
@@ -92,16 +93,15 @@ def _ours(found: dict[str, Cost], edits: int) -> dict[str, str]:
     most, training = found.get(f"cost.memory.{memory}"), found.get("cost.training.memory")
     return {
         f"{edits} edits (s)": _range(found.get("cost.seconds")),
-        "chunked (s)": _range(found.get("cost.seconds.chunked")),
-        "undetermined (s)": _range(found.get("cost.seconds.undetermined")),
+        "chunked (s)": _number(found.get("cost.seconds.chunked")),
+        "undetermined (s)": _number(found.get("cost.seconds.undetermined")),
         "first edit (s)": _number(found.get("cost.seconds.cold")),
-        f"{where}, at most (GiB)": _number(most, GIB),
-        "of it for edits (GiB)": _number(found.get("cost.memory.excess"), GIB),
-        "training more (GiB)": f"{max(training.median - most.median, 0.0) / GIB:.3g}" if training and most else "-",
+        f"{where} (GiB)": _number(most, GIB),
+        "edits' own (GiB)": _number(found.get("cost.memory.excess"), GIB),
+        "training + (GiB)": f"{max(training.median - most.median, 0.0) / GIB:.3g}" if training and most else "-",
         "making (s)": _number(found.get("cost.making.seconds")),
         "statistics (s)": _number(found.get("cost.statistics.seconds")),
         "training (h)": _number(found.get("cost.training.seconds"), 3600),
-        "TFLOP": _number(found.get("cost.flops"), 1e12),
         "energy (J)": _number(found.get("cost.joules")),
     }
 
@@ -112,12 +112,13 @@ def _papers(editor: str, dataset: str, edits: int) -> dict[str, str]:
     times = [f"{TABLE_4[name][editor]:g}" for name in sets if editor in TABLE_4[name] and edits == 10]
     most, trained = FIGURE_5.get(editor), FIGURE_5_TRAINING.get(editor)
     return {"paper (s)": " / ".join(times) or "-", "paper (GiB)": "-" if most is None else f"{most:g}",
-            "paper, training more (GiB)": "-" if most is None or trained is None else f"{trained - most:.3g}"}
+            "paper + (GiB)": "-" if most is None or trained is None else f"{trained - most:.3g}"}
 
 
 def _note(papers: bool) -> str:
-    ours = ("Edits one at a time, and chunked: all at once, each with a patch of its own; synchronised, warmed up, "
-            "each method in a process of its own")
+    ours = ("Edits one at a time, median (least-most), and chunked: all at once, each with a patch of its own; "
+            "synchronised, warmed up, each method in a process of its own. Memory at its peak; + is what training took "
+            "above it")
     paper = ("; paper: Yao et al. 2023, table 4 (GPT-J-6B on \"one 2x V100 32G\", counterfact / zsre) and figure 5 "
              "(GPT-J-6B on \"3 x V100\")") if papers else ""
     return f"{ours}{paper}"
@@ -126,7 +127,7 @@ def _note(papers: bool) -> str:
 def _range(cost: Cost | None) -> str:
     if cost is None:
         return "-"
-    return f"{cost.median:.3g} ({cost.least:.3g} to {cost.most:.3g})" if cost.n > 1 else f"{cost.median:.3g}"
+    return f"{cost.median:.3g} ({cost.least:.3g}-{cost.most:.3g})" if cost.n > 1 else f"{cost.median:.3g}"
 
 
 def _number(cost: Cost | None, unit: float = 1.0) -> str:

@@ -37,7 +37,7 @@ def campaigns(draw):
         nodes.append(TaskNode(f"t{number}", draw(st.sampled_from("xyz")), tuple(sorted(needs)),
                               draw(st.floats(0, 10, allow_nan=False)), draw(st.sampled_from([3.0, 50.0, 1e9])),
                               draw(st.integers(1, 5)), draw(st.booleans()),
-                              draw(st.sampled_from(["score", "stream"]))))
+                              draw(st.sampled_from(["score", "stream"])), draw(st.booleans())))
     there = {node.id for node in nodes if draw(st.booleans())}
     return draw(st.permutations(nodes)), there
 
@@ -53,6 +53,7 @@ class Cluster:
         self.nodes, self.dependents, self.room = {node.id: node for node in nodes}, dependents(nodes), room
         _, leftover = cull(nodes, there)
         self.there, self.given_up, self.ran = set(there) - leftover, set(), []
+        self.worked, self.spent = set(), set()  # workers that have had a task, and those that have had one alone
         self.starting, self.up, self.ever, self.now = set(), {}, set(), 0.0  # `up`: workers, and the task of each
         self.state = CampaignState(nodes, workers=room, there=self.there)
         self.carry_out(self.state.start())
@@ -93,6 +94,9 @@ class Cluster:
                     assert task not in self.there | self.given_up | set(self.running)
                     assert set(self.nodes[task].needs) <= self.there
                     assert 1 <= parts <= self.nodes[task].pieces
+                    assert worker not in self.spent and not (self.nodes[task].alone and worker in self.worked)
+                    self.worked.add(worker)
+                    self.spent |= {worker} if self.nodes[task].alone else set()
                     self.up[worker] = task
                     self.ran.append(task)
                 case Discard(task):
@@ -192,6 +196,7 @@ def test_without_trouble_exactly_what_is_needed_is_done_once(campaign, workers, 
         return task not in there and (not after or any(wanted(each) for each in after))
 
     assert sorted(cluster.ran) == sorted(node.id for node in nodes if wanted(node.id))
-    assert not cluster.given_up and events <= workers + len(cluster.ran)
+    alone = sum(cluster.nodes[task].alone for task in cluster.ran)  # each may take a worker before it and one after
+    assert not cluster.given_up and events <= workers + len(cluster.ran) + 2 * alone
     cluster.check_the_end()
     assert CampaignState(nodes, workers=1, there=cluster.there).finished  # running it again has nothing to do

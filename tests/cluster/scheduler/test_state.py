@@ -433,3 +433,20 @@ def test_unknown_needs_and_cycles_are_refused():
         CampaignState([TaskNode("a", needs=("ghost",))], workers=1)
     with pytest.raises(ValueError):
         CampaignState([TaskNode("a", needs=("b",)), TaskNode("b", needs=("a",))], workers=1)
+
+
+def test_a_task_to_be_done_alone_has_a_worker_of_its_own():
+    nodes = [TaskNode("a", "m"), TaskNode("x", "m", ("a",), alone=True), TaskNode("y", "m", ("a",), alone=True)]
+    state = CampaignState(nodes, workers=1)
+    assert state.start() == [StartWorker(0)]
+    assert state.handle(WorkerUp(0)) == [Assign(0, "a")]
+    # The worker that has done `a` goes, and one comes that has done nothing.
+    retired, started = state.handle(TaskDone(0, "a"))
+    assert isinstance(retired, Retire) and retired.worker == 0 and started == StartWorker(1)
+    assert state.handle(WorkerUp(1)) == [Assign(1, "x")]
+    retired, started = state.handle(TaskDone(1, "x"))
+    assert isinstance(retired, Retire) and retired.worker == 1 and started == StartWorker(2)
+    assert state.handle(WorkerUp(2)) == [Assign(2, "y")]
+    assert [type(each) for each in state.handle(TaskFailed(2, "y", "no"))] == [Retire, StartWorker]
+    assert state.handle(WorkerUp(3)) == [Assign(3, "y")]
+    assert [type(each) for each in state.handle(TaskDone(3, "y"))] == [Retire] and state.finished
