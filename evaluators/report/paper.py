@@ -1,11 +1,11 @@
 """What Yao et al. 2023 ("Editing Large Language Models: Problems, Methods, and Opportunities") print of the efficiency
 of editing GPT-J, to be shown beside our own.
 
-Table 4's machine is given as "one 2x V100 32G", Figure 5's as "3 x V100": whether one device or all of them worked
-for an edit, and whether memory is one device's or the sum, is not said. Neither is Figure 5's unit; its axis ends at
-70, and as the weights alone are 22.5 GiB in float32, GiB is likely. The labels of KE's and MEND's bars stand apart
-from them and are taken in the order from top to bottom. Second labels (`FIGURE_5_TRAINING`) are read as where a bar
-ends with the memory of training, as their sum with the first would leave the axis.
+Table 4's machine is given as "one 2x V100 32G", Figure 5's as "3 x V100": whether one device or all of them worked for
+an edit, and whether memory is one device's or the sum, is not said. Neither is Figure 5's unit; its axis ends at 70; as
+the weights alone are 22.5 GiB in float32, GiB is likely. The labels of KE's and MEND's bars stand apart from them and
+are taken in the order from top to bottom. Second labels (`FIGURE_5_TRAINING`) are read as where a bar ends with the
+memory of training, as their sum with the first would leave the axis.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Manifests, dashboards and alerts for running campaigns on Kubernetes, and without it."""

@@ -1,0 +1,1 @@
+"""Alerts: as the Prometheus operator takes them, and the plain rules that Prometheus reads itself."""
