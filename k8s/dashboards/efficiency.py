@@ -11,6 +11,7 @@ from k8s.dashboards.parts import (
     EDITOR,
     PAPER,
     WHOLE,
+    Part,
     Query,
     by_editor,
     lines,
@@ -33,7 +34,7 @@ def board() -> dashboard.Dashboard:
     return found
 
 
-def _seconds() -> object:
+def _seconds() -> Part:
     buckets = f"sum by (le, editor) (rate(editfleet_edit_seconds_bucket{{{EDITOR}}}[$__rate_interval]))"
     return by_editor(logarithmic(lines(
         "Seconds an edit", "Half of the edits, and 95 % of them, took no longer.", "s",
@@ -41,14 +42,14 @@ def _seconds() -> object:
         (f"histogram_quantile(0.95, {buckets})", "{{editor}}, 95 %"))))
 
 
-def _speed() -> object:
+def _speed() -> Part:
     """Workers' time in all phases: a worker has one device, or as a gang's rank a part of the work."""
     return by_editor(logarithmic(lines(
         "Edits in an hour of a GPU", f"{AS_RUN} Counted is all time of workers, scoring too; without GPUs of workers.",
         "short", (f"3600 * {EDITS} / (sum by (editor) (editfleet_phase_seconds_total{{{EDITOR}}}) > 0)", "{{editor}}"))))
 
 
-def _ten_edits(dataset: str, name: str) -> object:
+def _ten_edits(dataset: str, name: str) -> Part:
     ours = f'10 * sum by (editor) (editfleet_phase_seconds_total{{{EDITOR}, phase="edit"}}) / ({EDITS} > 0)'
     return by_editor(logarithmic(lines(
         f"Seconds for 10 edits, beside the paper's on {name}",
@@ -63,7 +64,7 @@ def _papers(numbers: Mapping[str, float]) -> Query:
     return f"({' or '.join(constant)}) and on (editor) editfleet_edits_total{{{EDITOR}}}", f"{{{{editor}}}}{PAPER}"
 
 
-def _phases() -> object:
+def _phases() -> Part:
     return stacked(lines("Workers' time by phase", "Workers that are in a phase, on average.", "short",
                          (f"sum by (phase) (rate(editfleet_phase_seconds_total{{{EDITOR}}}[$__rate_interval]))",
                           "{{phase}}"), width=WHOLE))
@@ -76,18 +77,18 @@ def _peak(phase: str) -> Query:
     return " or ".join(memory), "{{editor}}"
 
 
-def _editing_memory() -> object:
+def _editing_memory() -> Part:
     return by_editor(lines("Peak memory of editing, beside the paper's",
                            f"{AS_RUN} Dashed: Figure 5 of Yao et al. 2023, GPT-J on V100s, taken as GiB.", "bytes",
                            _peak("edit"), _papers({editor: GIB * value for editor, value in FIGURE_5.items()})))
 
 
-def _training_memory() -> object:
+def _training_memory() -> Part:
     return by_editor(lines("Peak memory of training, beside the paper's",
                            f"{AS_RUN} Dashed: where Figure 5's bars end with training, taken as GiB.", "bytes",
                            _peak("train"),
                            _papers({editor: GIB * value for editor, value in FIGURE_5_TRAINING.items()})))
 
 
-def _scoring_memory() -> object:
+def _scoring_memory() -> Part:
     return by_editor(lines("Peak memory of scoring", AS_RUN, "bytes", _peak("score")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.common import (
     GraphDrawStyle,
@@ -22,10 +23,11 @@ from evaluators.report.colours import COLOURS
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 CAMPAIGN = 'campaign=~"$campaign"'
 EDITOR = 'campaign=~"$campaign", editor=~"$editor"'
-HALF, THIRD, QUARTER, WHOLE = 12, 8, 6, 24  # of the page's 24 columns
+HALF, QUARTER, WHOLE = 12, 6, 24  # of the page's 24 columns
 HIGH, LOW = 8, 4
 PAPER = ", paper"  # how the names of the paper's lines end
 
+Part = Builder[models.Panel]
 Query = tuple[str, str]  # an expression, and what its lines are called
 
 
@@ -42,8 +44,8 @@ def new_dashboard(name: str, title: str, description: str) -> dashboard.Dashboar
 
 def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
     """Any of its values, or all, which includes what has none."""
-    return (dashboard.QueryVariable(name).label(label).query(query).datasource(SOURCE).include_all(True).all_value(".*").multi(True)
-            .current(models.VariableOption(text="All", value="$__all"))
+    return (dashboard.QueryVariable(name).label(label).query(query).datasource(SOURCE).multi(True)
+            .include_all(True).all_value(".*").current(models.VariableOption(text="All", value="$__all"))
             .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC))
 
 
@@ -68,7 +70,7 @@ def bars(panel: timeseries.Panel) -> timeseries.Panel:
 
 def logarithmic(panel: timeseries.Panel) -> timeseries.Panel:
     """No zero is on such an axis."""
-    panel._internal.field_config.defaults.min_val = None  # type: ignore[union-attr]
+    panel._internal.field_config.defaults.min_val = None
     return panel.scale_distribution(common.ScaleDistributionConfig().type(ScaleDistribution.LOG).log(10))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
-from k8s.dashboards.parts import CAMPAIGN, EDITOR, WHOLE, annotation, by_editor, lines, new_dashboard, rows
+from k8s.dashboards.parts import CAMPAIGN, EDITOR, Part, annotation, by_editor, lines, new_dashboard, rows
 
 METRICS = ("reliability", "generality", "locality", "portability")
 CELL = "campaign, model, dataset, protocol, edits, metric"  # with `editor`, what a mean is of
@@ -31,16 +31,16 @@ def _mean(metric: str, by: str) -> str:
             f"(sum by ({by}) (editfleet_cases_scored{{{which}}}) > 0)")
 
 
-def _over_time(metric: str) -> object:
+def _over_time(metric: str) -> Part:
     return by_editor(lines(metric.capitalize(), SO_FAR, "percentunit", (_mean(metric, "editor"), "{{editor}}"))).max(1)
 
 
-def _by_edits() -> object:
+def _by_edits() -> Part:
     return rows("By the number of edits", "Of the cases scored so far, by how many edits the model has.", "percentunit",
                 [(_mean(metric, "editor, edits"), metric) for metric in METRICS])
 
 
-def _gain() -> object:
+def _gain() -> Part:
     """Cell by cell, so that an editor with fewer of them is not compared with others' cells."""
     def cells(editor: str, metric: str) -> str:
         return (f"max by ({CELL}, editor) (editfleet_metric_mean{{{CAMPAIGN}, "
@@ -55,13 +55,13 @@ def _gain() -> object:
                 [(gain(metric), metric) for metric in METRICS])
 
 
-def _scored() -> object:
+def _scored() -> Part:
     return by_editor(lines("Scores", "How many scores of reliability the means are over.", "short",
                            (f'sum by (editor) (editfleet_cases_scored{{{EDITOR}, metric="reliability.exact"}})',
                             "{{editor}}")))
 
 
-def _diverged() -> object:
+def _diverged() -> Part:
     return by_editor(lines("Diverged", "Share of edits that are not finite, since the driver began.", "percentunit",
                            (f"sum by (editor) (editfleet_edits_diverged_total{{{EDITOR}}}) / "
-                            f"(sum by (editor) (editfleet_edits_total{{{EDITOR}}}) > 0)", "{{editor}}"), width=WHOLE // 2))
+                            f"(sum by (editor) (editfleet_edits_total{{{EDITOR}}}) > 0)", "{{editor}}")))
