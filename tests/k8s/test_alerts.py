@@ -19,8 +19,8 @@ MEMORY = 'editfleet_worker_memory_bytes{campaign="c", worker="%s", memory="%s"}'
 LIMIT = 'editfleet_worker_memory_limit_bytes{campaign="c", worker="%s"}'
 LOST = 'editfleet_workers_lost_total{campaign="c", reason="died"}'
 STORE = 'editfleet_store_seconds_bucket{campaign="c", operation="write", le="%s"}'
-EDITS, DIVERGED = ('editfleet_%s_total{campaign="c", model="m", editor="%%s"}' % name
-                   for name in ("edits", "edits_diverged"))
+EDITS = 'editfleet_edits_total{campaign="c", model="m", editor="%s"}'
+DIVERGED = EDITS.replace("edits", "edits_diverged")
 JOB = 'kuberay_job_deployment_status{namespace="n", name="%s", deployment_status="%s"}'
 INFO = 'editfleet_campaign_info{campaign="c", namespace="%s", ray_io_cluster="%s"}'
 RETRIES = 'editfleet_task_retries_total{campaign="c", reason="%s"}'

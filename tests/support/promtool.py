@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian's prometheus) is not here")
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's prometheus")
 
 
 def promtool(*args):
