@@ -94,8 +94,8 @@ def _memory() -> Part:
             for memory in ("device", "rss"))
     return lines("Memory of workers", "Used of the device, or without a GPU by the process, as a share of the limit.",
                  "percentunit",
-                 (f"({' or '.join(used)}) / "
-                  f"max by (campaign, worker) (editfleet_worker_memory_limit_bytes{{{CAMPAIGN}}})", "{{worker}}")).max(1)
+                 (f"({' or '.join(used)}) / max by (campaign, worker) "
+                  f"(editfleet_worker_memory_limit_bytes{{{CAMPAIGN}}})", "{{worker}}")).max(1)
 
 
 def _store() -> Part:

@@ -46,7 +46,8 @@ def _speed() -> Part:
     """Workers' time in all phases: a worker has one device, or as a gang's rank a part of the work."""
     return by_editor(logarithmic(lines(
         "Edits in an hour of a GPU", f"{AS_RUN} Counted is all time of workers, scoring too; without GPUs of workers.",
-        "short", (f"3600 * {EDITS} / (sum by (editor) (editfleet_phase_seconds_total{{{EDITOR}}}) > 0)", "{{editor}}"))))
+        "short",
+        (f"3600 * {EDITS} / (sum by (editor) (editfleet_phase_seconds_total{{{EDITOR}}}) > 0)", "{{editor}}"))))
 
 
 def _ten_edits(dataset: str, name: str) -> Part:

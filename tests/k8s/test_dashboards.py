@@ -95,5 +95,5 @@ def test_what_does_not_exist_is_found(right, wrong):
     changed = [expression for expression in EXPRESSIONS if right in expression]
     assert changed
     for expression in changed:
-        with pytest.raises(ValueError, match="there is no|is never"):
+        with pytest.raises(ValueError, match=r"there is no|is never"):
             check(expression.replace(right, wrong))
