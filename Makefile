@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make chaos   campaigns whose workers, ranks, nodes, drivers and Ray are killed at random: twenty minutes
 # make bench   what the driver costs, simulated at full size and on real workers, into benchmarks/
+# make watch-demo  the quickstart and a Prometheus that sees it, until interrupted (needs prometheus)
 # make check   ruff and mypy
 # make clean   remove the environment and the demo's results
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test chaos bench check clean
+.PHONY: demo test chaos bench watch-demo check clean
 
 demo: $(INSTALLED)
 	$(BIN)/editfleet run quickstart
@@ -25,6 +26,9 @@ chaos: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.simulation --out benchmarks/simulation.json
 	$(BIN)/python -m benchmarks.workers --out benchmarks/workers.json
+
+watch-demo: $(INSTALLED)
+	$(BIN)/python -m k8s.demo
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
