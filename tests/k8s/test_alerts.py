@@ -60,6 +60,7 @@ CASES = {
         "it stands still an hour ahead of the clock": ({HEARTBEAT: "3600+60x20 4800x40"}, 26, [{}]),
         "it moves, an hour behind the clock": ({HEARTBEAT: "-3600+60x60"}, 26, None),
         "the campaign ended": ({HEARTBEAT: "0+60x20 stale"}, 23, None),
+        "it hung, and has been gone for five minutes": ({HEARTBEAT: "0+60x20 1200x2 stale"}, 29, None),
         "the driver just began": ({HEARTBEAT: "_x20 0+60x60"}, 21, None),
         "another driver of the same campaign moves": (
             {'editfleet_driver_heartbeat_timestamp_seconds{campaign="c", instance="a"}': "0x60",
