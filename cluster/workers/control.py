@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -20,6 +21,7 @@ SILENCE = 20.0  # seconds without an answer after which a control service is gon
 CURE = "What is done is kept; run the same command again to go on"
 
 Nodes = list[dict[str, Any]]
+Answer = TypeVar("Answer")
 
 
 class Control:
@@ -38,7 +40,7 @@ class Control:
         Raises `ClusterLost` where nobody will, or this process has been cut off from them.
         """
         if self._answer is None:
-            self._answer, self._since = _asked(), time.monotonic()
+            self._answer, self._since = _asked(ray.nodes), time.monotonic()
         try:
             nodes = self._answer.result(ANSWER)
         except TimeoutError:
@@ -53,15 +55,33 @@ class Control:
         return [node for node in nodes if node["Alive"]]
 
 
-def _asked() -> Future[Nodes]:
-    """The nodes, by a thread that nothing waits for: it may never come back."""
-    answer: Future[Nodes] = Future()
+def patiently(call: Callable[[], Answer]) -> Answer | None:
+    """What a call of Ray's returns; None where its control service does not answer soon. It may answer later."""
+    try:
+        return _asked(call).result(ANSWER)
+    except TimeoutError:
+        return None
+
+
+def alive() -> Nodes:
+    """The nodes that are alive; blocks while nobody can tell."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def is_gone(node: str | None, nodes: Nodes | None) -> bool:
+    """Whether a node is none of these; not where one or the others are not known."""
+    return node is not None and nodes is not None and all(other["NodeID"] != node for other in nodes)
+
+
+def _asked(call: Callable[[], Answer]) -> Future[Answer]:
+    """What a call returns, by a thread that nothing waits for: it may never come back."""
+    answer: Future[Answer] = Future()
 
     def ask() -> None:
         try:
-            answer.set_result(ray.nodes())
+            answer.set_result(call())
         except Exception as error:
             answer.set_exception(error)
 
-    threading.Thread(target=ask, name="ray-nodes", daemon=True).start()
+    threading.Thread(target=ask, name="ray-asked", daemon=True).start()
     return answer

@@ -8,6 +8,7 @@ for all by who leads them.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
 from cluster.store.store import Store
+from cluster.workers.control import alive, is_gone, patiently
 from cluster.workers.losses import GangLost, Loss, loss_of
 from cluster.workers.rank import LOOPBACK, Rank, RankAddress
 from cluster.workers.runner import TaskResult
@@ -105,7 +107,7 @@ class Gang:
                     raise cause from error
                 number = calls.index(done[0])
                 node = self._addresses[number].node if self._addresses else None
-                loss = loss_of(error, node)
+                loss = loss_of(error, is_gone(node, patiently(alive)))
                 loss = loss._replace(reason=f"rank {number} of {len(calls)} is lost: {loss.reason}")
                 raise self._end(loss) from error
             deadline = deadline or time.monotonic() + patience
@@ -117,7 +119,7 @@ class Gang:
         for rank in self._ranks:
             ray.kill(rank)
         if self._group is not None:
-            remove_placement_group(self._group)
+            patiently(partial(remove_placement_group, self._group))
         self._ranks, self._group = [], None
         return self._lost
 
@@ -130,7 +132,7 @@ def group_of(actor_id: str | None) -> str:
 def reserve(spec: WorkerSpec) -> PlacementGroup:
     """Room for every rank, on one node where one is large enough. Raises `InputError` where there is none in time."""
     share = {"CPU": float(spec.cpus), "GPU": float(spec.gpus or 0)}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in alive()]
     one = any(all(node.get(name, 0) >= spec.devices * amount for name, amount in share.items()) for node in nodes)
     bundle = {name: amount for name, amount in share.items() if amount}
     group: PlacementGroup = placement_group([bundle] * spec.devices, "STRICT_PACK" if one else "PACK",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from editors.core.errors import EditFleetError
 from editors.core.places import scrubbed
+from editors.core.printable import shortened
 
 if TYPE_CHECKING:
     from ray.exceptions import RayError
@@ -51,21 +51,15 @@ class GangLost(Exception):
         return self.loss.reason
 
 
-def loss_of(error: RayError, node: str | None = None) -> Loss:
-    """What an error of Ray's says of an actor that was on this node, or of the ranks that it led."""
+def loss_of(error: RayError, with_node: bool = False) -> Loss:
+    """What an error of Ray's says of an actor, whose node is gone as well or not, or of the ranks that it led."""
     import ray
 
     if isinstance(cause := getattr(error, "cause", None), GangLost):
         return cause.loss
-    reason = textwrap.shorten(_reason(error), LONGEST, placeholder=" ...")
+    reason = shortened(" ".join(_reason(error).split()), LONGEST)
     away = isinstance(error, ray.exceptions.ActorUnavailableError)
-    return Loss(reason, isinstance(error, ray.exceptions.OutOfMemoryError), away or _gone(node))
-
-
-def _gone(node: str | None) -> bool:
-    import ray
-
-    return node is not None and not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node)
+    return Loss(reason, isinstance(error, ray.exceptions.OutOfMemoryError), away or with_node)
 
 
 def _reason(error: RayError) -> str:

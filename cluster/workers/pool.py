@@ -139,14 +139,18 @@ class RayPool:
     def _fits(self) -> dict[str, int]:
         """How many workers, or ranks, each node could hold. Raises `ClusterLost` where the cluster is gone."""
         if time.monotonic() - self._asked >= GLANCE:
-            try:
-                nodes = self._control.nodes()
-            except ClusterLost:
-                self._gone = True
-                raise
-            self._nodes, self._asked = self._nodes if nodes is None else nodes, time.monotonic()
+            self._look()
         return {node["NodeID"]: self._fit(node["Resources"]) for node in self._nodes
                 if node["NodeID"] not in self._refused}
+
+    def _look(self) -> None:
+        """Asks for the nodes anew; while nobody can tell, they are the same. Raises `ClusterLost`."""
+        try:
+            nodes = self._control.nodes()
+        except ClusterLost:
+            self._gone = True
+            raise
+        self._nodes, self._asked = self._nodes if nodes is None else nodes, time.monotonic()
 
     def _fit(self, resources: dict[str, float]) -> int:
         by_cpu = resources.get("CPU", 0) // self._spec.cpus
@@ -183,7 +187,7 @@ class RayPool:
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
         """What has happened; blocks until something has, but not for longer than this. Raises `KeyboardInterrupt` once
-        this process was told to end."""
+        this process was told to end, and `ClusterLost`."""
         import ray
 
         if self.interrupted.is_set():
@@ -200,13 +204,16 @@ class RayPool:
     def _event(self, ref: Any) -> WorkerEvent | None:
         import ray
 
+        from cluster.workers.control import is_gone
+
         if ref not in self._calls:
             return None  # of a worker that was lost a moment ago
         worker, task = self._calls.pop(ref)
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as lost:
-            loss = loss_of(lost, self._node_of.get(worker))
+            self._look()  # a node that has just died may have taken the worker with it
+            loss = loss_of(lost, is_gone(self._node_of.get(worker), self._nodes))
             self.retire(worker)  # it may only be cut off: then it must not go on writing
             if not self._proven and isinstance(cause := getattr(lost, "cause", None), InputError):
                 raise cause from lost

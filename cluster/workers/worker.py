@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import Any, NamedTuple
 
 import ray
@@ -11,6 +12,7 @@ import ray
 from cluster.campaign.spec import WorkerSpec
 from cluster.exporter.gauges import WorkerMemory
 from cluster.plan.tasks import Task
+from cluster.workers.control import patiently
 from cluster.workers.gang import Gang, group_of
 from cluster.workers.memory import memory_used
 from cluster.workers.runner import Runner, TaskResult, TaskRunner
@@ -59,5 +61,9 @@ def end_worker(actor: Any, spec: WorkerSpec) -> None:
     """Ends a worker of this specification, whatever it is doing, and gives back what it took up."""
     ray.kill(actor)
     if spec.is_gang:  # its ranks die with it, but what was reserved for them would stay so until the driver ends
-        with contextlib.suppress(ValueError):  # there is none any more
-            ray.util.remove_placement_group(ray.util.get_placement_group(group_of(actor._actor_id.hex())))
+        patiently(partial(_give_back, group_of(actor._actor_id.hex())))
+
+
+def _give_back(group: str) -> None:
+    with contextlib.suppress(ValueError):  # there is none any more
+        ray.util.remove_placement_group(ray.util.get_placement_group(group))

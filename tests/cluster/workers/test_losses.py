@@ -46,6 +46,8 @@ def test_words_of_another_ray_are_not_passed_on_by_the_thousand():
     assert "its node ran low on memory" in loss.reason and loss.out_of_memory and len(loss.reason) < 200
     assert loss_of(ray.exceptions.RayError("gone")) == Loss("gone")
     assert len(loss_of(ray.exceptions.RayError("very " * 500)).reason) <= LONGEST
+    assert loss_of(ray.exceptions.RayError("very " * 500 + "\nlate")).reason.endswith("very late")
+    assert loss_of(ray.exceptions.RayError("gone"), with_node=True).with_node
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def _lost(call):
 @pytest.mark.parametrize("number", [9, 11], ids=["killed", "crashed"])
 def test_a_process_that_ends_is_told_in_one_line(local_ray, number):
     doomed = Doomed.remote()
-    loss = loss_of(_lost(doomed.die.remote(number)), ray.get(Doomed.remote().node.remote()))
+    loss = loss_of(_lost(doomed.die.remote(number)))
     assert re.fullmatch(r"its process ended unexpectedly \(.{10,100}\): it crashed, or was killed.*", loss.reason)
     assert not loss.out_of_memory and not loss.with_node
 
