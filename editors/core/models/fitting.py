@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,12 +80,28 @@ def stored_name(name: str, tied: Mapping[str, str], there: Mapping[str, Any]) ->
 def read_weights(kind: Any, folder: ModelFolder, *, partly: bool = False, **settings: Any) -> Any:
     """The module of a library's class `kind` in a folder. Raises `InputError` where the weights there are not the
     module's: then the library would fill in random ones. `partly`: there may be more, such as an encoder's old head."""
-    with folder.reading():
-        module, found = kind.from_pretrained(folder.path, output_loading_info=True, ignore_mismatched_sizes=True,
+    with folder.reading(), _for_the_library(folder) as path:
+        module, found = kind.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True,
                                              **LIBRARY_CODE, **settings)
     refuse_other_weights(folder.name, found["missing_keys"], () if partly else found["unexpected_keys"],
                          found["mismatched_keys"])
     return module
+
+
+@contextmanager
+def _for_the_library(folder: ModelFolder) -> Iterator[Path]:
+    """The folder, or one of links to all in it where its index is without `metadata`, which the library insists on."""
+    index = folder.weight_files().index
+    said = json.loads((folder.path / index).read_text(encoding="utf-8")) if index else {"metadata": {}}
+    if "metadata" in said:
+        yield folder.path
+        return
+    with tempfile.TemporaryDirectory(prefix="editfleet-") as made:
+        for file in folder.path.iterdir():
+            if file.name != index:
+                (Path(made) / file.name).symlink_to(file.resolve())
+        (Path(made) / str(index)).write_text(json.dumps({**said, "metadata": {}}), encoding="utf-8")
+        yield Path(made)
 
 
 def refuse_other_weights(name: str, missing: Iterable[str], left_over: Iterable[str],

@@ -98,7 +98,7 @@ class ModelFolder:
             said = json.loads((self.path / index).read_text(encoding="utf-8"))
             listed = said["weight_map"]
             files = {PurePosixPath(file) for file in listed.values()}
-            if not isinstance(said["metadata"], dict):  # the library writes into it
+            if not isinstance(said.get("metadata", {}), dict):  # the library writes into it
                 raise TypeError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise self.damaged(index) from None

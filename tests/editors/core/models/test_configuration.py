@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from editors.core.errors import InputError
 from editors.core.methods.sides import SideConfig, check_sides
@@ -119,6 +120,15 @@ def test_code_that_is_merely_there_does_not_run(folder, tmp_path):
     change(made / TOKENIZER, chat_template="{{ raise_exception('never') }}")
     load_model(made)
     assert not (tmp_path / "ran").exists() and not list(made.rglob("ran"))
+
+
+def test_an_index_need_not_have_what_only_the_library_wants(folder, tiny_gptj):
+    made = folder()
+    change(made / INDEX, metadata=...)
+    before = (made / INDEX).read_bytes()
+    read = load_model(made).module.state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in tiny_gptj.module.state_dict().items())
+    assert (made / INDEX).read_bytes() == before
 
 
 # --- values
