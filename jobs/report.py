@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cluster.store.errors import Damaged
 from cluster.store.store import CampaignRecord, Store
 from editors.core.errors import InputError, unknown
 from editors.core.printable import printable
@@ -47,7 +48,10 @@ def report(
         for line in shorten(found.strays()):
             warn(printable(line))
         record = _choose(found.place, found.campaigns(), campaign)
-        table = found.rows(record.tasks)
+        damaged: list[Damaged] = []
+        table = found.rows(record.tasks, damaged)
+        for line in shorten(sorted(f"{found.place}: {each}; it is left out" for each in damaged)):
+            warn(line)
         standing = found.standing(record)  # after reading, which finds what is damaged
         if missing := len(record.tasks) - len(standing.done):
             warn(printable(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done"))

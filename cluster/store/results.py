@@ -132,16 +132,19 @@ class Results:
             table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise Damaged(key, f"it is no table: {error}") from error
-        if schema is not None and not table.schema.equals(schema):
-            raise Damaged(key, f"its columns are {', '.join(table.schema.names)}, which this version does not read")
+        if schema is not None and (reason := _misfit(table.schema, schema)):
+            raise Damaged(key, reason)
         return table
 
-    def rows(self, tasks: Iterable[TaskRecord]) -> pa.Table:
-        """The rows of all of these tasks that are done. Damaged results are quarantined: ask `standing` afterwards."""
+    def rows(self, tasks: Iterable[TaskRecord], damaged: list[Damaged] | None = None) -> pa.Table:
+        """The rows of all of these tasks that are done. Damaged results are added to `damaged`, and quarantined where
+        the store may be written: ask `standing` afterwards."""
         def read(key: ResultKey) -> pa.Table | None:
             try:
                 return self.read_table(key, ROW_SCHEMA)
-            except Damaged:
+            except Damaged as error:
+                if damaged is not None and self._files.exists(_provenance(key)):  # else it is not made yet
+                    damaged.append(error)
                 self._quarantine_if_possible(key)
                 return None
 
@@ -200,9 +203,12 @@ class Results:
             expected = self.provenance(key)
             path = self._files.fetch(_result(key), anew)
             with self._files.reading():
-                return _difference(expected, path.stat().st_size, self._checksums.sha256(path))
+                reason = _difference(expected, path.stat().st_size, self._checksums.sha256(path))
+                return reason or (_misfit(pq.read_schema(path), ROW_SCHEMA) if key.output == "rows" else None)
         except Damaged as error:
             return error.reason
+        except pa.ArrowException as error:
+            return f"it is no table: {error}"
         except OSError as error:
             return self._unreadable(error)
 
@@ -238,3 +244,9 @@ def _difference(expected: Mapping[str, Any], size: int, digest: str | None = Non
     if digest not in (None, expected["sha256"]):
         return "its content is not what was written, or is another task's"
     return None
+
+
+def _misfit(columns: pa.Schema, schema: pa.Schema) -> str | None:
+    """Why a table of these columns cannot be read; None where it can."""
+    return None if columns.equals(schema) else (
+        f"its columns are {', '.join(columns.names)}, which this version does not read")

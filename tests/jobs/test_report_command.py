@@ -63,3 +63,11 @@ def test_the_columns_of_the_paper(report):
 def test_all_metrics_and_the_papers_exclude_each_other(report):
     result = report("--paper", "--all")
     assert result.exit_code == 2 and "leave one of them out" in result.stderr
+
+
+def test_what_is_damaged_is_named(report, tmp_path):
+    [damaged] = tmp_path.glob("rows/*0.parquet")
+    damaged.write_bytes(b"PAR1" * 500)
+    told = " ".join(report().stderr.split())
+    assert f"rows/{damaged.stem} cannot be used: it has 2000 bytes" in told and "it is left out" in told
+    assert "1 of 3 tasks of 'c' are not done" in told

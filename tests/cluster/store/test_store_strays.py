@@ -155,13 +155,16 @@ def test_forecasts_pass_over_what_tells_nothing(store):
 
 def test_a_table_of_other_columns_is_damage(store):
     path, about = Path(store.root, "rows", "a1.parquet"), Path(store.root, "provenance", "a1.json")
+    said = json.loads(about.read_text())
     for write in (lambda: pq.write_table(pa.table({"odd": [1]}), path), lambda: path.write_text("no table")):
         write()
         data = path.read_bytes()
-        about.write_text(json.dumps({**json.loads(about.read_text()), "bytes": len(data), "sha256": sha256(data)}))
+        about.write_text(json.dumps({**said, "bytes": len(data), "sha256": sha256(data)}))
         with pytest.raises(Damaged, match=r"its columns are odd|it is no table"):
             store.read_table(ROWS, ROW_SCHEMA)
-        assert store.rows(RECORD.tasks).num_rows == 0
+        damaged = []
+        assert store.rows(RECORD.tasks, damaged).num_rows == 0
+        assert [each.key for each in damaged] == [ROWS] and ROWS.id not in store.standing(RECORD).done  # set aside
 
 
 def test_a_campaign_whose_tasks_need_others_is_none(store):
