@@ -16,7 +16,7 @@ from cluster.plan.refs import ModelRef
 from cluster.plan.tasks import TrainTask
 from editors import get_editor
 from editors.core.errors import InputError
-from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign, warn
+from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign, shorten, warn
 from jobs.progress import Tell, progress
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
     from cluster.workers.executor import train as train_editor
     from editors.core.artefacts import Artefact
     from editors.core.methods.checkpoints import Checkpoint
+    from evaluators.scoring.usable import unusable
 
     held: tuple[str, LanguageModel] | None = None
     for task in tasks:
@@ -64,6 +65,11 @@ def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
         if held is None or held[0] != task.model.key:
             held = None  # two may not fit
             held = task.model.key, _load(task.model)
+        if skipped := unusable(held[1], task.cases.cases):
+            of = count(len(task.cases.cases), "training case")
+            warn(f"{task.title}: {len(skipped)} of {of} cannot be used:")
+            for line in shorten(f"  {case.case_id}: {case.reason}" for case in skipped):
+                warn(line)
         torch.set_num_threads(task.model.threads)
         checkpoint = Checkpoint(out / f"{task.id}.checkpoint")
         with progress(screen) as tell:
@@ -98,4 +104,6 @@ def _steps(task: TrainTask) -> int | None:
 
 
 if __name__ == "__main__":
-    typer.run(train)
+    from jobs.cli import main
+
+    main("train")

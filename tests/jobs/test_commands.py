@@ -204,6 +204,21 @@ def test_train_leaves_a_file_for_each_trained_editor(invoke, write_campaign, tmp
     assert Artefact.load(trained).digest == Artefact.load(file).digest
 
 
+def test_train_tells_which_training_cases_cannot_be_used(invoke, write_campaign, tmp_path, drilled):
+    def case(name, words=1):
+        return {"id": name, "prompt": f"{'very ' * words}{name} lives in", "subject": name, "target_new": "Rome",
+                "paraphrases": [f"{name} is from"], "neighbourhood": [{"prompt": "Zoe lives in", "target": "Paris"}]}
+
+    (tmp_path / "edits.json").write_text(json.dumps([case("Ann")]))
+    (tmp_path / "lessons.json").write_text(json.dumps([*map(case, "abcde"), case("endless", 5000)]))
+    path = write_campaign(editors=["drilled"], datasets=[
+        {"name": "mine", "path": "edits.json", "train": "lessons.json", "format": "edits"}])
+    result = invoke("train", path, "--out", tmp_path / "files")
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.stderr.split())
+    assert "1 of 6 training cases cannot be used: endless: rewrite 0: 15" in told
+
+
 def test_train_can_be_taken_up_again(invoke, write_campaign, tmp_path, drilled, monkeypatch):
     path, train = write_campaign(editors=["drilled"], training={"limit": 5}), drilled.train
     found = []
