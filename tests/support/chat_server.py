@@ -6,12 +6,12 @@ import json
 import re
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from support.processes import serving
 
 from evaluators.testbed.cases import testbed_cases
 from evaluators.testbed.schema import HOPS
@@ -117,13 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
 def local_server(monkeypatch):
     """A server that tells the truth about the built-in world, and a key for it."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    server = ChatServer()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(ChatServer()) as server:
+        yield server
 
 
 @pytest.fixture(name="sleeps")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 
 import psutil
@@ -43,3 +44,14 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(server):
+    """A server of `socketserver`'s that answers during the block."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    with server:
+        yield server
+        server.shutdown()
+    thread.join()

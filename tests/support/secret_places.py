@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from support.processes import serving
 
 USER, PASSWORD, SIGNATURE, TOKEN = "Us3rMarker", "Pa55/word+Marker", "S1gnatureMarker%2B", "T0kenMarker"
 MARKERS = [USER, PASSWORD, "Pa55", "word+Marker", "word%2BMarker", "S1gnatureMarker", TOKEN]
@@ -51,13 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(name="secret_server")
 def local_secret_server():
-    server = SecretServer()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(SecretServer()) as server:
+        yield server
 
 
 def leaks(markers, texts, *folders) -> list[str]:

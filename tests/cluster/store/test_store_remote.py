@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +17,7 @@ import s3fs
 from fsspec.registry import _registry
 from moto.server import ThreadedMotoServer
 from support.campaigns import ROME
+from support.processes import serving
 from support.stores import PATCH, ROWS, campaign, read_patch, rows, task, write_patch
 
 from cluster.plan.tasks import BaselineTask
@@ -282,13 +282,10 @@ def test_a_server_that_fails_is_asked_three_times(s3, monkeypatch):
         def log_message(self, *told):
             pass
 
-    failing = ThreadingHTTPServer(("127.0.0.1", 0), Failing)
-    threading.Thread(target=failing.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{failing.server_port}")
-    with pytest.raises(InputError, match="see that it can be reached"):
-        Store.open(s3)
-    failing.shutdown()
-    failing.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Failing)) as failing:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{failing.server_port}")
+        with pytest.raises(InputError, match="see that it can be reached"):
+            Store.open(s3)
     assert len(asked) == 3 and len(set(asked)) == 1
 
 
