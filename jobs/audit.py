@@ -84,4 +84,6 @@ def _details(found: Audit, skipped: tuple[Skipped, ...], show: int) -> list[str]
 
 
 if __name__ == "__main__":
-    typer.run(audit)
+    from jobs.cli import main
+
+    main("audit")

@@ -6,6 +6,8 @@ Each command is a function in a module of its own, and `python -m jobs.NAME` too
 from __future__ import annotations
 
 import importlib
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -92,8 +94,19 @@ def editfleet() -> None:
     """Edit facts in language models, many ways at once, and measure what becomes of the models."""
 
 
-def main() -> None:
-    app()
+def main(*command: str) -> None:
+    """Runs `editfleet`, or one of its commands, with the arguments of this process. What nobody has foreseen ends it
+    with its traceback, a line that names it, and code 1."""
+    try:
+        app([*command, *sys.argv[1:]], prog_name="editfleet")
+    except Exception as error:
+        from editors.core.places import scrubbed
+        from editors.core.printable import printable_lines
+
+        told = "".join(traceback.format_exception(error))
+        told += f"Error: unexpected {type(error).__name__}: {error}. Please report it, with all of the above"
+        typer.echo(printable_lines(scrubbed(told)), err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

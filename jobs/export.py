@@ -193,4 +193,6 @@ def _told(model: LanguageModel, out: Path, what: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(export)
+    from jobs.cli import main
+
+    main("export")

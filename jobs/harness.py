@@ -69,4 +69,6 @@ def _table(changes: Sequence[Change]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(harness)
+    from jobs.cli import main
+
+    main("harness")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import typer
 from rich import box
 from rich.table import Table
 
@@ -22,4 +21,6 @@ def metrics() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(metrics)
+    from jobs.cli import main
+
+    main("metrics")

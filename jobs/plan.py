@@ -117,4 +117,6 @@ def _complaints(planned: Plan) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    typer.run(plan)
+    from jobs.cli import main
+
+    main("plan")

@@ -182,4 +182,6 @@ def _tell(edits: EditSource, outcome: Sorted, names: Sequence[str], out: Path, s
 
 
 if __name__ == "__main__":
-    portability()
+    from jobs.cli import main
+
+    main("portability")

@@ -90,4 +90,6 @@ def _train(run: Pretraining[Any, Any], screen: Console) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(pretrain)
+    from jobs.cli import main
+
+    main("pretrain")

@@ -91,4 +91,6 @@ def _choose(place: str, records: list[CampaignRecord], name: str | None) -> Camp
 
 
 if __name__ == "__main__":
-    typer.run(report)
+    from jobs.cli import main
+
+    main("report")

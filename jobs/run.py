@@ -132,4 +132,6 @@ def _summary(screen: Console, store: Store, record: CampaignRecord, rows: pa.Tab
 
 
 if __name__ == "__main__":
-    typer.run(run)
+    from jobs.cli import main
+
+    main("run")

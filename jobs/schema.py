@@ -23,4 +23,6 @@ def schema(markdown: Annotated[bool, typer.Option(
 
 
 if __name__ == "__main__":
-    typer.run(schema)
+    from jobs.cli import main
+
+    main("schema")

@@ -74,4 +74,6 @@ def _running(store: Store) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    typer.run(status)
+    from jobs.cli import main
+
+    main("status")

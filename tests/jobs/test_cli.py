@@ -60,3 +60,27 @@ def test_each_command_is_a_module_too(tmp_path):
     result = subprocess.run([sys.executable, "-m", "jobs.status", str(tmp_path)], capture_output=True, text=True,
                             env={"PYTHONPATH": ":".join(sys.path)})
     assert result.returncode == 2 and result.stderr.startswith("Error: there is no store")
+
+
+@pytest.mark.parametrize(("name", "argument"), [("report", "--format=\x1b[31mred"), ("plan", "--\x1b[2J"),
+                                                ("portability", "\x1b]0;title")])
+def test_modules_show_what_is_wrong_as_the_command_does(name, argument):
+    by_name, by_module = (subprocess.run([sys.executable, "-m", *words, "x", argument], capture_output=True, text=True,
+                                         env={"PYTHONPATH": ":".join(sys.path)})
+                          for words in (("jobs.cli", name), (f"jobs.{name}",)))
+    assert (by_module.returncode, by_module.stderr) == (by_name.returncode, by_name.stderr)
+    assert by_module.returncode == 2 and "\x1b" not in by_module.stderr
+
+
+def test_what_nobody_has_foreseen_is_told_in_a_line_below_its_traceback(monkeypatch, capsys):
+    def fail(*_, **__):
+        local = "of no interest"
+        raise KeyError("\x1b[31mhttps://user:secret@host/", local)
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main("metrics")
+    told = capsys.readouterr().err
+    assert ended.value.code == 1 and told.startswith("Traceback (most recent call last):\n")
+    assert told.splitlines()[-1].startswith("Error: unexpected KeyError: ('\\x1b[31mhttps://***@host/'")
+    assert "secret" not in told and "\x1b" not in told and "local = " not in told.splitlines()[-1]
