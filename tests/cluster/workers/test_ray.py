@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,10 +13,12 @@ import ray
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
+from cluster.log import logging_to
 from cluster.scheduler.events import TaskDone, WorkerLost, WorkerUp
 from cluster.store.store import Store
 from cluster.workers.pool import RayPool, ray_pool
 from editors.core.errors import InputError
+from evaluators.report.costs import costs
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,6 +41,33 @@ def test_one_worker_and_two_leave_the_same_rows(make_plan, tmp_path):
     again, same = run(make_plan(), two, count=2)
     assert again == outcome and same.equals(rows)
     assert ray.is_initialized()
+
+
+def test_what_edits_cost_is_measured_by_workers_of_their_own(make_plan, tmp_path):
+    store, log = Store.create(tmp_path / "store"), tmp_path / "log"
+    planned = make_plan(protocols=["single", {"name": "efficiency", "edits": 2, "warm_up": 1, "repeats": 2}])
+    with logging_to(log):
+        outcome, rows = run(planned, store, count=1)
+    assert (outcome.done, outcome.failed) == (12, 0)
+    started = re.findall(r"task-start task=(\S+) worker=(\d+)", log.read_text())
+    workers = {task: worker for task, worker in started}
+    alone = [task for task, each in planned.tasks.items() if each.alone]
+    assert len(alone) == 3
+    for task in alone:
+        assert [each for each, worker in started if worker == workers[task]] == [task]
+    spent = {(row.editor, row.metric): row for row in costs(rows)}
+    assert spent["rome", "cost.seconds"].n == 2 and spent["rome", "cost.seconds"].least > 0
+    assert spent["rome", "cost.statistics.seconds"].median > 0 and spent["rome", "cost.seconds.cold"].n == 1
+    assert spent["ft", "cost.flops"].median > spent["identity", "cost.flops"].median
+    assert spent["rome", "cost.seconds"].dtype == "float32" and ("ft", "cost.statistics.seconds") not in spent
+    phases = store.provenance(planned.tasks[alone[0]].key)["phases"]
+    assert phases["edit"]["seconds"] > 0 and "score" not in phases
+
+
+def test_cases_that_are_too_few_for_costs_are_refused(make_plan):
+    with pytest.raises(InputError, match=r"protocols\[0\].*efficiency editing with 12 edits needs as many cases, and "
+                                         r"data set 'testbed-cloze' has 4; raise its limit or lower the protocol's"):
+        make_plan(protocols=["efficiency"])
 
 
 def test_a_task_that_raises_is_given_up_with_its_traceback(make_plan, tmp_path):
