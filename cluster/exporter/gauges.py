@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from typing import NamedTuple
 
-from cluster.exporter.declared import MOST_WORKERS
+from cluster.exporter.declared import MOST_WORKERS, VALUES
 from cluster.exporter.snapshot import LabelValues, Snapshot
 from cluster.exporter.tally import Mean, Tally
 from cluster.progress import Progress
@@ -42,6 +43,11 @@ class Gauges:
     def _info(self) -> LabelValues:
         return (self._record.digest, *map(_version, ("editfleet", "ray", "torch")), printable(self._place, CELL))
 
+    @cached_property
+    def _no_tasks(self) -> dict[LabelValues, float]:
+        """A count of zero tells that there are none; one that is missing tells nothing."""
+        return dict.fromkeys(product(self._tally.kinds, VALUES["tasks", "state"]), 0.0)
+
     def remaining(self, progress: Progress) -> float:
         """Seconds that are left at the speed so far; NaN while that is not known."""
         left, made = progress.cost - progress.cost_done, progress.cost_done - self._start.cost_done
@@ -72,7 +78,8 @@ class Gauges:
         return Snapshot(self._campaign, {
             "campaign_info": {self._info: 1.0},
             **{name: {NOTHING: float(value)} for name, value in one.items()},
-            "tasks": {(kind, stage): count for (kind, stage), count in state.graph.counts.items()},
+            "tasks": {**self._no_tasks, **{(kind, stage): float(count)
+                                           for (kind, stage), count in state.graph.counts.items()}},
             "workers": {("wanted",): state.wanted, ("starting",): len(workers.states) - up, ("idle",): idle,
                         ("busy",): up - idle},
             **{name: dict(counted) for name, counted in tally.counters.items()},

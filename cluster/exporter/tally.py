@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import product
 from typing import Literal, NamedTuple
 
 from cluster.exporter.declared import (
@@ -84,6 +85,10 @@ class Tally:
         self.counters: dict[Counted, defaultdict[LabelValues, float]] = {name: defaultdict(float) for name in COUNTED}
         for name, label in FROM_THE_START:
             self.counters[name].update({(value,): 0.0 for value in VALUES[name, label]})
+        #: The kinds of tasks that there are.
+        self.kinds = list(dict.fromkeys(task.kind for task in plan.tasks.values()))
+        reasons = VALUES["task_failures", "reason"]
+        self.counters["task_failures"].update(dict.fromkeys(product(self.kinds, reasons), 0.0))
         self.histograms: dict[str, dict[LabelValues, Histogram]] = {name: {} for name in BOUNDS}
         #: The most memory by model, editor, phase and which memory.
         self.peaks: dict[LabelValues, int] = {}

@@ -34,7 +34,8 @@ class Watched:
         named = [[SimpleNamespace(name=each) for each in names] for names in (models, datasets, editors)]
         self.labels_of = {task: labels for task, (_, labels) in tasks.items()}
         plan = SimpleNamespace(labels=self.labels_of.__getitem__, campaign=SimpleNamespace(
-            **dict(zip(("models", "datasets", "editors"), named, strict=True))))
+            **dict(zip(("models", "datasets", "editors"), named, strict=True))),
+            tasks={task: SimpleNamespace(kind=labels.kind) for task, labels in self.labels_of.items()})
         self.tally = Tally(plan, lambda: self.at)
         self.state = CampaignState([TaskNode(task, needs=needs, cost=10.0, limit=100.0, pieces=4, kind=labels.kind)
                                     for task, (needs, labels) in tasks.items()], workers=workers,
