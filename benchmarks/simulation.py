@@ -33,8 +33,8 @@ from cluster.exporter.server import Exporter
 from cluster.plan.labels import Labels
 from cluster.scheduler.events import TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
 from cluster.scheduler.state import RetryPolicy
-from cluster.store.account import Account
 from cluster.store.store import CampaignRecord, ResultKey, Store, TaskRecord
+from evaluators.metering.account import Account
 from evaluators.metering.spent import Memory, Spent
 
 MODELS = ("gpt-j", "t5-xl")

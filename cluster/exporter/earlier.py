@@ -11,9 +11,9 @@ from typing import Any
 from cluster.exporter.tally import Tally
 from cluster.log import log_event
 from cluster.plan.tasks import Task
-from cluster.store.account import Account
 from cluster.store.errors import StoreError
 from cluster.store.store import Store
+from evaluators.metering.account import Account
 
 AT_ONCE = 200  # results that are read before it is asked again whether to go on
 PATIENCE = 5.0  # seconds that the end waits for these

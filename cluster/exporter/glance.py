@@ -82,7 +82,8 @@ def glance(tally: Tally, gauges: Gauges, state: CampaignState, progress: Progres
     newest = islice(reversed(tally.means.items()), NEWEST)
     failures: dict[str, int] = {}
     for (_, reason), count in tally.counters["task_failures"].items():
-        failures[reason] = failures.get(reason, 0) + int(count)
+        if count:
+            failures[reason] = failures.get(reason, 0) + int(count)
     return Glance(
         tasks=progress.tasks, done=progress.done, failed=progress.failed, edits=progress.edits,
         edits_done=progress.edits_done, share=progress.share, remaining=None if math.isnan(remaining) else remaining,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.store.account import Account
+from evaluators.metering.account import Account
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from cluster.plan.tasks import (
     Task,
     TrainTask,
 )
-from cluster.store.account import Account
 from cluster.store.store import ResultKey, Store
 from cluster.workers.provenance import Told, made_of, rows, scored, shortcomings
 from editors import get_editor
@@ -43,6 +42,7 @@ from editors.core.models.statistics import (
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
+from evaluators.metering.account import Account
 from evaluators.metering.device import check_alone, device_name, slowed, state
 from evaluators.metering.meter import Meter
 from evaluators.metering.spent import Costs, Phase, Spent, at_once

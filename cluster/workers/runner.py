@@ -12,11 +12,11 @@ import torch
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.tasks import Task
-from cluster.store.account import Account
 from cluster.store.errors import Damaged, StoreError
 from cluster.store.store import Store
 from cluster.workers.executor import TaskExecutor
 from editors.core.places import scrubbed
+from evaluators.metering.account import Account
 
 
 class TaskResult(NamedTuple):

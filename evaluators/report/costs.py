@@ -33,7 +33,7 @@ class Cost(ReportRow):
 
 def parted(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Rows of scores, and rows of costs."""
-    is_cost = pc.equal(table["protocol"], PROTOCOL)
+    is_cost = pc.match_substring_regex(table["protocol"], f"^{PROTOCOL}$")  # to compare with a value loads pandas
     return table.filter(pc.invert(is_cost)), table.filter(is_cost)
 
 

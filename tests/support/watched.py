@@ -13,8 +13,8 @@ from cluster.plan.labels import Labels
 from cluster.progress import Progress
 from cluster.scheduler.events import GiveUp, StartWorker, TaskDone, TaskNode, Tick, WorkerUp
 from cluster.scheduler.state import CampaignState, RetryPolicy
-from cluster.store.account import Account
 from cluster.store.records import CampaignRecord
+from evaluators.metering.account import Account
 from evaluators.metering.spent import Memory, Spent
 
 FULL = Account(

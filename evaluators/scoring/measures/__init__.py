@@ -13,7 +13,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from editors.core.errors import InputError
 from editors.core.registry import look_up
 from evaluators.cases import ROLES, Case, Edited, Role
-from evaluators.metering.metrics import METRICS as COSTS
+from evaluators.scoring.costs import METRICS as COSTS
 from evaluators.scoring.measures.base import Measure
 from evaluators.scoring.metrics import DERIVED, METRICS, Metric, Score
 

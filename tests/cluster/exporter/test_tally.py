@@ -11,10 +11,10 @@ from support.watched import FULL, Watched, score
 from cluster.plan.labels import Labels
 from cluster.scheduler.events import OutOfMemory, ResultDamaged, Room, TaskFailed, WorkerLost, WorkerUp
 from cluster.scheduler.graph import Stage
-from cluster.store.account import Account
 from cluster.store.errors import StoreError
 from cluster.store.store import Store
 from cluster.store.timed import timing
+from evaluators.metering.account import Account
 
 BASELINE = Labels("baseline", "m")
 
