@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.exporter.server import Exporter, Publisher, serving
+from cluster.workers.interrupts import interrupted_by
 from editors.core.errors import InputError
 
 
@@ -18,7 +18,7 @@ def exporting(port: int | None, bind: str, targets: Path | None, to_ray: bool) -
     """
     if port is None and targets is not None:
         raise InputError("--metrics-sd tells where metrics are: give --metrics-port, too")
-    with _ended_by_sigterm():
+    with interrupted_by(signal.SIGTERM):  # before and after there are workers, too
         if port is not None:
             with serving(port, bind, targets, _others(to_ray)) as exporter:
                 yield exporter
@@ -32,20 +32,3 @@ def _others(to_ray: bool) -> tuple[Publisher, ...]:
     from cluster.workers.gauges import RayGauges  # loads Ray
 
     return (RayGauges(),)
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Has SIGTERM end the block as Ctrl-C does, before and after there are workers, too: so that nothing is left."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

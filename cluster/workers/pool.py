@@ -25,6 +25,7 @@ from cluster.scheduler.events import (
     WorkerUp,
 )
 from cluster.store.store import Store
+from cluster.workers.interrupts import interrupted_by
 from cluster.workers.losses import ClusterLost, loss_of
 from cluster.workers.version import code_version
 from editors.core.errors import InputError
@@ -56,30 +57,10 @@ def ray_pool(store: Store, spec: WorkerSpec, address: str | None = None) -> Iter
             raise InputError(f"no node has room for a worker of {times}{spec.cpus} CPUs and {spec.gpus} GPUs; the "
                              f"cluster has {_total('CPU'):g} CPUs and {_total('GPU'):g} GPUs in all. Change `workers` "
                              "in the campaign")
-        with _terminable(pool.interrupted):
+        # `ray job stop` sends SIGTERM, for which Ray's own handler aborts the process. And what a handler raises is
+        # lost where Ray's own code was being run, so that the pool is told as well.
+        with interrupted_by(signal.SIGINT, signal.SIGTERM, told=pool.interrupted.set):
             yield pool
-
-
-@contextmanager
-def _terminable(interrupted: threading.Event) -> Iterator[None]:
-    """Lets SIGTERM, which `ray job stop` sends, end the block as Ctrl-C does; Ray's own handler aborts the process.
-
-    What a handler raises is lost where Ray's own code was being run, so the event is set as well.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _total(resource: str) -> float:
