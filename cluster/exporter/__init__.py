@@ -1,0 +1,1 @@
+"""What a running campaign shows to those who watch it."""

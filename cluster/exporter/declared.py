@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from cluster.scheduler.graph import Stage
 from cluster.store.timed import Operation
+from evaluators.metering.spent import PHASES
 
 PREFIX = "editfleet_"
 
@@ -99,7 +100,7 @@ VALUES: dict[tuple[str, str], tuple[str, ...]] = {
     ("workers_lost", "reason"): get_args(LossReason),
     ("store_seconds", "operation"): get_args(Operation),
     ("store_errors", "operation"): get_args(Operation),
-    ("phase_seconds", "phase"): ("load", "baseline", "statistics", "train", "edit", "score", "store"),
+    ("phase_seconds", "phase"): PHASES,
     ("phase_peak_memory_bytes", "phase"): ("train", "edit", "score"),
     ("phase_peak_memory_bytes", "memory"): ("allocated", "reserved", "device", "rss"),
     ("worker_memory_bytes", "memory"): ("device", "allocated", "rss"),

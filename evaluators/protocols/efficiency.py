@@ -104,10 +104,9 @@ class EfficiencyProtocol(Protocol):
             spent = found.spent(partial(editor.edit_each, [request]))
             if not number:
                 found.add("cost.seconds.cold", 1, spent.seconds)
-        repeats = self.repeats
-        for repeat in range(1, self.repeats + 1):
-            if repeat > repeats:
-                break
+        repeat, repeats = 0, self.repeats
+        while repeat < repeats:
+            repeat += 1
             spent = found.spent(singly)
             found.single(repeat, spent)
             found.add("cost.seconds.chunked", repeat, found.spent(partial(editor.edit_each, requests)).seconds)

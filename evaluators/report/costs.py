@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from evaluators.report.paper import FIGURE_5, FIGURE_5_TRAINING, TABLE_4
 from evaluators.report.samples import ReportRow
+from evaluators.report.views import Grid
 
 PROTOCOL = "efficiency"
 GIB = 2**30
@@ -50,17 +50,7 @@ def costs(table: pa.Table) -> list[Cost]:
     return sorted(found, key=lambda row: (row.sort_key, row.device, row.dtype))
 
 
-class CostTable(NamedTuple):
-    """A table of costs; the first `names` columns say what a row is about."""
-
-    title: str
-    head: list[str]
-    body: list[list[str]]
-    names: int
-    note: str
-
-
-def cost_tables(rows: Sequence[Cost]) -> Iterator[CostTable]:
+def cost_tables(rows: Sequence[Cost]) -> Iterator[Grid]:
     """A table for each model, data set, device, dtype and number of edits, with the paper's columns where the model is
     its."""
     groups: dict[tuple[str, str, str, str, int], list[Cost]] = defaultdict(list)
@@ -71,7 +61,7 @@ def cost_tables(rows: Sequence[Cost]) -> Iterator[CostTable]:
         yield _table(title, group, edits, papers=model == PAPERS_MODEL)
 
 
-def _table(title: str, rows: Sequence[Cost], edits: int, *, papers: bool) -> CostTable:
+def _table(title: str, rows: Sequence[Cost], edits: int, *, papers: bool) -> Grid:
     lines: dict[str, dict[str, Cost]] = defaultdict(dict)
     for row in rows:
         lines[row.editor][row.metric] = row
@@ -82,7 +72,7 @@ def _table(title: str, rows: Sequence[Cost], edits: int, *, papers: bool) -> Cos
         head = list(cells)
         body.append(list(cells.values()))
     used = [place for place in range(len(head)) if any(line[place] != "-" for line in body)]
-    return CostTable(title, [head[place] for place in used], [[line[place] for place in used] for line in body], 1,
+    return Grid(title, [head[place] for place in used], [[line[place] for place in used] for line in body], 1,
                      _note(papers))
 
 

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import pyarrow as pa
 from rich import box
@@ -20,7 +19,7 @@ from evaluators.report.compare import Comparison
 from evaluators.report.costs import Cost, cost_tables
 from evaluators.report.intervals import bootstrap_statistic
 from evaluators.report.samples import ReportRow, Setting, aggregates, name_key, samples
-from evaluators.report.views import View, footnote, headings, in_order
+from evaluators.report.views import Grid, View, footnote, headings, in_order
 from evaluators.scoring.measures import all_metrics
 
 LONG = 1e6  # plain numbers from here on are written as powers of ten
@@ -100,30 +99,20 @@ def to_rich_tables(rows: Rows, view: View = "main") -> list[Table]:
     return tables
 
 
-class _Grid(NamedTuple):
-    """A printable table; the first `names` columns say what a row is about, and the note what its headings mean."""
-
-    title: str
-    head: list[str]
-    body: list[list[str]]
-    names: int
-    note: str
-
-
-def _grids(rows: Rows, view: View) -> list[_Grid]:
+def _grids(rows: Rows, view: View) -> list[Grid]:
     """One for each protocol; of costs, as `cost_tables` has them."""
     scores = [row for row in rows if not isinstance(row, Cost)]
     return [*_score_grids(scores, view),
-            *(_Grid(*table) for table in cost_tables([row for row in rows if isinstance(row, Cost)]))]
+            *cost_tables([row for row in rows if isinstance(row, Cost)])]
 
 
-def _score_grids(rows: Sequence[Summary | Comparison], view: View) -> list[_Grid]:
+def _score_grids(rows: Sequence[Summary | Comparison], view: View) -> list[Grid]:
     order = {name: number for number, name in enumerate(PROTOCOLS)}
     protocols = sorted({row.protocol for row in rows}, key=lambda name: (order.get(name, len(order)), name))
     return [_grid([row for row in rows if row.protocol == protocol], view) for protocol in protocols]
 
 
-def _grid(rows: Sequence[Summary | Comparison], view: View) -> _Grid:
+def _grid(rows: Sequence[Summary | Comparison], view: View) -> Grid:
     """What all rows share goes into the title; what varies gets a column. An editor's (or metric's) numbers of
     edits follow one another."""
     called, by_metric = headings(rows, view), view == "all"
@@ -145,7 +134,7 @@ def _grid(rows: Sequence[Summary | Comparison], view: View) -> _Grid:
     if others := sorted({row.versus for row in shown if isinstance(row, Comparison)}):
         versus = ", ".join(map(_name, others))
         what = [f"difference to {versus} over the cases that both have", *what, "p by permutation"]
-    return _Grid(", ".join([*shared, *what]), [down, *varying, "cases", *map(_name, heads)], body,
+    return Grid(", ".join([*shared, *what]), [down, *varying, "cases", *map(_name, heads)], body,
                  1 + len(varying), printable(footnote(called)))
 
 
