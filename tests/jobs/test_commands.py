@@ -6,31 +6,14 @@ import json
 import os
 
 import pytest
-from typer.testing import CliRunner
 
 from cluster.driver import run_campaign
 from cluster.store.store import Store
 from editors.core.artefacts import Artefact
 from editors.core.errors import CaseError
-from jobs.cli import app
 from jobs.console import CAMPAIGNS, find_campaign
 
 KEYS = ["editor", "model", "dataset", "protocol", "edits", "metric", "mean", "low", "high", "n"]
-
-
-@pytest.fixture
-def invoke(monkeypatch, local_pool):
-    """Runs a command with workers in this process instead of Ray's."""
-    monkeypatch.setattr("cluster.workers.pool.ray_pool",
-                        lambda store, spec, address: local_pool(store, spec.count or 1)())
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def done(invoke, write_campaign, tmp_path):
-    """A store in which the small campaign is done."""
-    assert invoke("run", write_campaign(), "--out", tmp_path / "store").exit_code == 0
-    return tmp_path / "store"
 
 
 def test_run_ends_with_the_table_the_counts_and_the_place(invoke, write_campaign, tmp_path):

@@ -12,7 +12,6 @@ from threading import Thread
 import pytest
 from support.processes import free_port
 from support.watched import Watched, score
-from typer.testing import CliRunner
 
 from cluster.exporter.gauges import Gauges
 from cluster.exporter.glance import glance
@@ -20,26 +19,10 @@ from cluster.exporter.server import serving
 from cluster.scheduler.events import TaskFailed
 from cluster.store.store import Store
 from jobs import watch as watching
-from jobs.cli import app
 from jobs.console import Screen
 from jobs.looks import look
 
 NASTY = "\x1b[31mred\n\u202eevil"
-
-
-@pytest.fixture
-def invoke(monkeypatch, local_pool):
-    """Runs a command with workers in this process instead of Ray's."""
-    monkeypatch.setattr("cluster.workers.pool.ray_pool",
-                        lambda store, spec, address: local_pool(store, spec.count or 1)())
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def done(invoke, write_campaign, tmp_path):
-    """A store in which the small campaign is done."""
-    assert invoke("run", write_campaign(), "--out", tmp_path / "store").exit_code == 0
-    return tmp_path / "store"
 
 
 def campaign(title="ft on m: cases 1-2", **names):

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
-from contextlib import contextmanager
 
-import pytest
 import ray
-import yaml
 from support.processes import LIMIT, free_port, wait_for
+from support.prometheus import needs_prometheus, prometheus, started
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.exporter.declared import METRICS
@@ -25,32 +19,7 @@ from cluster.store.store import Store
 from cluster.workers.pool import ray_pool
 from jobs.looks import ending, look
 
-
-@pytest.fixture
-def prometheus(tmp_path):
-    """Scrapes whatever files in `targets` name, every second; a function that asks it."""
-    (tmp_path / "targets").mkdir()
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-        "scrape_configs": [{"job_name": "editfleet", "file_sd_configs": [
-            {"files": [str(tmp_path / "targets" / "*.json")], "refresh_interval": "1s"}]}]}))
-    address = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen(["prometheus", f"--config.file={tmp_path / 'prometheus.yml'}",
-                                f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address={address}"],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def ask(expression):
-        query = urllib.parse.urlencode({"query": expression})
-        try:
-            with urllib.request.urlopen(f"http://{address}/api/v1/query?{query}", timeout=10) as answer:
-                return {tuple(sorted(series["metric"].items())): float(series["value"][1])
-                        for series in json.load(answer)["data"]["result"]}
-        except OSError:
-            return {}  # it is not up yet
-
-    yield ask
-    process.terminate()
-    process.wait(LIMIT)
+__all__ = ["prometheus"]
 
 
 def editing(write_campaign, tmp_path, name, cases):
@@ -61,21 +30,7 @@ def editing(write_campaign, tmp_path, name, cases):
     return path.rename(tmp_path / f"{name}.yaml")
 
 
-@contextmanager
-def started(path, store, port, targets):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-m", "jobs.cli", "run", str(path), "--out", str(store),
-                                "--metrics-port", str(port), "--metrics-sd", str(targets), "--ray-metrics"],
-                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=LIMIT)
-
-
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus and promtool (Debian: prometheus)")
+@needs_prometheus
 def test_two_campaigns_at_once_are_scraped_and_leave_nothing(prometheus, write_campaign, tmp_path):
     port = free_port()
     files = [tmp_path / "targets" / f"{name}.json" for name in ("one", "two")]
@@ -103,7 +58,6 @@ def test_two_campaigns_at_once_are_scraped_and_leave_nothing(prometheus, write_c
             assert [process.wait(LIMIT) for process in (one, two)] == [130, 130]
     assert not any(file.exists() for file in files)
     assert "running it again goes on" in ending(look(str(stores[0])))
-
 
 
 
