@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
 import pyarrow as pa
-from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, NonNegativeInt, model_validator
 
 from evaluators.cases import Skipped
 
@@ -54,8 +54,19 @@ class DatasetRecord(_Record):
     skipped: tuple[Skipped, ...]
 
 
+class SweptEntry(_Record):
+    """An entry of a campaign that its `sweep` made: the part it stands in, its name in rows, the entry it varies, and
+    what it has in each of the settings that are swept."""
+
+    part: Literal["models", "datasets", "editors"]
+    name: str
+    varies: str
+    settings: dict[str, JsonValue]
+
+
 class CampaignRecord(_Record):
-    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know."""
+    """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know,
+    `tags` what the campaign calls itself beside its name."""
 
     name: str
     digest: str
@@ -63,6 +74,8 @@ class CampaignRecord(_Record):
     datasets: tuple[DatasetRecord, ...]
     tasks: tuple[TaskRecord, ...]
     notes: tuple[str, ...] = ()
+    tags: dict[str, str] = {}
+    sweep: tuple[SweptEntry, ...] = ()
 
     @model_validator(mode="after")
     def _has_what_its_tasks_need(self) -> Self:
