@@ -92,7 +92,7 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
                  clock: Callable[[], float] = time.monotonic) -> Progress:
     """Does whatever of the plan is not in the store yet; `connect` is called only if anything is missing.
 
-    The `exporter` is shown how it stands, once a second. Tasks that are given up leave a failure in the store.
+    The `exporter` is shown how it stands, every five seconds. Tasks that are given up leave a failure in the store.
     Interrupted at any point, calling it again goes on from there. Raises `InputError` where another driver is at work
     on the store, `StoreError` where the store cannot be used any more.
     """
@@ -173,7 +173,7 @@ class _Run:
             self.last_report = now
             with timing("lease", self.tally.store_took):
                 self.lease.renew(self._report())
-        self._show()
+            self._show()
         yield Tick(now)
         yield Room(self.pool.room)
 

@@ -32,12 +32,17 @@ class WorkerMemory(NamedTuple):
     allocated: int | None = None
 
 
+_Workers = tuple[Mapping[LabelValues, float], Mapping[LabelValues, float]]  # bytes used, and limits
+
+
 class Gauges:
     """Of one campaign, from `start` on: as far as it was when this driver began."""
 
     def __init__(self, tally: Tally, record: CampaignRecord, place: str, start: Progress) -> None:
         self._tally, self._record, self._place, self._start = tally, record, place, start
         self._campaign = printable(record.name, CELL)
+        #: What workers told last of their memory, and what is shown of it: of a thousand, that takes a millisecond.
+        self._memory: tuple[Mapping[int, WorkerMemory], _Workers] | None = None
 
     @cached_property
     def _info(self) -> LabelValues:
@@ -73,7 +78,7 @@ class Gauges:
             "edits_done": progress.edits_done,
             "worker_busy_seconds": tally.busy_seconds,
         }
-        used, limits = _of_workers(memory or {})
+        used, limits = self._of_workers(memory or {})
         means = dict(_shown(tally.means))
         return Snapshot(self._campaign, {
             "campaign_info": {self._info: 1.0},
@@ -92,6 +97,12 @@ class Gauges:
             for name, series in tally.histograms.items()})
 
 
+    def _of_workers(self, memory: Mapping[int, WorkerMemory]) -> _Workers:
+        if self._memory is None or self._memory[0] is not memory:
+            self._memory = memory, _of_workers(memory)
+        return self._memory[1]
+
+
 def _shown(means: Mapping[LabelValues, Mean]) -> Iterator[tuple[LabelValues, Mean]]:
     """Without locality on unrelated questions where there are neighbours."""
     for labels, mean in means.items():
@@ -99,10 +110,11 @@ def _shown(means: Mapping[LabelValues, Mean]) -> Iterator[tuple[LabelValues, Mea
             yield labels, mean
 
 
-def _of_workers(memory: Mapping[int, WorkerMemory]) -> tuple[dict[LabelValues, float], dict[LabelValues, float]]:
+def _of_workers(memory: Mapping[int, WorkerMemory]) -> _Workers:
     """What workers use and can have, each by its number; of many, only the most."""
-    shown = {str(worker): at for worker, at in memory.items()}
-    if len(memory) > MOST_WORKERS:
+    if len(memory) <= MOST_WORKERS:
+        shown = {str(worker): at for worker, at in memory.items()}
+    else:
         rss, limits, *of_device = zip(*memory.values(), strict=True)
         shown = {"max": WorkerMemory(max(rss), max(limits), *(max(filter(None, each), default=None)
                                                                for each in of_device))}

@@ -25,7 +25,7 @@ LAST = 65535
 
 
 class Publisher(Protocol):
-    """Takes a campaign's snapshots, one a second."""
+    """Takes a campaign's snapshots, one every few seconds."""
 
     def publish(self, snapshot: Snapshot) -> None: ...
 

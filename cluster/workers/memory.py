@@ -44,18 +44,20 @@ class MemoryWatch:
         self._due = 0.0
 
     def latest(self, actors: Mapping[int, Any]) -> Mapping[int, WorkerMemory]:
-        """What these workers told last, of those that have told anything."""
+        """What these workers told last, of those that have told anything; the same object until that changes."""
+        told: dict[int, WorkerMemory] = {}
         if self._asked:
             for ref in ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)[0]:
                 worker = self._asked.pop(ref)
                 with suppress(ray.exceptions.RayError):  # it is lost, as others will say
-                    self._known[worker] = ray.get(ref)
+                    told[worker] = ray.get(ref)
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + ASKED_EVERY
             waiting = set(self._asked.values())
             for worker, actor in actors.items():
                 if worker not in waiting:
                     self._asked[actor.memory.remote()] = worker
-        self._known = {worker: told for worker, told in self._known.items() if worker in actors}
+        if told or not self._known.keys() <= actors.keys():
+            self._known = {worker: at for worker, at in {**self._known, **told}.items() if worker in actors}
         self._asked = {ref: worker for ref, worker in self._asked.items() if worker in actors}
         return self._known

@@ -89,7 +89,7 @@ def _ours(found: dict[str, Cost], edits: int) -> dict[str, str]:
         f"{where} (GiB)": _number(most, GIB),
         "edits' own (GiB)": _number(found.get("cost.memory.excess"), GIB),
         "training + (GiB)": f"{max(training.median - most.median, 0.0) / GIB:.3g}" if training and most else "-",
-        "making (s)": _number(found.get("cost.making.seconds")),
+        "making (s)": _number(found.get("cost.making.seconds"), least=0.001),
         "statistics (s)": _number(found.get("cost.statistics.seconds")),
         "training (h)": _number(found.get("cost.training.seconds"), 3600),
         "energy (J)": _number(found.get("cost.joules")),
@@ -120,6 +120,9 @@ def _range(cost: Cost | None) -> str:
     return f"{cost.median:.3g} ({cost.least:.3g}-{cost.most:.3g})" if cost.n > 1 else f"{cost.median:.3g}"
 
 
-def _number(cost: Cost | None, unit: float = 1.0) -> str:
-    return "-" if cost is None else f"{cost.median / unit:.3g}"
+def _number(cost: Cost | None, unit: float = 1.0, least: float = 0.0) -> str:
+    """In a unit; 0 for what is below the least that means anything."""
+    if cost is None:
+        return "-"
+    return f"{cost.median / unit:.3g}" if cost.median >= least else "0"
 
