@@ -6,6 +6,7 @@ Both end when this is interrupted, and what they wrote goes with them.
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def main() -> int:
     if shutil.which("prometheus") is None:
         print("Error: there is no 'prometheus' here; on Debian and Ubuntu: apt-get install prometheus", file=sys.stderr)
         return 2
+    for each in (signal.SIGINT, signal.SIGTERM):  # else what was started would stay
+        signal.signal(each, signal.default_int_handler)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="editfleet-demo-")))
         port = free_port()
