@@ -23,6 +23,7 @@ EDITS = 'editfleet_edits_total{campaign="c", model="m", editor="%s"}'
 DIVERGED = EDITS.replace("edits", "edits_diverged")
 JOB = 'kuberay_job_deployment_status{namespace="n", name="%s", deployment_status="%s"}'
 INFO = 'editfleet_campaign_info{campaign="c", namespace="%s", ray_io_cluster="%s"}'
+ON_K8S = 'up{job="n/editfleet", namespace="n", ray_io_cluster="editfleet-a-x2x4z"}'
 RETRIES = 'editfleet_task_retries_total{campaign="c", reason="%s"}'
 
 
@@ -69,8 +70,14 @@ CASES = {
     "ExporterDown": {
         "nothing answers": ({'up{job="editfleet", instance="h"}': "1x5 0x30"}, 15,
                             [{"job": "editfleet", "instance": "h", "campaign": None}]),
-        "nothing answers on Kubernetes": ({'up{job="n/editfleet", instance="h"}': "0x30"}, 15,
-                                          [{"job": "n/editfleet", "instance": "h", "campaign": None}]),
+        "a job runs on Kubernetes, and nothing answers": (
+            {ON_K8S: "1x5 0x30", JOB % ("editfleet-a", "Running"): "1x60"}, 15,
+            [{"job": "n/editfleet", "namespace": "n", "ray_io_cluster": "editfleet-a-x2x4z", "name": "editfleet-a",
+              "campaign": None}]),
+        "the job is done, and its head is still there": (
+            {ON_K8S: "1x5 0x30", JOB % ("editfleet-a", "Running"): "1x5 0x30",
+             JOB % ("editfleet-a", "Complete"): "0x5 1x30"}, 15, None),
+        "a cluster without a job": ({ON_K8S: "0x30"}, 15, None),
         "it answers": ({'up{job="editfleet", instance="h"}': "1x30"}, 15, None),
         "it went with the campaign": ({'up{job="editfleet", instance="h"}': "0x2 stale"}, 15, None),
         "another's is down": ({'up{job="node", instance="h"}': "0x30"}, 15, None),

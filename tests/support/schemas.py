@@ -60,7 +60,15 @@ def _prometheus_validator(kind: str) -> jsonschema.Draft202012Validator:
 
 
 def _told(validator: jsonschema.Draft202012Validator, manifest: dict[str, Any]) -> list[str]:
-    return [f"{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(manifest)]
+    return [f"{'/'.join(map(str, error.absolute_path))}: {error.message}"
+            for error in map(_innermost, validator.iter_errors(manifest))]
+
+
+def _innermost(error: jsonschema.ValidationError) -> jsonschema.ValidationError:
+    """Of the schemas that a value may fit, what the one says that it comes nearest to."""
+    while error.context:
+        error = max(error.context, key=lambda each: len(each.absolute_path) + bool(each.context))
+    return error
 
 
 def ray_errors(manifest: dict[str, Any]) -> list[str]:
