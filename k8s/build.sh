@@ -10,7 +10,7 @@ set -euo pipefail
 name=${1:?"the image's name without a tag, such as registry.example.com/editfleet"}
 torch=${2:-}
 cd "$(dirname "$0")/.."
-version=$(sed --quiet 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 image=$name:$version${torch:+-$torch}
 "${DOCKER:-docker}" build --file k8s/Dockerfile --tag "$image" \
     ${torch:+--build-arg "TORCH_INDEX=https://download.pytorch.org/whl/$torch"} .

@@ -17,7 +17,7 @@ ON_KUBERNETES = {"namespace", "pod", "ray_io_cluster"}  # what PodMonitors say o
 #: The metrics that are not the exporter's: {name: labels}.
 OTHERS = {
     # Prometheus's own, and prometheus_client's of a process.
-    "up": set(), "process_resident_memory_bytes": set(), "process_cpu_seconds_total": set(),
+    "up": ON_KUBERNETES, "process_resident_memory_bytes": set(), "process_cpu_seconds_total": set(),
     # Recorded by rules.yaml.
     "campaign:editfleet_tasks_open:sum": {"campaign"},
     # Ray's (ray.dashboard.consts, NODE_TAG_KEYS and GPU_TAG_KEYS).
