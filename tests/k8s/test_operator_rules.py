@@ -1,4 +1,4 @@
-"""What KubeRay and Kueue refuse though their schemas let it pass: a check each, which sees the mistake it is there for."""
+"""What KubeRay and Kueue refuse though their schemas let it pass: a check each, and mistakes that it sees."""
 
 import re
 
@@ -60,7 +60,8 @@ def deletion(objects):
             yield "ttlSecondsAfterFinished needs shutdownAfterJobFinishes"
         if rules and spec.get("shutdownAfterJobFinishes"):
             yield "deletionRules and shutdownAfterJobFinishes exclude each other"
-        if spec["rayClusterSpec"].get("enableInTreeAutoscaling") and "DeleteWorkers" in [each["policy"] for each in rules]:
+        scales = spec["rayClusterSpec"].get("enableInTreeAutoscaling")
+        if scales and any(each["policy"] == "DeleteWorkers" for each in rules):
             yield "DeleteWorkers is not for clusters that scale"
         for status in {each["condition"].get("jobStatus") for each in rules}:
             found = sorted((ORDER.index(each["policy"]), each["condition"].get("ttlSeconds", 0)) for each in rules
@@ -167,7 +168,8 @@ def test_every_check_sees_something():
 
 
 def test_workers_that_outlive_their_cluster_are_seen(rendered):
-    job = changed(changed(rendered["cpu-demo"], "RayJob", RULE, RULES), "RayJob", "spec/shutdownAfterJobFinishes", False)
+    job = changed(rendered["cpu-demo"], "RayJob", RULE, RULES)
+    job = changed(job, "RayJob", "spec/shutdownAfterJobFinishes", False)
     job = changed(job, "RayJob", "spec/ttlSecondsAfterFinished", GONE)
     assert [error for error in deletion(job) if "no later" in error]
     scaled = changed(job, "RayJob", "spec/rayClusterSpec/enableInTreeAutoscaling", True)

@@ -27,7 +27,7 @@ C = "template/spec/containers/0"
 SCALED, GUARDED, CLAIM = "cpu-demo + autoscaling", "cpu-demo + networkpolicy", "PersistentVolumeClaim"
 OPTIONS = "spec/rayClusterSpec/autoscalerOptions"
 MUTATIONS = [
-    (restricted, Mutation("RayJob", f"head:{C}/securityContext/allowPrivilegeEscalation", True, "ray-head may come by")),
+    (restricted, Mutation("RayJob", f"head:{C}/securityContext/allowPrivilegeEscalation", True, "head may come by")),
     (restricted, Mutation("RayJob", f"worker:{C}/securityContext", GONE, "ray-worker keeps capabilities")),
     (restricted, Mutation("RayJob", f"worker:{C}/securityContext/capabilities/add", ["NET_RAW"], "keeps capabilities")),
     (restricted, Mutation("RayJob", "worker:template/spec/securityContext/runAsNonRoot", GONE, "may be root")),
@@ -63,7 +63,7 @@ MUTATIONS = [
     (monitors, Mutation("PodMonitor", "spec/podMetricsEndpoints/0/relabelings", GONE, "their cluster", "h200")),
     (monitors, Mutation("RayJob", "metadata/name", "gptj", "begins with `editfleet`", "h200")),
     (images, Mutation("RayJob", f"worker:{C}/image", "registry.example.com/editfleet:0.0.9", "different versions")),
-    (images, Mutation("RayJob", f"head:{C}/image", "registry.example.com/editfleet:latest", "latest is not of version")),
+    (images, Mutation("RayJob", f"head:{C}/image", "registry.example.com/editfleet:latest", "latest is not of")),
     (images, Mutation("RayJob", f"head:{C}/image", f"editfleet:{VERSION}", "in a registry")),
     (same_for_all, Mutation("RayJob", f"worker:{C}/envFrom/1", GONE, "another environment", "h200")),
     (same_for_all, Mutation("RayJob", f"worker:{C}/volumeMounts", [], "workers mounts []", "h200")),

@@ -10,7 +10,8 @@ from cluster.campaign.spec import WorkerSpec
 
 VERSION = tomllib.loads((K8S.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 README = (K8S / "README.md").read_text(encoding="utf-8")
-SAFE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+SAFE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected",
+                "secret"}
 METRICS = 8080  # which KubeRay names `metrics`, and adds
 SPOT = {"karpenter.sh/capacity-type": "spot", "eks.amazonaws.com/capacityType": "SPOT",
         "cloud.google.com/gke-spot": "true", "kubernetes.azure.com/scalesetpriority": "spot"}
@@ -91,7 +92,7 @@ def references(objects):
     """Everything that is named is there; the secrets are those that README.md has one make."""
     for group in groups(objects):
         named = {("ServiceAccount", group.pod["serviceAccountName"])}
-        secrets = {group.cluster["authOptions"]["secretName"]} if "secretName" in group.cluster["authOptions"] else set()
+        secrets = {group.cluster["authOptions"]["secretName"]}
         volumes = {volume["name"]: volume for volume in group.pod.get("volumes", ())}
         for volume in volumes.values():
             named |= {(kind, volume[field][key]) for kind, field, key in (

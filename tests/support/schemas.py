@@ -1,5 +1,5 @@
 """Manifests against what Kubernetes would check them by: built-in kinds, Ray's with the rules beside their schemas, and
-those of the Prometheus operator. A field that no schema knows is an error, though Kubernetes would drop it in silence."""
+those of the Prometheus operator. A field that no schema knows is an error, though Kubernetes would just drop it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import yaml
 KUBERNETES = "1.37"
 #: The folder with KubeRay's CRDs, as its repository has them in helm-chart/kuberay-operator/crds, or as JSON.
 CRDS = Path(os.environ.get("EDITFLEET_KUBERAY_CRDS") or Path(__file__).parents[3] / "shared/kuberay")
-needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason="EDITFLEET_KUBERAY_CRDS does not name the folder of KubeRay's "
-                                                          "CRDs")
+needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason="EDITFLEET_KUBERAY_CRDS names no folder of KubeRay's CRDs")
 
 
 def strict(schema: Any) -> Any:
