@@ -1,9 +1,10 @@
 """Every manifest is one that Kubernetes takes, as far as schemas say so; and what is wrong with one is seen."""
 
 import json
+import re
 
 import pytest
-from support.manifests import GONE, K8S, RAY, Mutation, changed, needs_kubectl
+from support.manifests import GONE, K8S, RAY, Mutation, changed, needs_kubectl, of_kind, render_changed
 from support.schemas import builtin_errors, needs_crds, prometheus_errors, ray_errors
 
 PROMETHEUS = ("PodMonitor", "PrometheusRule")
@@ -49,6 +50,19 @@ def test_every_component_is_part_of_something():
     used = " ".join(file.read_text() for file in K8S.glob("*/**/kustomization.yaml"))
     unused = [folder.name for folder in (K8S / "components").iterdir() if f"components/{folder.name}" not in used]
     assert unused == []
+
+
+def test_the_readmes_patches_make_a_second_campaign_with_more_workers(rendered, tmp_path):
+    """Beside the first: what both apply by one name is the same."""
+    readme = (K8S / "README.md").read_text(encoding="utf-8")
+    [patches] = re.findall(r"^    patches:\n((?:      .*\n)+)", readme, re.MULTILINE)
+    objects = render_changed(tmp_path / "k8s", "overlays/h200", lambda text: text + patches.replace("\n    ", "\n")[4:])
+    [job] = of_kind(objects, "RayJob").values()
+    [group] = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert job["metadata"]["name"] == "editfleet-second"
+    assert {group[field] for field in ("minReplicas", "replicas", "maxReplicas")} == {8}
+    assert [each for each in objects if each["kind"] != "RayJob"] == [
+        each for each in rendered["h200"] if each["kind"] != "RayJob"]
 
 
 MUTATIONS = [

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +53,22 @@ def render_all(folder: Path) -> dict[str, Objects]:
 
 
 def _render(copied: Path, folder: str, component: str | None) -> Objects:
-    root = K8S
-    if component is not None:
-        root = copied / "k8s"
-        shutil.copytree(K8S, root, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-        file = root / folder / "kustomization.yaml"
-        file.write_text(OPTIONAL.sub(lambda line: f"  - {line[1]}" if line[2] == component else line[0],
-                                     file.read_text(encoding="utf-8")), encoding="utf-8")
-    done = subprocess.run([str(tool("kubectl")), "kustomize", str(root / folder)], capture_output=True, text=True)
+    if component is None:
+        return render(K8S / folder)
+    return render_changed(copied, folder, lambda text: OPTIONAL.sub(
+        lambda line: f"  - {line[1]}" if line[2] == component else line[0], text))
+
+
+def render_changed(copied: Path, folder: str, change: Callable[[str], str]) -> Objects:
+    """What a folder of `k8s/` makes with its kustomization changed, in a copy."""
+    shutil.copytree(K8S, copied, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    file = copied / folder / "kustomization.yaml"
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+    return render(copied / folder)
+
+
+def render(folder: Path) -> Objects:
+    done = subprocess.run([str(tool("kubectl")), "kustomize", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return list(yaml.load_all(done.stdout, yaml.CSafeLoader))
 

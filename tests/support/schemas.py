@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 KUBERNETES = "1.37"
-#: The folder with KubeRay's CRDs, as its repository has them in helm-chart/kuberay-operator/crds, or as JSON.
+#: The folder with KubeRay's CRDs, YAML or JSON, as its repository has them in helm-chart/kuberay-operator/crds; unless
+#: it is named, one beside this repository.
 CRDS = Path(os.environ.get("EDITFLEET_KUBERAY_CRDS") or Path(__file__).parents[3] / "shared/kuberay")
 needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason="EDITFLEET_KUBERAY_CRDS names no folder of KubeRay's CRDs")
 
