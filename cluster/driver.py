@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -157,7 +157,7 @@ class _Run:
                 self._happened(event)
                 self.watch(self.progress)
         self._show()
-        return self.progress
+        return replace(self.progress, abandoned=self.state.abandoned)
 
     def _time(self) -> Iterator[Event]:
         """Every second: how late it is, and how much room there is."""

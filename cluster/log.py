@@ -32,6 +32,13 @@ def logging_to(path: Path | None) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"cannot write the log '{path}': {error.strerror or error}") from error
     handler.setFormatter(Lines())
+    with logged_by(handler):
+        yield
+
+
+@contextmanager
+def logged_by(handler: logging.Handler) -> Iterator[None]:
+    """All events go to a handler, too."""
     level = LOGGER.level
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)

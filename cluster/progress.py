@@ -9,7 +9,8 @@ from cluster.plan.tasks import Task
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a campaign is: counts of tasks and edits, and of `cost`, which tells best how much time is left."""
+    """How far a campaign is: counts of tasks and edits, and of `cost`, which tells best how much time is left;
+    `abandoned` where all that was left was given up, as there were no workers to do it."""
 
     tasks: int
     edits: int
@@ -17,6 +18,7 @@ class Progress:
     done: int = 0
     failed: int = 0
     edits_done: int = 0
+    abandoned: bool = False
     cost_done: float = field(default=0.0, compare=False)  # a sum in the order that tasks were done in
 
     def with_done(self, task: Task, sign: int = 1) -> Progress:

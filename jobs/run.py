@@ -17,6 +17,7 @@ from rich.console import Console
 
 from cluster.driver import Pool, Progress, run_campaign
 from cluster.exporter.server import LAST
+from cluster.journal import kept_in
 from cluster.log import logging_to
 from cluster.plan.planner import Plan
 from cluster.store.store import CampaignRecord, Standing, Store
@@ -62,6 +63,9 @@ def run(
         help="A file that tells Prometheus (file_sd) where metrics are, as long as they are there.")] = None,
     ray_metrics: Annotated[bool, typer.Option(
         "--ray-metrics", help="Show how far it is among Ray's own metrics, too.")] = False,
+    tolerate: Annotated[bool, typer.Option(
+        "--tolerate-failed-tasks", help="End with 0 though tasks were given up, once all others are done: for systems "
+                                        "that start again what does not.")] = False,
 ) -> None:
     """Run a campaign, or what is missing of it. Ends with 1 where tasks failed, 2 for wrong input."""
     with exit_codes(), exporting(metrics_port, metrics_bind, metrics_sd, ray_metrics) as exporter:
@@ -82,14 +86,14 @@ def run(
 
         logged = nullcontext() if log is None and screen.is_terminal else logging_to(log)
         try:
-            with logged, progress(screen) as tell:
+            with logged, kept_in(store), progress(screen) as tell:
                 outcome, rows, standing = _whole(planned, store, lambda: run_campaign(
                     planned, store, connect, lambda now: tell(_describe(now), now.cost_done, now.cost), exporter))
         except KeyboardInterrupt:
             warn(f"What is done is kept; run the same command again to go on. Results: {store.place}")
             raise
         whole = _summary(screen, store, planned.record(datetime.now(UTC)), rows, standing)
-        if outcome.failed or not whole:
+        if not whole or outcome.abandoned or (outcome.failed and not tolerate):
             raise typer.Exit(FAILED)
 
 

@@ -53,6 +53,8 @@ def _show(found: Store, screen: Console) -> None:
         screen.print(tasks_table(record, standing))
         for line in (*list_skipped(record), *list_failed(record, standing, found)):
             screen.print(line, soft_wrap=True)
+    if logs := found.logs():
+        screen.print(f"log: {logs[-1]}" + (f" ({count(len(logs), 'file')})" if len(logs) > 1 else ""), soft_wrap=True)
     for line in shorten(found.strays()):
         screen.print(line, soft_wrap=True)
 

@@ -80,6 +80,8 @@ class CampaignState:
         self.graph = TaskGraph(nodes, there)
         self.workers = WorkerTable()
         self._retries = retries or RetryPolicy()
+        #: Whether all that was left was given up, for want of workers.
+        self.abandoned = False
         #: How many workers there is room for.
         self._room = workers
         #: Seconds that have passed, but for jumps of the clock.
@@ -258,6 +260,7 @@ class CampaignState:
             yield from self._give_up(task, f"lost {what} {limit} times; the last time: {event.reason}")
 
     def _give_up_all(self, reason: str) -> Iterator[GiveUp]:
+        self.abandoned = True
         for task, status in self.graph.status.items():
             if status is Status.WAITING:
                 yield from self._give_up(task, reason)

@@ -26,7 +26,7 @@ from evaluators.cases import Skipped
 
 THREADS, REMOTE_THREADS = 4, 16  # the latter mostly wait
 SUFFIXES = {"rows": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors", "checkpoints": ".safetensors",
-            "provenance": ".json", "failures": ".json", "campaigns": ".json"}
+            "provenance": ".json", "failures": ".json", "campaigns": ".json", "logs": ".log"}
 K = TypeVar("K")
 T = TypeVar("T")
 

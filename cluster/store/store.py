@@ -9,6 +9,7 @@
     checkpoints/<task>.safetensors      training that was cut short, and goes on from here
     failures/<task>.json                why a task was given up
     campaigns/<campaign>.json           what was planned, enough to report without planning again
+    logs/<start>-<run>-<part>.log       what happened, a line per event: a megabyte a part
     damaged/...                         results that could not be read any more, with their provenance
     driver.json                         which process runs a campaign into the store just now
 
@@ -187,6 +188,13 @@ class Store(Results):
                     lines.append(f"{self.place}/{folder}/{name} cannot be read ({problem}): it is ignored; running its "
                                  "campaign again writes it anew")
         return lines
+
+    def write_log(self, name: str, text: str) -> None:
+        self._files.write(path_in("logs", name), text.encode())
+
+    def logs(self) -> list[str]:
+        """The paths or URLs of what was logged, the oldest first."""
+        return [f"{self.place}/logs/{name}" for name in sorted(self._files.sizes("logs"))]
 
     def write_failure(self, failure: Failure) -> None:
         self._files.write(path_in("failures", failure.task), failure.model_dump_json(indent=1).encode())
