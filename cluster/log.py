@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from editors.core.errors import InputError
 from editors.core.places import scrubbed
@@ -28,9 +30,10 @@ def logging_to(path: Path | None) -> Iterator[None]:
     """Lines of all events go to the end of a file, or without one to standard error. Raises `InputError` for a file
     that cannot be written."""
     try:
-        handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
-    except OSError as error:
-        raise InputError(f"cannot write the log '{path}': {error.strerror or error}") from error
+        stream = _added_to(path) if path else sys.stderr
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write the log '{path}': {getattr(error, 'strerror', None) or error}") from error
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines())
     with logged_by(handler):
         yield
@@ -48,6 +51,15 @@ def logged_by(handler: logging.Handler) -> Iterator[None]:
         LOGGER.setLevel(level)
         LOGGER.removeHandler(handler)
         handler.close()
+        if path:
+            stream.close()
+
+
+def _added_to(path: Path) -> TextIO:
+    """A file to be added to. Of a pipe that nobody reads, this is an `OSError`: to open it else would wait for ever."""
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
+    os.set_blocking(number, True)
+    return os.fdopen(number, "a", encoding="utf-8")
 
 
 class Lines(logging.Formatter):

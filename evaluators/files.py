@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from editors.core.errors import InputError
-from editors.core.files import atomic
+from editors.core.files import atomic, no_file
 
 
 def read_text(path: Path, what: str) -> str:
     """A UTF-8 file, with or without a byte order mark, its line ends as they are. Raises `InputError`."""
+    if kind := no_file(path):
+        raise InputError(f"cannot read {what} '{path}': it is {kind}; name a file")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return file.read()
@@ -44,6 +46,8 @@ def write_json(path: Path, value: object) -> None:
 
 def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
     """Raises `InputError` where the file cannot be written."""
+    if kind := no_file(path):
+        raise InputError(f"cannot write '{path}': it is {kind}; name a file")
     try:
         with atomic(path) as partial, partial.open("w", encoding=encoding, newline="") as file:
             file.write(text)
@@ -53,7 +57,9 @@ def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
 
 def check_writable(path: Path) -> None:
     """Raises `InputError` where no file can be written to `path`: to be told before long work, not after it."""
-    if not path.parent.is_dir() or path.is_dir() or not os.access(path.parent, os.W_OK):
+    if kind := no_file(path):
+        raise InputError(f"cannot write to '{path}': it is {kind}; name a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write to '{path}': name a file in a folder that exists and can be written to")
 
 

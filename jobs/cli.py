@@ -66,12 +66,29 @@ def _plainly() -> Iterator[None]:
         raise
 
 
+def _is_text(argument: str) -> bool:
+    """Python spells bytes that are no UTF-8 in a way that nothing can be written with."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class LazyGroup(TyperGroup):
     """Lists its commands by their lines alone, and loads the one that is called."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands = {name: TyperCommand(name, help=entry.line) for name, entry in COMMANDS.items()}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for arg in args:
+            if not _is_text(arg):
+                from editors.core.printable import printable
+
+                raise typer.BadParameter(f"'{printable(arg)}' is not text in UTF-8; rename what is called so")
+        return super().parse_args(ctx, args)
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         with _plainly():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,13 +23,14 @@ from cluster.store.errors import StoreError
 from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
 from cluster.workers.losses import ClusterLost
-from editors.core.errors import InputError, unknown
+from editors.core.errors import InputError, quoted, unknown
 from editors.core.places import scrubbed, shown
 from editors.core.printable import printable, printable_lines
 from evaluators.datasets import DatasetSpec
 from evaluators.datasets.spec import Format, Target
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS}
 CAMPAIGNS = Path(__file__).parent / "campaigns"
 RESULTS = Path("results")  # where stores are that nobody names
 SHOWN = 10  # of a long list
@@ -67,6 +69,11 @@ def exit_codes() -> Iterator[None]:
     except (StoreError, ClusterLost) as error:
         warn(f"Error: {scrubbed(str(error))}")
         raise typer.Exit(FAILED) from error
+    except OSError as error:  # what is asked of a file before anybody opens it: its name may be too long
+        if error.filename is None:
+            raise
+        warn(f"Error: cannot use {quoted(os.fsdecode(error.filename))}: {error.strerror or error}")
+        raise typer.Exit(FAILED if error.errno in OF_MACHINE else WRONG_INPUT) from error
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -73,7 +73,7 @@ def _train_all(tasks: list[TrainTask], out: Path, screen: Console) -> None:
         torch.set_num_threads(task.model.threads)
         checkpoint = Checkpoint(out / f"{task.id}.checkpoint")
         with progress(screen) as tell:
-            artefact = train_editor(task, held[1], checkpoint, partial(_told, tell, task, _steps(task)))
+            artefact = train_editor(task, held[1], skipped, checkpoint, partial(_told, tell, task, _steps(task)))
         artefact.save(path)
         checkpoint.remove()
         report = ", ".join(f"{name} {value}" for name, value in artefact.report.items())

@@ -5,6 +5,7 @@ Every mistake is an `InputError` that names the file, the line, the wrong value 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -17,7 +18,8 @@ from pydantic_core import ErrorDetails
 
 from cluster.campaign.paths import with_paths_from
 from cluster.campaign.spec import Campaign, Location, SourceFile
-from editors.core.errors import QUOTED, InputError, unknown
+from editors.core.errors import QUOTED, InputError, quoted, unknown
+from editors.core.files import expanded
 from editors.core.places import scrubbed
 from editors.core.printable import printable
 
@@ -25,6 +27,7 @@ MOST_BYTES = 4_000_000  # of a campaign's file; parsing takes seconds from there
 MOST_VALUES = 100_000  # in a campaign, with those that stand for others (`*name`) counted as often as they are used
 # What YAML 1.1 takes for a number and nobody else does: 010 is 8, and 1:30 is 90.
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what YAML can spell
 ODD_NUMBER = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
@@ -43,14 +46,17 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
         raise InputError(f"cannot read campaign '{path}': {getattr(error, 'strerror', None) or error}") from error
     fields, source = _scaled(*_parse(text, str(path)), scale)
     if data is not None and isinstance(fields, dict):
-        fields = {**fields, "data": str(Path(data).resolve()) if "://" not in data else data}
+        fields = {**fields, "data": os.path.realpath(expanded(data)) if "://" not in data else data}
     try:
         campaign = Campaign.model_validate(fields)
     except ValidationError as error:
         raise InputError("\n".join(f"{source.where(detail['loc'])}: {_explain(detail)}"
                                    for detail in _told(error.errors()))) from None
     campaign._source = source
-    return with_paths_from(path.parent, campaign)
+    try:
+        return with_paths_from(path.parent, campaign)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _scaled(fields: Any, source: SourceFile, scale: str | None) -> tuple[Any, SourceFile]:
@@ -109,6 +115,9 @@ def _lines(node: yaml.Node, file: str, at: Location = ()) -> Iterator[tuple[Loca
         for number, value in enumerate(node.value):
             yield (*at, number), value.start_mark.line + 1
             yield from _lines(value, file, (*at, number))
+    elif strange := NO_TEXT.search(node.value):
+        raise InputError(f"{file}, line {node.start_mark.line + 1}: {quoted(node.value)} has the character "
+                         f"U+{ord(strange[0]):04X}, which no name, path or text can have")
     elif node.tag in NUMBERS and ODD_NUMBER.fullmatch(node.value):
         raise InputError(f"{file}, line {node.start_mark.line + 1}: YAML reads {node.value} as another number, in "
                          "octal or base 60; write it in plain digits, or a name in quotes")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 from cluster.campaign.spec import FILES, Campaign, Location
 from editors.core.errors import InputError
+from editors.core.files import expanded
 from editors.core.places import shown
 from evaluators.datasets import TESTBED_CORPUS
 
@@ -23,7 +24,7 @@ class NamedFile(NamedTuple):
 
     @property
     def missing(self) -> bool:
-        return "://" not in self.path and not Path(self.path).expanduser().exists()
+        return "://" not in self.path and not os.path.exists(expanded(self.path))
 
 
 def named_files(campaign: Campaign) -> Iterator[NamedFile]:

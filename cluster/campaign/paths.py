@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cluster.campaign.spec import FILES, Campaign, DatasetEntry, EditorSpec
 from editors import get_editor
+from editors.core.files import expanded
 from evaluators.datasets import TESTBED_CORPUS
 
 
@@ -39,11 +41,11 @@ def with_paths_from(folder: Path, campaign: Campaign) -> Campaign:
 
 
 def _is_whole(path: str) -> bool:
-    return "://" in path or Path(path).expanduser().is_absolute()
+    return "://" in path or expanded(path).is_absolute()
 
 
 def _resolved(folder: Path, path: str) -> str:
-    return path if "://" in path else str((folder / Path(path).expanduser()).resolve())
+    return path if "://" in path else os.path.realpath(folder / expanded(path))
 
 
 def _model(folder: Path, name: str) -> str:

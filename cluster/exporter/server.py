@@ -18,7 +18,7 @@ from cluster.exporter.collector import Latest, registry_of
 from cluster.exporter.snapshot import Snapshot
 from cluster.log import log_event
 from editors.core.errors import InputError, quoted
-from editors.core.files import atomic
+from editors.core.files import atomic, no_file
 
 PORTS = 10  # that are tried, from the one that was asked for on
 LAST = 65535
@@ -98,6 +98,8 @@ def _place(bind: str, port: int) -> str:
 def _told(path: Path, place: str) -> Iterator[None]:
     """Has a file say where metrics are, for as long as they are there."""
     content = json.dumps([{"targets": [place]}]) + "\n"
+    if kind := no_file(path):
+        raise InputError(f"--metrics-sd: cannot write {quoted(str(path))}: it is {kind}; name a file")
     try:
         with atomic(path) as partial:
             partial.write_text(content, encoding="utf-8")

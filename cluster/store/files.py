@@ -285,7 +285,7 @@ def _options(protocol: str) -> dict[str, Any]:
 
 def _cache_folder() -> Path:
     """Where the workers of a machine share what they fetch."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if os.access(folder if folder.exists() else folder.parent, os.W_OK):
         return folder / "editfleet"
     return Path(tempfile.gettempdir()) / f"editfleet-{os.getuid()}"  # a container may have no home

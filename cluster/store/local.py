@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from cluster.store.errors import StoreError
 from cluster.store.files import MARKER, Files, WorkingFile, trouble_number
+from editors.core.files import no_file
 
 LOCK_SECONDS = 5.0  # that a lock, which is held for a moment, is waited for
 UNTOUCHED = 3600.0  # seconds after which whoever wrote to a file will not go on
@@ -56,6 +57,11 @@ class LocalFiles(Files):
                 Path(self._at(folder)).mkdir(exist_ok=True)
         except OSError as error:
             raise self.trouble("write to", error) from error
+
+    def read(self, name: str) -> bytes:
+        if kind := no_file(self._at(name)):
+            raise OSError(errno.EISDIR, f"it is {kind}, and no file")
+        return super().read(name)
 
     def write(self, name: str, data: bytes) -> None:
         with self.writing():

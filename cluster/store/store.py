@@ -27,7 +27,6 @@ import os
 import uuid
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
@@ -51,6 +50,7 @@ from cluster.store.records import (
 from cluster.store.results import SUFFIXES, Results, path_in
 from cluster.store.timed import Took, timed
 from editors.core.errors import InputError, first_problem, quoted
+from editors.core.files import expanded
 from editors.core.places import scrubbed, shown
 
 FORMAT = 5
@@ -239,5 +239,5 @@ def open_files(root: str | os.PathLike[str]) -> Files:
     if not protocol.strip() or (separator and not rest.strip()) or "\0" in url:
         raise InputError(f"{quoted(shown(url))} is no place for a store: name a folder, or a URL such as s3://BUCKET/FOLDER")
     if not separator or protocol in ("file", "local"):
-        return LocalFiles(Path(rest if separator else url).expanduser().absolute())
+        return LocalFiles(expanded(rest if separator else url).absolute())
     return Files(url.rstrip("/"))

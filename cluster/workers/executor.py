@@ -23,7 +23,7 @@ from cluster.plan.tasks import (
     TrainTask,
 )
 from cluster.store.store import ResultKey, Store
-from cluster.workers.provenance import Told, made_of, rows, scored, shortcomings
+from cluster.workers.provenance import Told, left_out, made_of, rows, scored, shortcomings
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
@@ -55,11 +55,11 @@ from evaluators.scoring.observe import TABLE, Observation, from_table, to_table
 from evaluators.scoring.usable import unusable
 
 
-def train(task: TrainTask, model: LanguageModel, checkpoint: Checkpoint,
+def train(task: TrainTask, model: LanguageModel, skipped: Sequence[Skipped], checkpoint: Checkpoint,
           on_step: Callable[[int, float], None] | None = None) -> Artefact:
-    """What the method learns from the training cases that can be encoded. Goes on from `checkpoint`, where there is
-    one; who has saved the outcome removes it."""
-    unfit = {case.case_id for case in unusable(model, task.cases.cases)}
+    """What the method learns from the training cases, but for the `skipped` ones. Goes on from `checkpoint`, where
+    there is one; who has saved the outcome removes it."""
+    unfit = {case.case_id for case in skipped}
     examples = [training_example(case) for case in task.cases.cases if case.id not in unfit]
     check_models(task.editor)
     method = get_editor(task.editor.name)
@@ -157,12 +157,13 @@ class TaskExecutor:
         if shipped := task.shipped:
             return self._save(task, lambda path: shutil.copyfile(shipped, path), shipped=shipped.name)
         model = self._hold_model(task.model)
+        skipped = unusable(model, task.cases.cases)
         with self.store.checkpoint(task.key) as (path, changed):
             checkpoint = Checkpoint(path, changed)
             with self._meter.phase("train"):
-                artefact = train(task, model, checkpoint)
-            told = self._save(task, artefact.save, examples=len(task.cases.cases), data=task.cases.source,
-                              seconds=self._seconds("train"))
+                artefact = train(task, model, skipped, checkpoint)
+            told = self._save(task, artefact.save, skipped, examples=len(task.cases.cases) - len(skipped),
+                              data=task.cases.source, seconds=self._seconds("train"), notes=left_out(task, skipped))
             checkpoint.remove()
         return told
 

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from cluster.plan.tasks import ScoreTask, StatisticsTask, Task
+from cluster.plan.tasks import ScoreTask, StatisticsTask, Task, TrainTask
 from cluster.store.store import ROW_SCHEMA
 from editors.core.models.statistics import SecondMoment, tokens_of
 from editors.core.places import shown
-from evaluators.cases import ask
+from evaluators.cases import Skipped, ask
 from evaluators.metering.device import device_name
 from evaluators.scoring.metrics import Score
 
@@ -63,6 +63,15 @@ def shortcomings(moments: Mapping[str, SecondMoment], task: StatisticsTask) -> l
         told.append(f"second moments over {tokens:,} tokens are singular, as keys have {width:,} dimensions: what "
                     "editors solve with them rests on the ridge; take a longer text, or more of its 'tokens'")
     return told
+
+
+def left_out(task: TrainTask, skipped: Sequence[Skipped]) -> list[str]:
+    """What people should know of training that went without some of its cases."""
+    if not skipped:
+        return []
+    first = skipped[0]
+    return [f"{task.title}: {len(skipped)} of {len(task.cases.cases)} training cases could not be used, such as "
+            f"{first.case_id}: {first.reason}"]
 
 
 @cache

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,15 +18,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import safe_open
 
-from editors.core.errors import InputError, first_problem, spelt
+from editors.core.errors import InputError, first_problem, quoted, spelt
 from editors.core.headers import FORMAT, Header
+from editors.core.printable import printable
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+NO_FILES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+            stat.S_IFBLK: "a device"}
 HEADER = "editfleet"  # the only key of the file's metadata: the library writes several in any order
 H = TypeVar("H", bound=Header)
+
+
+def no_file(path: Path | str) -> str | None:
+    """What is at a path where a file should be: to open a pipe may wait for ever, to read a device never ends, and what
+    is renamed to either would remove it. None for a file, and where there is nothing."""
+    try:
+        return NO_FILES.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (OSError, ValueError):
+        return None
+
+
+def expanded(path: Path | str) -> Path:
+    """A path with the home folder that its `~` stands for. Raises `InputError` where there is none."""
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        user = found.partition("/")[0]
+        raise InputError(f"{quoted(str(path))}: there is no home folder that '{printable(user)}' stands for; write the "
+                         f"whole path, or './{printable(user)}' for a folder of that name")
+    return Path(found)
 
 
 @contextmanager
@@ -49,8 +72,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yields a new, temporary folder beside `path`, which becomes `path` when the block ends well, and is removed when
     it does not. Raises `InputError` where `path` is taken: a file, or a folder that is not empty."""
-    path = Path(path).resolve()
-    check_vacant(path)
+    check_vacant(Path(path))
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         partial.mkdir()
@@ -69,7 +92,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 def check_vacant(path: Path) -> None:
     """Raises `InputError` where no folder can be written to `path`: to be told before long work, not after it."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
+    if path.is_symlink():
+        raise InputError(f"cannot write to '{path}': it is a link that leads to itself; name a folder")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write to '{path}': name a folder in one that exists and can be written to")
     if path.exists() and not path.is_dir():
@@ -187,8 +212,8 @@ class _First(BaseModel):
 
 @contextmanager
 def _open(path: Path | str, schema: type[H]) -> Iterator[tuple[H, Any]]:
-    if os.path.isdir(path):  # of which the library says "No such device"
-        raise InputError(f"cannot read {schema.name()} file '{path}': it is a folder; name a file")
+    if kind := no_file(path):
+        raise InputError(f"cannot read {schema.name()} file '{path}': it is {kind}; name a file")
     try:
         opened = safe_open(path, "pt")
     except FileNotFoundError:

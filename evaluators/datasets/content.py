@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Hashable
 from functools import cache
-from pathlib import Path
 
 from editors.core.errors import InputError
+from editors.core.files import expanded
 from editors.core.places import shown
 from evaluators.datasets.reading import opened_bytes
 
@@ -35,8 +36,7 @@ def check_content(name: str, planned: str, read: Callable[[str], str]) -> None:
 
 def on_content(name: str, read: Callable[[str], str]) -> str:
     """`read(name)`, kept for as long as a local file stays as it is; a URL is read each time."""
-    path = Path(name).expanduser()
-    if "://" in name or not path.exists():
+    if "://" in name or not os.path.exists(path := expanded(name)):
         return read(name)
     about = path.stat()
     return _kept(name, read, (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))

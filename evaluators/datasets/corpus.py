@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
+from typing import TextIO
 
 from editors.core.errors import InputError
+from editors.core.files import expanded
 from editors.core.places import shown
 from evaluators.datasets.content import on_content
 from evaluators.datasets.fields import unfit
-from evaluators.datasets.reading import Record, file_records, opened
+from evaluators.datasets.reading import LONGEST, Record, file_records, opened
 from evaluators.testbed.statements import texts
 
 TESTBED_CORPUS = "testbed"
@@ -32,7 +34,7 @@ def read_corpus(name: str) -> Iterator[str]:
     """
     if name == TESTBED_CORPUS:
         return texts()
-    if "://" not in name and not Path(name).expanduser().is_file():
+    if "://" not in name and not os.path.isfile(expanded(name)):
         raise InputError(f"corpus '{shown(name)}' is neither '{TESTBED_CORPUS}' nor a text file")
     found = _texts_of(name)
     first = list(islice(found, 1))
@@ -74,7 +76,7 @@ def _has_records(name: str) -> bool:
     if RECORDS.fullmatch(name):
         return True
     with opened(name) as file:
-        first = next((line for line in islice(file, 1000) if line.strip()), "")
+        first = next((line for line in islice(_lines(file), 1000) if line.strip()), "")
     try:
         return isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
@@ -84,13 +86,21 @@ def _has_records(name: str) -> bool:
 def _of_lines(name: str) -> Iterator[str]:
     """The lines of a file, each checked to be text: other files may pass for UTF-8."""
     with opened(name) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_lines(file), 1):
+            if len(line) > LONGEST:
+                raise InputError(f"corpus '{shown(name)}': line {number} is longer than {LONGEST:,} characters; put "
+                                 "one text on each line")
             strange = CONTROL.findall(line)
             if "\0" in strange or len(strange) * STRAY > len(line):
                 raise InputError(f"corpus '{shown(name)}' is not text: line {number} has the control character "
                                  f"U+{ord(min(strange)):04X}; name a file with one text a line, or JSON records with a "
                                  "'text' each")
             yield line
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Lines, of which one that is too long comes in pieces."""
+    return iter(lambda: file.readline(LONGEST + 1), "")
 
 
 def _of_records(name: str) -> Iterator[str]:

@@ -23,10 +23,12 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 from zipfile import ZipFile
 
 from editors.core.errors import EditFleetError, InputError
+from editors.core.files import expanded, no_file
 from editors.core.places import holds_secrets, scrubbed, shown
 
 PIECE = 1 << 16
 MARGIN = 16  # no number, constant or escape is longer, but for numbers of whole digits
+LONGEST = 1 << 26  # characters of a record, or of a line of text: the longest book has a tenth of them
 LONGEST_INTEGER = 4000  # digits; longer ones take int() quadratic time, and it refuses them
 BUCKETS = re.compile(r"(^|::)(s3|s3a|gs|gcs)://", re.IGNORECASE)
 _BLANK = re.compile(r"[ \t\n\r]*")
@@ -124,7 +126,15 @@ def _open(url: str, mode: str, **settings: Any) -> Any:
     if BUCKETS.search(url) and holds_secrets(url.partition("?")[0]):
         raise InputError(f"'{shown(url)}': drivers of object stores read no keys from an address; put them where the "
                          "driver looks for them, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if (path := _local(url)) and (kind := no_file(path)):
+        raise InputError(f"cannot read '{shown(url)}': it is {kind}; name a file")
     return fsspec.open(url, mode, **settings)
+
+
+def _local(url: str) -> str | None:
+    """The path on this machine that is read first of what a URL names, if any."""
+    path = re.sub(r"^(file|local)://", "", url.rpartition("::")[2])
+    return None if "://" in path else str(expanded(path))
 
 
 @contextmanager
@@ -262,6 +272,9 @@ class _Window:
 
     def _fill(self) -> bool:
         """Reads at least as much as is held, so that a long value is decoded few times; whether there was more."""
+        if len(self._buffer) - self._at > LONGEST:
+            raise InputError(f"'{self.name}', {self.place}, line {self.line}: it is longer than {LONGEST:,} "
+                             "characters; is it a list of records, one for each edit or text?")
         more = "" if self._ended else self._text.read(max(PIECE, len(self._buffer) - self._at))
         if not more:
             self._ended = True

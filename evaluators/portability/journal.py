@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editors.core.errors import InputError
+from editors.core.files import no_file
 
 
 class Entry(BaseModel):
@@ -76,6 +77,8 @@ class Journal:
         self.path = path
         self.answers: dict[str, Entry] = {}
         self._lock = threading.Lock()
+        if kind := no_file(path):
+            raise InputError(f"cannot write '{path}': it is {kind}, and not a journal; choose another folder")
         try:
             self._file = path.open("a+b")
         except OSError as error:

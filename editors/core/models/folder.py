@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from safetensors import SafetensorError
 
 from editors.core.errors import InputError
+from editors.core.files import no_file
 from editors.core.places import scrubbed
 
 # The files that decide what a model says, beside those that its weights' index lists.
@@ -70,9 +71,13 @@ class ModelFolder:
             raise self.refusal(f"'{file}': {words}" if file else words) from error
 
     def refuse_what_is_no_file(self) -> None:
-        """Raises `InputError` where a folder, a link that leads nowhere or a pipe has the name of one of its files, or
-        one may not be read."""
-        for path in sorted(self.path.iterdir()):
+        """Raises `InputError` where a folder or a link that leads nowhere has the name of one of its files, one may not
+        be read, or anything there is a pipe or the like: the library opens more than these, and would wait for ever."""
+        with self.reading():
+            found = sorted(self.path.iterdir())
+        for path in found:
+            if (kind := no_file(path)) and not path.is_dir():
+                raise self.refusal(f"'{path.name}' is {kind}, and no file; remove it, or fetch the folder again")
             if CONTENT.fullmatch(path.name) or path.name in (*SAFE, *PICKLED):
                 with self.reading(path.name):
                     if not path.is_file():
