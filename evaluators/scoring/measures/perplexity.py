@@ -75,12 +75,16 @@ def perplexity(model: LanguageModel, texts: Sequence[str], patches: Sequence[Pat
     """exp of the mean negative log-probability of a token of all texts, under each patch; infinite where not finite.
 
     A decoder predicts each token of a text from those before it, an encoder-decoder the second half of its words from
-    the first. Texts are cut where the model's positions end. Raises `CaseError` for a text of one token.
+    the first. Texts are cut where the model's positions end; one of a single token has none to predict. Raises
+    `CaseError` where that is all there are.
     """
     from editors.core.patches.overlay import UNPATCHED
     from evaluators.scoring.observe import Row, answer
 
-    encoded = [_encode(model, text) for text in texts]
+    encoded = [each for each in (_encode(model, text) for text in texts) if each.target]
+    if not encoded:
+        raise CaseError(f"perplexity: each of its {len(texts)} texts is a single token to '{model.name}', such as "
+                        f"{quoted(texts[0])}; take longer ones")
     rows = [[Row(number if patch else UNPATCHED, each) for each in encoded] for number, patch in enumerate(patches)]
     outputs = answer(model, {row for own in rows for row in own}, patches)
     tokens = sum(len(each.target) for each in encoded)
@@ -92,13 +96,9 @@ def _encode(model: LanguageModel, text: str) -> Encoded:
 
     if model.has_encoder:
         words = text.split()
-        encoded = model.encode(" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2:]))
-    else:
-        ids = model.tokenise(text)[: model.max_length]
-        encoded = Encoded(ids[:1], ids[1:])
-    if not encoded.target:
-        raise CaseError(f"text {quoted(text)} is too short to have a perplexity")
-    return encoded
+        return model.encode(" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2:]))
+    ids = model.tokenise(text)[: model.max_length]
+    return Encoded(ids[:1], ids[1:])
 
 
 def _exp(value: float) -> float:

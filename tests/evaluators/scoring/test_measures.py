@@ -242,8 +242,13 @@ def test_perplexity_is_the_models_own_loss(kind, request):
     assert other != pytest.approx(plain, rel=1e-3) and nonsense == math.inf
 
 
+def test_texts_of_one_token_add_nothing_to_perplexity(tiny_gptj):
+    assert (perplexity(tiny_gptj, ["x", "Ann lives in Rome", "y"], [Patch()])
+            == perplexity(tiny_gptj, ["Ann lives in Rome"], [Patch()]))
+
+
 def test_one_token_has_no_perplexity(tiny_gptj):
-    with pytest.raises(CaseError, match="too short"):
+    with pytest.raises(CaseError, match="single token"):
         perplexity(tiny_gptj, ["x"], [Patch()])
 
 
