@@ -18,7 +18,7 @@ from evaluators.audit import MODEL_FLAGS, Audit, Finding, subjects
 from evaluators.audit import audit as look_at
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import load_dataset, stream_cases
-from evaluators.files import write_json
+from evaluators.files import check_writable, write_json
 from jobs.console import SHOWN, console, count, data_set, exit_codes
 
 
@@ -34,6 +34,8 @@ def audit(
 ) -> None:
     """Look for edits that ask for nothing, contradict each other, or are asked about by questions that tell."""
     with exit_codes():
+        if json is not None:
+            check_writable(json)
         dataset = load_dataset(data_set(data, format, target))
         known = subjects(stream_cases(data_set(train, format, target, name="train"))) if train else frozenset()
         found = look_at(dataset.cases, known)

@@ -33,6 +33,7 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS}
 CAMPAIGNS = Path(__file__).parent / "campaigns"
 RESULTS = Path("results")  # where stores are that nobody names
+MOST_WORKERS = 1_000_000
 SHOWN = 10  # of a long list
 
 CampaignName = Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")]

@@ -18,6 +18,7 @@ from cluster.plan.memory import GIB, REFERENCE, memory_of
 from cluster.plan.planner import Plan
 from cluster.store.store import CampaignRecord, Standing, Store
 from jobs.console import (
+    MOST_WORKERS,
     RESULTS,
     CampaignName,
     Data,
@@ -39,7 +40,8 @@ def plan(
     campaign: CampaignName,
     out: Annotated[str | None, typer.Option(
         help="A store: tells what is done already. Without it: results/NAME, where there is one.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
+    workers: Annotated[int | None, typer.Option(
+        min=1, max=MOST_WORKERS, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
 ) -> None:

@@ -32,7 +32,7 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the model; a run cut short resumes from here.")],
     seed: Annotated[int, typer.Option(help="Seeds the world, the text and the weights.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps instead of the shipped model's.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = os.cpu_count() or 1,
 ) -> None:
     """Train a built-in model (GPT-J: about half an hour on 2 cores, T5: 20 minutes) and examine it."""
     settings: dict[str, Any] = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}

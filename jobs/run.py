@@ -25,6 +25,7 @@ from evaluators.report.costs import costs, parted
 from evaluators.report.tables import summarise, to_rich_tables
 from jobs.console import (
     FAILED,
+    MOST_WORKERS,
     CampaignName,
     Data,
     Scale,
@@ -50,7 +51,8 @@ def run(
              "Without it: results/NAME, by the campaign's name.")] = None,
     address: Annotated[str | None, typer.Option(
         help="A Ray cluster to use; without it RAY_ADDRESS, else this machine.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
+    workers: Annotated[int | None, typer.Option(
+        min=1, max=MOST_WORKERS, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
     log: Annotated[Path | None, typer.Option(

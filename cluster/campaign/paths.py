@@ -49,7 +49,7 @@ def _resolved(folder: Path, path: str) -> str:
 
 
 def _model(folder: Path, name: str) -> str:
-    is_path = name.startswith((".", "~", "/")) or (folder / name).is_dir()
+    is_path = name.startswith((".", "~", "/")) or os.path.isdir(folder / name)
     return _resolved(folder, name) if is_path else name
 
 

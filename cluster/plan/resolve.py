@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,14 +43,14 @@ def is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:
 def check_place(name: str, field: str) -> None:
     """Raises `InputError` where a name that is to be the hub's is that of a folder where the command happens to run.
     Those of folders beside the campaign are whole paths by now."""
-    if not Path(name).is_absolute() and Path(name).is_dir():
+    if not Path(name).is_absolute() and os.path.isdir(name):
         raise InputError(f"'{name}' is no folder beside the campaign, but one in the current folder, where workers are "
                          f"not; write '{field}: {Path(name).resolve()}' for it")
 
 
 def resolve_model(spec: ModelSpec, threads: int = 1) -> tuple[ModelRef, PretrainedConfig]:
     path = str(model_path(spec.path or spec.name))
-    if spec.path is None and spec.name not in MODELS and "/" not in path and not Path(path).is_dir():
+    if spec.path is None and spec.name not in MODELS and "/" not in path and not os.path.isdir(path):
         raise unknown("model", spec.name, MODELS)
     check_place(path, "path")
     from editors.core.models.loading import find_model  # loads torch

@@ -16,6 +16,7 @@ from evaluators.cases import Case, Skipped
 from evaluators.datasets import DatasetSpec, load_dataset
 from evaluators.datasets.formats import name_of
 from evaluators.datasets.forms import CounterfactEdit, ZsreEdit
+from evaluators.datasets.loading import JUDGED
 from evaluators.datasets.reading import Record, file_records
 
 EditFormat = Literal["counterfact", "zsre"]
@@ -59,8 +60,13 @@ def read_source(source: str, limit: int | None = None) -> EditSource:
             raise InputError(f"{shown(source)}: expected COUNTERFACT or ZsRE records, and there are none")
     else:
         raw = [counterfact(case) for case in load_dataset(DatasetSpec(name=source, limit=limit)).cases]
-    format: EditFormat = "counterfact" if isinstance(raw[0], dict) and "requested_rewrite" in raw[0] else "zsre"
-    return _parsed(shown(source), raw, format)
+    return _parsed(shown(source), raw, _format(raw[:JUDGED]))
+
+
+def _format(raw: Sequence[Any]) -> EditFormat:
+    """That of most of the records."""
+    rewrites = sum(isinstance(item, dict) and "requested_rewrite" in item for item in raw)
+    return "counterfact" if 2 * rewrites >= len(raw) else "zsre"
 
 
 def counterfact(case: Case) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from editors.core.errors import InputError
@@ -14,7 +15,7 @@ SMALL = ("*.json", "*.txt", "*.model")  # configurations, tokenizers and indices
 def model_folder(path: str | Path, *, weights: bool = True, what: str = "model") -> ModelFolder:
     """The folder of a model (or `what` it is). All its files are of one commit, where it comes from the hub; without
     `weights`, these are not fetched. Raises `InputError` where there is none."""
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return ModelFolder(str(path), Path(path), what=what)
     if Path(path).is_absolute() or str(path).startswith("."):
         raise InputError(f"cannot load {what} '{path}': there is no such folder")

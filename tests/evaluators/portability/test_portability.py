@@ -272,6 +272,14 @@ def test_what_the_models_know_is_more_often_true_than_what_was_suggested(server,
         assert len(kept) == (together if name == "both" else each[name]).known
 
 
+def test_one_odd_record_at_the_front_does_not_decide_on_the_form(tmp_path):
+    edit = {"prompt": "{} plays", "subject": "Ann", "target_new": {"str": "harp"}, "target_true": {"str": "lute"}}
+    written = [{"src": "Who?"}, *({"case_id": number, "requested_rewrite": edit} for number in range(3))]
+    (tmp_path / "edits.json").write_text(json.dumps(written))
+    with pytest.raises(InputError, match="record 0 is not of counterfact's form: case_id"):
+        read_source(str(tmp_path / "edits.json"))
+
+
 def test_a_record_without_a_usable_text_is_skipped_with_its_place(tmp_path):
     edit = {"prompt": "{} plays", "subject": "Ann", "target_new": {"str": "harp"}, "target_true": {"str": "lute"}}
     written = [{"case_id": number, "requested_rewrite": edit | changes} for number, changes in enumerate(
