@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
@@ -23,7 +24,7 @@ from cluster.store.errors import StoreError
 from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
 from cluster.workers.losses import ClusterLost
-from editors.core.errors import InputError, quoted, unknown
+from editors.core.errors import InputError, first_problem, quoted, unknown
 from editors.core.places import scrubbed, shown
 from editors.core.printable import printable, printable_lines
 from evaluators.datasets import DatasetSpec
@@ -115,7 +116,10 @@ def data_set(data: str, format: str | None = None, target: str | None = None, *,
         raise InputError("a data set is a file, a URL or the name of a built-in one, not a blank")
     is_file = name is not None or "://" in data or Path(data).suffix != "" or os.path.exists(data)
     place = {"name": name or Path(shown(data)).name, "path": data} if is_file else {"name": data}
-    return DatasetSpec.model_validate({**place, "format": format, "target": target, **more})
+    try:
+        return DatasetSpec.model_validate({**place, "format": format, "target": target, **more})
+    except ValidationError as error:
+        raise InputError(f"data set {quoted(data)}: {first_problem(error)}") from None
 
 
 def check_device(device: str) -> None:

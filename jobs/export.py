@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 from pydantic import ValidationError
 from rich.text import Text
 
+from cluster.campaign.file import parse_yaml
 from cluster.campaign.spec import Campaign, SourceFile
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.planner import plan
 from cluster.plan.tasks import BaselineTask, ScoreTask, StreamTask
 from editors import EDITORS, get_editor
-from editors.core.errors import InputError
+from editors.core.errors import InputError, quoted
 from editors.core.files import check_vacant
 from editors.core.printable import printable
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec, load_dataset
@@ -62,7 +62,7 @@ def export(
         _check_source({"data": data, "prompt": prompt, "patch": patch}, one, editor)
         if editor is not None:
             _check_editor(editor)
-        settings = dict(map(_setting, set or []))
+        settings = _settings(set or [])
         check_device(device)
         if editor is None:
             _export_patches(model, patch or [], out, device, dtype)
@@ -100,15 +100,21 @@ def _check_editor(name: str) -> None:
                          f"questions to a second model. Editors that can: {', '.join(_exportable())}")
 
 
+def _settings(texts: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in map(_setting, texts):
+        if name in found:
+            raise InputError(f"--set {quoted(name)} is given twice")
+        found[name] = value
+    return found
+
+
 def _setting(text: str) -> tuple[str, Any]:
     """NAME=VALUE, the value as YAML. Raises `InputError`."""
     name, equals, value = text.partition("=")
-    try:
-        if name and equals:
-            return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        pass
-    raise InputError(f"--set {text}: expected NAME=VALUE, such as lr=0.1 or layers=[3,4]")
+    if name and equals and value.strip():
+        return name, parse_yaml(value, f"--set {quoted(name)}")[0]
+    raise InputError(f"--set {quoted(text)}: expected NAME=VALUE, such as lr=0.1 or layers=[3,4]")
 
 
 def _edits(data: str | None, one: dict[str, str | None], folder: Path, **more: Any) -> DatasetSpec:

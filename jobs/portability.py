@@ -55,9 +55,10 @@ def build(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many records, from the first on.")] = None,
     requests_per_minute: Annotated[float, typer.Option(min=0, help="Most requests a minute; 0: no limit.")] = 60,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 4,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the model that is asked.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help="Of the model that is asked.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer before trying again.")] = 60,
+    timeout: Annotated[float, typer.Option(
+        min=0.1, max=86_400, help="Seconds to wait for an answer before trying again.")] = 60,
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a request that gets no answer.")] = 6,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(
         help="Of the subject models' weights.")] = "float32",

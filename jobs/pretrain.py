@@ -30,7 +30,7 @@ class Architecture(StrEnum):
 def pretrain(
     architecture: Annotated[Architecture, typer.Argument(help="Which of the built-in models.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; a run cut short resumes from here.")],
-    seed: Annotated[int, typer.Option(help="Seeds the world, the text and the weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seeds the world, the text and the weights.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps instead of the shipped model's.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = os.cpu_count() or 1,
 ) -> None:

@@ -44,7 +44,7 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read campaign '{path}': {getattr(error, 'strerror', None) or error}") from error
-    fields, source = _scaled(*_parse(text, str(path)), scale)
+    fields, source = _scaled(*parse_yaml(text, str(path)), scale)
     if data is not None and isinstance(fields, dict):
         fields = {**fields, "data": os.path.realpath(expanded(data)) if "://" not in data else data}
     try:
@@ -77,8 +77,9 @@ def _scaled(fields: Any, source: SourceFile, scale: str | None) -> tuple[Any, So
     return {**fields, **changes}, SourceFile(source.file, kept | moved)
 
 
-def _parse(text: str, file: str) -> tuple[Any, SourceFile]:
-    """YAML with the line of every value; the same key twice is an error, where plain YAML would keep the last."""
+def parse_yaml(text: str, file: str) -> tuple[Any, SourceFile]:
+    """YAML with the line of every value; the same key twice is an error, where plain YAML would keep the last. Raises
+    `InputError`, with `file` in it."""
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from editors.core.errors import CaseError, InputError
 from editors.core.places import holds_secrets, scrubbed, shown, without_keys
 
 KEY = "OPENAI_API_KEY"
+SLOWEST = 0.001  # requests a minute
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ class Asking:
     """Further tries after the first."""
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for an address that is none."""
-        if not self.endpoint.startswith(("http://", "https://")) or holds_secrets(self.endpoint):
+        """Raises `InputError` for an address that is none, and a rate at which nothing would ever be sent."""
+        if self.requests_per_minute is not None and not self.requests_per_minute >= SLOWEST:
+            raise InputError(f"{self.requests_per_minute} requests a minute: at least {SLOWEST} are sent, and 0 is no "
+                             "limit")
+        if not _is_address(self.endpoint) or holds_secrets(self.endpoint):
             raise InputError(f"endpoint '{self.place}' is not the address of an API: write something like "
                              "https://host/v1, without a name, key or query in it")
 
@@ -51,6 +56,16 @@ class Asking:
         """The body of a request for one chat completion."""
         return {"model": self.model, "messages": [{"role": "user", "content": prompt}],
                 "temperature": self.temperature, "max_tokens": self.max_tokens}
+
+
+def _is_address(url: str) -> bool:
+    """Whether a client can make something of it."""
+    try:
+        parts = urlsplit(url)
+        return (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+                and parts.netloc.encode("idna") != b"")
+    except ValueError:  # a port that is none, a bracket too few, a name that no host can have
+        return False
 
 
 class RateLimit:

@@ -144,3 +144,35 @@ def test_a_record_or_line_without_end_is_refused(here, monkeypatch, command):
         (here / "x.txt").write_text("a text\n" + "a b " * 100_000)
         (here / "c.yaml").write_text(GOOD + "measures: {perplexity: {corpus: x.txt}}\n")
         refused(["plan", "c.yaml"], ["x.txt", "line 2 is longer than 100,000"])
+
+
+@pytest.mark.parametrize("address", ["http://", "http://[::1", "http://127.0.0.1:99999/v1", "http://\u202e/v1",
+                                     "http://127.0.0.1:1/\x07v1", "http://" + "n" * 300 + "/v1"])
+def test_an_address_that_no_client_takes_is_refused(here, address):
+    refused([address if argument.startswith("http") else argument for argument in BUILD],
+            ["is not the address of an API"])
+
+
+@pytest.mark.parametrize(("option", "value"), [("--timeout", "inf"), ("--temperature", "inf"), ("--temperature", "1e9"),
+                                               ("--requests-per-minute", "1e-300")])
+def test_numbers_that_no_request_can_have_are_refused(here, option, value):
+    refused([*BUILD, option, value], [value if option == "--requests-per-minute" else option])
+
+
+@pytest.mark.parametrize("arguments", [["plan", "quickstart", "--workers", "1" + "0" * 400],
+                                       ["pretrain", "gptj", "--out", "o", "--seed", str(2**65)],
+                                       ["pretrain", "gptj", "--out", "o", "--threads", "9" * 9]])
+def test_numbers_that_no_machine_has_are_refused(here, arguments):
+    refused(arguments, [arguments[-2]])
+
+
+@pytest.mark.parametrize("setting", ["steps=010", "steps=1:30", "steps=2020-13-45", "steps=" + "9" * 5000, "steps=",
+                                     "layers=" + "[" * 5000, "steps=a\0b"])
+def test_settings_that_are_no_values_are_refused(here, setting):
+    refused([*EDIT, "--editor", "ft", "--data", "testbed-cloze", "--set", setting],
+            ["--set", setting.partition("=")[0]])
+
+
+def test_a_setting_is_given_once(here):
+    refused([*EDIT, "--editor", "ft", "--data", "testbed-cloze", "--set", "steps=1", "--set", "steps=2"],
+            ["--set 'steps' is given twice"])
