@@ -133,7 +133,9 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
     try:
         config: EditorConfig = schema.model_validate({**preset(name, model_config), **(overrides or {})})
     except ValidationError as error:
-        raise InputError(f"configuration of editor '{name}': {'; '.join(map(_explain, error.errors()))}") from None
+        problems = error.errors()
+        raise InputError(f"configuration of editor '{name}': {'; '.join(map(_explain, problems))}",
+                         at=("config", *map(str, problems[0]["loc"][:1]))) from None
     stacks: dict[Stack, tuple[int, ...]] = {"decoder": config.edited_layers, "encoder": config.edited_encoder_layers}
     for stack, layers in stacks.items():
         depth = architecture(model_config, "").depth(model_config, stack)

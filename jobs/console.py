@@ -40,6 +40,9 @@ SHOWN = 10  # of a long list
 CampaignName = Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")]
 Scale = Annotated[str | None, typer.Option(
     help="One of the campaign's `scales`: `testbed` has the paper's campaigns run on the built-in models.")]
+Set = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="ADDRESS=VALUE", help="A value in the place of the campaign's, such as editors.rome.layer=7, as "
+                                           "YAML; may be given again and again.")]
 Data = Annotated[str | None, typer.Option(help="The folder or URL that the paths of data sets and texts start from.")]
 
 
@@ -88,7 +91,7 @@ def warn(text: str) -> None:
 
 def find_campaign(name: str) -> Path:
     """A campaign's file: a path, or the name of one shipped here. Raises `InputError` where it is neither."""
-    shipped = {path.stem: path for path in sorted(CAMPAIGNS.glob("*.yaml"))}
+    shipped = shipped_campaigns()
     if os.path.isfile(name):  # what is too long for a file's name is none; `Path.is_file` raises
         return Path(name)
     if name in shipped:
@@ -98,9 +101,14 @@ def find_campaign(name: str) -> Path:
     raise unknown("campaign", name, shipped)
 
 
-def plan_campaign(name: str, scale: str | None, data: str | None) -> Plan:
+def shipped_campaigns() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(CAMPAIGNS.glob("*.yaml"))}
+
+
+def plan_campaign(name: str, scale: str | None, data: str | None, settings: Sequence[str] | None = None) -> Plan:
     """All tasks of a campaign. Raises `InputError` for whatever would keep it from running."""
-    campaign = load_campaign(find_campaign(name), scale=scale, data=data)
+    campaign = load_campaign(find_campaign(name), scale=scale, data=data, settings=settings or (),
+                             shipped=shipped_campaigns())
     with missing_files_told(campaign):
         return plan(campaign)
 

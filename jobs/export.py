@@ -17,8 +17,9 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
-from cluster.campaign.file import parse_yaml
-from cluster.campaign.spec import Campaign, SourceFile
+from cluster.campaign.reading import Reader
+from cluster.campaign.source import Source
+from cluster.campaign.spec import Campaign
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.planner import plan
 from cluster.plan.tasks import BaselineTask, ScoreTask, StreamTask
@@ -113,7 +114,7 @@ def _setting(text: str) -> tuple[str, Any]:
     """NAME=VALUE, the value as YAML. Raises `InputError`."""
     name, equals, value = text.partition("=")
     if name and equals and value.strip():
-        return name, parse_yaml(value, f"--set {quoted(name)}")[0]
+        return name, Reader().read_option(value, f"--set {quoted(name)}").fields
     raise InputError(f"--set {quoted(text)}: expected NAME=VALUE, such as lr=0.1 or layers=[3,4]")
 
 
@@ -137,7 +138,7 @@ def _campaign(edits: DatasetSpec, parts: dict[str, Any]) -> Campaign:
             "protocols": [{"name": "sequential", "lengths": [number], "step": step}]})
     except ValidationError as error:
         raise InputError(f"the command line: {error}") from None
-    campaign._source = SourceFile("the command line")
+    campaign._source = Source("the command line")
     return campaign
 
 

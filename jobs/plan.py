@@ -23,6 +23,7 @@ from jobs.console import (
     CampaignName,
     Data,
     Scale,
+    Set,
     console,
     count,
     exit_codes,
@@ -44,10 +45,11 @@ def plan(
         min=1, max=MOST_WORKERS, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
+    set: Set = None,
 ) -> None:
     """Check a campaign, and tell its tasks, how long they will take and where its models fit; needs no cluster."""
     with exit_codes():
-        planned = plan_campaign(campaign, scale, data)
+        planned = plan_campaign(campaign, scale, data, set)
         record = planned.record(datetime.now(UTC))
         usual = RESULTS / planned.campaign.name
         place = (str(usual) if is_store(usual) else None) if out is None else out

@@ -29,6 +29,7 @@ from jobs.console import (
     CampaignName,
     Data,
     Scale,
+    Set,
     console,
     count,
     default_store,
@@ -55,6 +56,7 @@ def run(
         min=1, max=MOST_WORKERS, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
+    set: Set = None,
     log: Annotated[Path | None, typer.Option(
         help="A file for one line per event; where there is no terminal, standard error has them.")] = None,
     metrics_port: Annotated[int | None, typer.Option(
@@ -75,7 +77,7 @@ def run(
         if exporter is not None and exporter.address:
             screen.print(f"Metrics: {exporter.address}", soft_wrap=True)
         with screen.status("planning"):
-            planned = plan_campaign(campaign, scale, data)
+            planned = plan_campaign(campaign, scale, data, set)
             store = Store.create(default_store(planned.campaign.name) if out is None else out)
         spec = planned.campaign.workers
         if workers is not None:

@@ -50,6 +50,9 @@ def _show(found: Store, screen: Console) -> None:
         standing = found.standing(record)
         screen.print(f"{record.name} ({record.digest[:8]}), last run {record.started:%Y-%m-%d %H:%M} UTC: "
                      f"{len(standing.done)} of {len(record.tasks)} tasks done", soft_wrap=True)
+        if record.tags:
+            screen.print(f"tags: {', '.join(f'{name}: {value}' for name, value in record.tags.items())}",
+                         soft_wrap=True)
         screen.print(tasks_table(record, standing))
         for line in (*list_skipped(record), *list_failed(record, standing, found)):
             screen.print(line, soft_wrap=True)

@@ -16,7 +16,7 @@ from cluster.plan.refs import ModelRef
 from cluster.plan.tasks import TrainTask
 from editors import get_editor
 from editors.core.errors import InputError
-from jobs.console import CampaignName, Data, Scale, console, count, exit_codes, plan_campaign, shorten, warn
+from jobs.console import CampaignName, Data, Scale, Set, console, count, exit_codes, plan_campaign, shorten, warn
 from jobs.progress import Tell, progress
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the files; what it holds already is not trained again.")],
     scale: Scale = None,
     data: Data = None,
+    set: Set = None,
 ) -> None:
     """Train what a campaign's editors need, on this machine: one file for each, named by its task. Resumes."""
     with exit_codes():
         screen = console()
         with screen.status("planning"):
-            planned = plan_campaign(campaign, scale, data)
+            planned = plan_campaign(campaign, scale, data, set)
         tasks = [task for task in planned.tasks.values() if isinstance(task, TrainTask)]
         try:
             out.mkdir(parents=True, exist_ok=True)

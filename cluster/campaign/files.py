@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from cluster.campaign.spec import FILES, Campaign, Location
+from cluster.campaign.source import Location
+from cluster.campaign.spec import FILES, Campaign, StatisticsSpec
 from editors.core.errors import InputError
 from editors.core.files import expanded
 from editors.core.places import shown
@@ -44,8 +45,11 @@ def named_files(campaign: Campaign) -> Iterator[NamedFile]:
         measure.located(see)
         yield from (NamedFile(("measures", measure.name), path, needed=True) for path in paths
                     if path != TESTBED_CORPUS)
-    if campaign.statistics.corpus != TESTBED_CORPUS:
-        yield NamedFile(("statistics", "corpus"), campaign.statistics.corpus, needed=False)
+    texts: list[tuple[Location, StatisticsSpec | None]] = [((), campaign.statistics)]
+    texts += [(("editors", number), editor.statistics) for number, editor in enumerate(campaign.editors)]
+    for owner, text in texts:
+        if text is not None and text.corpus != TESTBED_CORPUS:
+            yield NamedFile((*owner, "statistics", "corpus"), text.corpus, needed=False)
 
 
 @contextmanager
@@ -64,7 +68,7 @@ def missing_files_told(campaign: Campaign) -> Iterator[None]:
 
 
 def _tell(campaign: Campaign, missing: list[NamedFile]) -> str:
-    lines = [f"{campaign.where(file.location)}: there is no file '{file.path}'" for file in missing]
+    lines = [f"{campaign.where(*file.location)}: there is no file '{file.path}'" for file in missing]
     published: dict[str, list[str]] = defaultdict(list)
     for file in missing:
         for name, where in campaign.published.items():

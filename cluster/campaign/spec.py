@@ -9,10 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BeforeValidator,
@@ -26,9 +25,10 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from cluster.campaign.source import Source
 from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
-from editors.core.errors import InputError, quoted, unknown
+from editors.core.errors import QUOTED, quoted, unknown
 from editors.core.places import holds_secrets, scrubbed, shown
 from editors.core.printable import CELL, printable
 from editors.core.settings import Name, Settings
@@ -37,8 +37,8 @@ from evaluators.protocols import PROTOCOLS, get_protocol, parse_protocol
 from evaluators.protocols.base import Protocol
 from evaluators.scoring.measures import Measures
 
-Location = tuple[str | int, ...]
 MOST_SHARDS = 10_000  # of a text: as many tasks
+MOST_TAGS = 50
 FILES = ("path", "train", "paraphrases", "snippets")  # of a data set
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
@@ -60,41 +60,6 @@ class ModelSpec(Settings):
     """The weights' precision."""
 
 
-class EditorSpec(Settings):
-    """An editing method, with what should differ from its preset for the model."""
-
-    name: Name
-    """Which method."""
-    label: str = ""
-    """What tables call it; its name, unless it is given."""
-    config: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the method that differ from its preset for the model."""
-    models: Names | None = None
-    """Keeps it to some of the campaign's models."""
-    protocols: Names | None = None
-    """Keeps it to some of the campaign's protocols."""
-    artefact: Name | None = None
-    """A file with what a trained method learned before; without it, the campaign trains the method."""
-
-    @field_validator("name")
-    @classmethod
-    def _exists(cls, name: str) -> str:
-        if name not in EDITORS:
-            raise ValueError(str(unknown("editor", name, EDITORS)))
-        return name
-
-    @property
-    def title(self) -> str:
-        return self.label or self.name
-
-
-class DatasetEntry(DatasetSpec):
-    """A data set of a campaign."""
-
-    models: Names | None = None
-    """Keeps it to some of the campaign's models."""
-
-
 class TrainingSpec(Settings):
     """Training of the methods that need it."""
 
@@ -114,10 +79,52 @@ class StatisticsSpec(Settings):
 
     @model_validator(mode="after")
     def _has_few_shards(self) -> Self:
+        self.check_shards()
+        return self
+
+    def check_shards(self) -> None:
         if self.tokens > MOST_SHARDS * self.shard:
             raise ValueError(f"{self.tokens} tokens in shards of {self.shard} are more than {MOST_SHARDS:,} tasks; "
                              "raise 'shard', or lower 'tokens'")
-        return self
+
+
+class EditorSpec(Settings):
+    """An editing method, with what should differ from its preset for the model."""
+
+    name: Name
+    """Which method."""
+    label: str = ""
+    """What tables call it; its name, unless it is given."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the method that differ from its preset for the model."""
+    models: Names | None = None
+    """Keeps it to some of the campaign's models."""
+    protocols: Names | None = None
+    """Keeps it to some of the campaign's protocols."""
+    artefact: Name | None = None
+    """A file with what a trained method learned before; without it, the campaign trains the method."""
+    statistics: StatisticsSpec | None = None
+    """What differs for it from the campaign's `statistics`."""
+    training: TrainingSpec | None = None
+    """What differs for it from the campaign's `training`."""
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if name not in EDITORS:
+            raise ValueError(str(unknown("editor", name, EDITORS)))
+        return name
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+class DatasetEntry(DatasetSpec):
+    """A data set of a campaign."""
+
+    models: Names | None = None
+    """Keeps it to some of the campaign's models."""
 
 
 class WorkerSpec(Settings):
@@ -182,20 +189,22 @@ class _AnyProtocol:
 AnyProtocol = Annotated[Protocol, BeforeValidator(parse_protocol), _AnyProtocol()]
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """The file a campaign was read from, and the line each of its values stands on."""
+S = TypeVar("S", bound=Settings)
 
-    file: str = "campaign"
-    lines: Mapping[Location, int] = field(default_factory=dict)
 
-    def where(self, location: Location) -> str:
-        """Where a value stands, for messages: `study.yaml, line 7, editors[1].config`."""
-        known = next((location[:end] for end in range(len(location), -1, -1) if location[:end] in self.lines), None)
-        line = "" if known is None else f", line {self.lines[known]}"
-        path = "".join(f"[{step}]" if isinstance(step, int) else f".{printable(scrubbed(step), CELL)}"
-                       for step in location).lstrip(".")
-        return f"{self.file}{line}{', ' + path if path else ''}"
+def _with(settings: S, own: S | None) -> S:
+    """Settings, with those in their place that others are given."""
+    return settings.model_copy(update={name: getattr(own, name) for name in own.model_fields_set} if own else {})
+
+
+class Point(NamedTuple):
+    """An entry that a `sweep` made: the part it stands in, its name, the entry it varies, and its settings that are
+    swept."""
+
+    part: str
+    name: str
+    varies: str
+    settings: dict[str, Any]
 
 
 class Campaign(Settings):
@@ -236,7 +245,11 @@ class Campaign(Settings):
     """What one worker takes up."""
     retries: RetryPolicy = RetryPolicy()
     """How much trouble is borne before a task, or the campaign, is given up."""
-    _source: SourceFile = PrivateAttr(default_factory=SourceFile)
+    tags: dict[Name, str] = Field(default_factory=dict, max_length=MOST_TAGS)
+    """What you like to know of it later, such as `{study: rates, who: anna}`: kept with the results, shown by `status`.
+    """
+    _source: Source = PrivateAttr(default_factory=Source)
+    _points: tuple[Point, ...] = PrivateAttr(default=())
 
     @field_validator("name")
     @classmethod
@@ -265,14 +278,47 @@ class Campaign(Settings):
             raise ValueError(f"{quoted(twice[0])} is listed twice; give each its own name (editors: its own label)")
         return entries
 
-    def where(self, location: Location) -> str:
-        """Where a value stands in the campaign's file, for messages."""
+    @model_validator(mode="after")
+    def _has_few_shards_for_each_editor(self) -> Self:
+        for editor in self.editors:
+            try:
+                self.statistics_of(editor).check_shards()
+            except ValueError as error:
+                raise ValueError(f"editor {quoted(editor.title)}: {error}") from error
+        return self
+
+    @field_validator("tags")
+    @classmethod
+    def _can_be_shown(cls, tags: dict[str, str]) -> dict[str, str]:
+        for name, value in tags.items():
+            for text, longest in ((name, CELL), (value, QUOTED)):
+                if scrubbed(text) != text or printable(text, longest) != text:
+                    raise ValueError(f"tag {quoted(name)}: {quoted(text)} cannot be one: tags are shown and kept "
+                                     f"everywhere, so they are one line, of at most {longest} characters, without "
+                                     "passwords or queries of URLs")
+        return tags
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The entries that its `sweep` made."""
+        return self._points
+
+    def statistics_of(self, editor: EditorSpec) -> StatisticsSpec:
+        """The campaign's, with what differs for an editor."""
+        return _with(self.statistics, editor.statistics)
+
+    def training_of(self, editor: EditorSpec) -> TrainingSpec:
+        """The campaign's, with what differs for an editor."""
+        return _with(self.training, editor.training)
+
+    def where(self, *location: str | int) -> str:
+        """Where a value stands in what the campaign was read from, for messages."""
         return self._source.where(location)
 
-    @contextmanager
-    def at(self, *location: str | int) -> Iterator[None]:
-        """Input errors raised inside are reported with their place in the campaign's file."""
-        try:
-            yield
-        except InputError as error:
-            raise InputError(f"{self.where(location)}: {error}") from error
+    def folder(self, *location: str | int) -> Path:
+        """Where relative paths in a value start."""
+        return self._source.folder(location)
+
+    def at(self, *location: str | int) -> AbstractContextManager[None]:
+        """Input errors raised inside are reported with their place in what the campaign was read from."""
+        return self._source.at(location)

@@ -23,6 +23,7 @@ from cluster.plan.labels import Labels, labels_of
 from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
 from cluster.plan.resolve import check_joint, check_names, check_place, is_for, resolve_artefact, resolve_model
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
+from cluster.store.records import SweptEntry
 from cluster.store.store import CampaignRecord, DatasetRecord
 from editors import get_editor, resolve_config
 from editors.core.errors import InputError
@@ -34,7 +35,6 @@ from evaluators.scoring.measures.base import Measure
 if TYPE_CHECKING:  # wrong input is told before torch is loaded
     from transformers import PretrainedConfig
 
-    from editors.core.editor import Editor, EditorConfig
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Plan:
             name=self.campaign.name, digest=digest([self.campaign.name, *self.tasks]), started=started,
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
-            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes)
+            tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, tags=self.campaign.tags,
+            sweep=tuple(SweptEntry(**point._asdict()) for point in self.campaign.points))
 
 
 def plan(campaign: Campaign) -> Plan:
@@ -95,7 +96,8 @@ class Planner:
         self.campaign = campaign
         self.models: dict[str, ModelRef] = {}
         self._cases = [CampaignCases(data, contradictions=campaign.contradictions == "allow") for data in datasets]
-        self._training: dict[int, Chunk] = {}
+        self._training: dict[tuple[int, int | None], Chunk] = {}
+        self._corpora: dict[str, str] = {}
 
     def notes(self, data: int) -> Iterator[str]:
         """What people should know of a data set under the measures and protocols. Refuses more edits than there are
@@ -162,14 +164,16 @@ class Planner:
         editor = EditorRef(wanted.name, method.version, config.model_dump(mode="json"), content)
         statistics: StatisticsTask | MomentsTask | None = None
         if layers := tuple(sorted(method.statistics_layers(config))):
-            shards = self._statistics(spec, model, layers)
+            shards = self._statistics(place, wanted, spec, model, layers)
             statistics = shards[0] if len(shards) == 1 else MomentsTask(_of_moments(spec, layers), model, shards)
             yield from (*shards, statistics)
         for (data, asked_before), seed in product(baselines.items(), self.campaign.seeds):
             training = None
             if method.trained and artefact is None:
                 with self.campaign.at("editors", place):
-                    training = self._train(data, spec, model, method, editor, config, seed)
+                    cases = self._training_cases(data, wanted)
+                training = TrainTask(f"training of {editor.name} on {spec.name}: {cases.dataset}", model, editor,
+                                     method.training_settings(config), cases, seed)
                 yield training
             made = Method(editor, seed, statistics, training.key if training else None, artefact,
                           training.cases.digest if training else None)
@@ -179,35 +183,31 @@ class Planner:
             for protocol in asked:
                 yield from cell.tasks(protocol, self.campaign.orders, self.campaign.chunk)
 
-    def _train(self, data: int, spec: ModelSpec, model: ModelRef, method: type[Editor], editor: EditorRef,
-               config: EditorConfig, seed: int) -> TrainTask:
-        name = self._cases[data].dataset.spec.name
-        return TrainTask(f"training of {editor.name} on {spec.name}: {name}", model, editor,
-                         method.training_settings(config), self._training_cases(data, editor.name), seed)
-
-    def _training_cases(self, data: int, editor: str) -> Chunk:
-        """What editors learn from before they are judged on a data set; read once."""
-        if data not in self._training:
+    def _training_cases(self, data: int, editor: EditorSpec) -> Chunk:
+        """What an editor learns from before it is judged on a data set; read once."""
+        key = data, self.campaign.training_of(editor).limit
+        if key not in self._training:
             entry = self.campaign.datasets[data]
             try:
-                cases = load_dataset(training_spec(entry, self.campaign.training.limit)).cases
+                cases = load_dataset(training_spec(entry, key[1])).cases
             except InputError as error:
-                raise InputError(f"editor '{editor}' has to be trained first: {error}") from error
-            self._training[data] = Chunk(entry.name, 1, cases)
-        return self._training[data]
+                raise InputError(f"editor '{editor.name}' has to be trained first: {error}") from error
+            self._training[key] = Chunk(entry.name, 1, cases)
+        return self._training[key]
 
-    def _statistics(self, spec: ModelSpec, model: ModelRef, layers: tuple[int, ...]) -> tuple[StatisticsTask, ...]:
-        """The text's second moments, in shards."""
-        text = self.campaign.statistics
+    def _statistics(self, place: int, wanted: EditorSpec, spec: ModelSpec, model: ModelRef,
+                    layers: tuple[int, ...]) -> tuple[StatisticsTask, ...]:
+        """The second moments of an editor's text, in shards."""
+        text = self.campaign.statistics_of(wanted)
+        own = ("editors", place) if wanted.statistics and "corpus" in wanted.statistics.model_fields_set else ()
+        if text.corpus not in self._corpora:
+            with self.campaign.at(*own, "statistics", "corpus"):
+                self._corpora[text.corpus] = corpus_digest(text.corpus)
         count = -(-text.tokens // text.shard)
         titles = [f", shard {number} of {count}" for number in range(1, count + 1)] if count > 1 else [""]
-        return tuple(StatisticsTask(_of_moments(spec, layers) + title, model, layers, text.corpus, self._corpus_digest,
-                                    text.tokens, Shard(number, count)) for number, title in enumerate(titles))
-
-    @cached_property
-    def _corpus_digest(self) -> str:
-        with self.campaign.at("statistics", "corpus"):
-            return corpus_digest(self.campaign.statistics.corpus)
+        return tuple(StatisticsTask(_of_moments(spec, layers) + title, model, layers, text.corpus,
+                                    self._corpora[text.corpus], text.tokens, Shard(number, count))
+                     for number, title in enumerate(titles))
 
 
 def _of_moments(spec: ModelSpec, layers: Sequence[int]) -> str:

@@ -26,7 +26,12 @@ class EditFleetError(Exception):
 
 
 class InputError(EditFleetError):
-    """Something the user wrote is wrong. The message names the value and the cure."""
+    """Something the user wrote is wrong. The message names the value and the cure; `at` leads to that value from what
+    was being looked at, where that is larger and this is known."""
+
+    def __init__(self, message: str = "", at: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.at = at
 
 
 class CaseError(EditFleetError):

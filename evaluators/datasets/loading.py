@@ -104,7 +104,7 @@ def _open(spec: DatasetSpec) -> tuple[Format | None, Items]:
     if spec.is_built_in:
         # Making a case takes 0.1 ms: no more are made than are asked for.
         last = spec.offset + spec.limit if spec.limit is not None else None
-        items: Items = _range(iter(testbed_cases(BUILT_IN[spec.name], cast(Split, spec.split), last)), spec)
+        items: Items = _range(iter(testbed_cases(BUILT_IN[spec.known_as], cast(Split, spec.split), last)), spec)
     else:
         records = hub_records(spec.hub, spec.hub_config, spec.split) if spec.hub else file_records(spec.path or "")
         format, records = _recognised(records, spec)

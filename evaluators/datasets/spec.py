@@ -27,7 +27,9 @@ class DatasetSpec(Settings):
     """A data set as a campaign names it: a built-in name alone, or a mapping."""
 
     name: str
-    """Of a built-in data set (`testbed-cloze`, `testbed-questions`); a free label with `path` or `hub`."""
+    """Of a built-in data set (`testbed-cloze`, `testbed-questions`); a free label with `path`, `hub` or `built_in`."""
+    built_in: Name | None = None
+    """Which built-in data set it is, under a name of your own: one can be in a campaign several times."""
     path: Name | None = None
     """A file or URL: a JSON list of records or JSON Lines, also compressed (.gz, .bz2, .xz, .zip)."""
     format: Format | None = None
@@ -68,6 +70,11 @@ class DatasetSpec(Settings):
         return self.path is None and self.hub is None
 
     @property
+    def known_as(self) -> str:
+        """The name that a built-in data set is found by."""
+        return self.built_in or self.name
+
+    @property
     def source(self) -> str:
         """Where the records are, for messages and files."""
         if self.path is not None:
@@ -90,9 +97,12 @@ class DatasetSpec(Settings):
         if self.path is not None and self.split != "eval":
             raise InputError(f"data set '{self.name}': a file has no splits; leave 'split: {self.split}' out")
         if not self.is_built_in:
+            if self.built_in is not None:
+                raise InputError(f"data set '{self.name}' has both 'built_in: {self.built_in}' and a place; leave one "
+                                 "out")
             return
-        if self.name not in BUILT_IN:
-            raise unknown("data set", self.name, BUILT_IN)
+        if self.known_as not in BUILT_IN:
+            raise unknown("data set", self.known_as, BUILT_IN)
         if self.split not in get_args(Split):
             raise unknown(f"split of data set '{self.name}'", self.split, get_args(Split))
         for switch in ("format", *SWITCHES):

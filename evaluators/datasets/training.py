@@ -20,7 +20,7 @@ def training_spec(spec: DatasetSpec, limit: int | None = None) -> DatasetSpec:
         if spec.split != "eval":
             raise InputError(f"data set '{spec.name}' with 'split: {spec.split}' holds what trained editors learn "
                              "from; use 'split: eval' for them")
-        return DatasetSpec(name=spec.name, split="train", limit=limit, exclude=exclude)
+        return DatasetSpec(name=spec.name, built_in=spec.built_in, split="train", limit=limit, exclude=exclude)
     if spec.train is None:
         what = "SPLIT', another of its splits" if spec.hub else "FILE', a file of any format"
         raise InputError(f"data set '{spec.name}' has no training cases: add 'train: {what} whose facts are not in it")
