@@ -134,8 +134,9 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
         config: EditorConfig = schema.model_validate({**preset(name, model_config), **(overrides or {})})
     except ValidationError as error:
         problems = error.errors()
+        written = [str(problem["loc"][0]) for problem in problems if problem["loc"] and problem["type"] != "missing"]
         raise InputError(f"configuration of editor '{name}': {'; '.join(map(_explain, problems))}",
-                         at=("config", *map(str, problems[0]["loc"][:1]))) from None
+                         at=("config", written[0]) if written else ()) from None
     stacks: dict[Stack, tuple[int, ...]] = {"decoder": config.edited_layers, "encoder": config.edited_encoder_layers}
     for stack, layers in stacks.items():
         depth = architecture(model_config, "").depth(model_config, stack)

@@ -49,7 +49,7 @@ def sections(schema: Schema) -> Iterator[Section]:
     """All mappings in a campaign: itself, its parts, its protocols, its measures and its editors' settings."""
     definitions, fields = schema["$defs"], schema["properties"]
     parts = {**PARTS, **{name: field["$ref"].rpartition("/")[2] for name, field in fields.items() if "$ref" in field}}
-    campaign = _section("A campaign", schema)
+    campaign = _section("A campaign", {**schema, **schema["then"]})  # unless it includes another
     yield campaign._replace(fields={name: _described(field, definitions) for name, field in fields.items()})
     for name, definition in parts.items():
         yield _section(f"`{name}`", definitions[definition])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from itertools import starmap
 from pathlib import Path
+from typing import TypeVar
 
 from cluster.campaign.spec import FILES, Campaign, DatasetEntry, EditorSpec, ModelSpec, StatisticsSpec
 from editors import get_editor
 from editors.core.files import expanded
 from evaluators.datasets import TESTBED_CORPUS
+
+S = TypeVar("S", bound=StatisticsSpec)
 
 
 def with_whole_paths(campaign: Campaign) -> Campaign:
@@ -47,7 +50,7 @@ def with_whole_paths(campaign: Campaign) -> Campaign:
         return spec.model_copy(update={"config": config, "artefact": artefact, "statistics": spec.statistics
                                        and statistics(spec.statistics, *own, "statistics", "corpus")})
 
-    def statistics(spec: StatisticsSpec, *location: str | int) -> StatisticsSpec:
+    def statistics(spec: S, *location: str | int) -> S:
         if "corpus" not in spec.model_fields_set:
             return spec
         return spec.model_copy(update={"corpus": text(spec.corpus, *location)})

@@ -66,9 +66,10 @@ class Source:
     def where(self, location: Location) -> str:
         """Where a value stands, for messages: `study.yaml, line 7, editors[1].config`."""
         origin, deeper = self._nearest(location)
-        # Entries of a list are looked at one by one.
-        others = dict.fromkeys(each.tell() for place, each in below(self.origins, [location])[location].items()
-                               if each.varies and not isinstance(place[0] if place else 0, int))
+        # Entries of a list are looked at one by one, and what is in a value goes with it.
+        inside = {place: each for place, each in below(self.origins, [location])[location].items()
+                  if place and isinstance(place[0], str) and each.varies}
+        others = [each.tell() for place, each in inside.items() if place[:-1] not in inside]
         return origin.tell(deeper) + (f", with {'; '.join(others)}" if others and not origin.varies else "")
 
     @contextmanager

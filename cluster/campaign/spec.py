@@ -79,13 +79,25 @@ class StatisticsSpec(Settings):
 
     @model_validator(mode="after")
     def _has_few_shards(self) -> Self:
-        self.check_shards()
+        if self.excess:
+            raise ValueError(self.excess)
         return self
 
-    def check_shards(self) -> None:
-        if self.tokens > MOST_SHARDS * self.shard:
-            raise ValueError(f"{self.tokens} tokens in shards of {self.shard} are more than {MOST_SHARDS:,} tasks; "
-                             "raise 'shard', or lower 'tokens'")
+    @property
+    def excess(self) -> str:
+        """What is wrong where it has too many shards."""
+        if self.tokens <= MOST_SHARDS * self.shard:
+            return ""
+        return (f"{self.tokens} tokens in shards of {self.shard} are more than {MOST_SHARDS:,} tasks; raise 'shard', "
+                "or lower 'tokens'")
+
+
+class OwnStatistics(StatisticsSpec):
+    """What differs for one editor from the campaign's `statistics`."""
+
+    @model_validator(mode="after")
+    def _has_few_shards(self) -> Self:
+        return self  # that hangs on the campaign's, too
 
 
 class EditorSpec(Settings):
@@ -103,7 +115,7 @@ class EditorSpec(Settings):
     """Keeps it to some of the campaign's protocols."""
     artefact: Name | None = None
     """A file with what a trained method learned before; without it, the campaign trains the method."""
-    statistics: StatisticsSpec | None = None
+    statistics: OwnStatistics | None = None
     """What differs for it from the campaign's `statistics`."""
     training: TrainingSpec | None = None
     """What differs for it from the campaign's `training`."""
@@ -246,8 +258,7 @@ class Campaign(Settings):
     retries: RetryPolicy = RetryPolicy()
     """How much trouble is borne before a task, or the campaign, is given up."""
     tags: dict[Name, str] = Field(default_factory=dict, max_length=MOST_TAGS)
-    """What you like to know of it later, such as `{study: rates, who: anna}`: kept with the results, shown by `status`.
-    """
+    """What you like to know of it later, such as `{study: rates}`: kept with the results, and shown by `status`."""
     _source: Source = PrivateAttr(default_factory=Source)
     _points: tuple[Point, ...] = PrivateAttr(default=())
 
@@ -277,15 +288,6 @@ class Campaign(Settings):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{quoted(twice[0])} is listed twice; give each its own name (editors: its own label)")
         return entries
-
-    @model_validator(mode="after")
-    def _has_few_shards_for_each_editor(self) -> Self:
-        for editor in self.editors:
-            try:
-                self.statistics_of(editor).check_shards()
-            except ValueError as error:
-                raise ValueError(f"editor {quoted(editor.title)}: {error}") from error
-        return self
 
     @field_validator("tags")
     @classmethod

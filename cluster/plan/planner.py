@@ -200,6 +200,9 @@ class Planner:
         """The second moments of an editor's text, in shards."""
         text = self.campaign.statistics_of(wanted)
         own = ("editors", place) if wanted.statistics and "corpus" in wanted.statistics.model_fields_set else ()
+        with self.campaign.at("editors", place, "statistics"):
+            if text.excess:
+                raise InputError(text.excess)
         if text.corpus not in self._corpora:
             with self.campaign.at(*own, "statistics", "corpus"):
                 self._corpora[text.corpus] = corpus_digest(text.corpus)

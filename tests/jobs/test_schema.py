@@ -14,7 +14,7 @@ from cluster.campaign.file import load_campaign
 from editors.core.errors import InputError
 from jobs import reference
 from jobs.cli import app
-from jobs.console import CAMPAIGNS
+from jobs.console import CAMPAIGNS, shipped_campaigns
 from jobs.settings import TITLE, campaign_schema
 
 FILE = CAMPAIGNS / "campaign.schema.json"
@@ -43,12 +43,16 @@ def test_shipped_campaigns_are_right_and_name_the_schema(path, validator):
     {"measures": {"kl": True, "distracting": False, "generation": {"tokens": 5}}},
     {"datasets": [{"name": "mine", "path": "mine.json", "format": "edits"}]},
     {"models": [{"name": "mine", "path": "folder", "dtype": "bfloat16"}]},
+    {"datasets": [{"name": "few", "built_in": "testbed-cloze", "limit": 3}]}, {"tags": {"study": "rates"}},
+    {"sweep": {"editors.ft.lr": [1e-3, 1e-2], "seeds": [0, 1]}}, {"sweep": [{"editors.ft.lr": [1]}, {"orders": [1]}]},
+    {"editors": [{"name": "memit", "statistics": {"tokens": 9}}, {"name": "ke", "training": {"limit": 9}}]},
+    {"include": "quickstart"}, {"include": ["quickstart", "testbed"], "models": ["testbed-t5"]},
     {"scales": {"small": {"datasets": [{"name": "testbed-cloze", "limit": 5}], "chunk": 5}}}])
 def test_what_a_campaign_may_say_is_right(change, validator, tmp_path):
     fields = {**RIGHT, **change}
     assert [error.message for error in validator.iter_errors(fields)] == []
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(fields))
-    load_campaign(tmp_path / "mine.yaml")
+    load_campaign(tmp_path / "mine.yaml", shipped=shipped_campaigns())
 
 
 @pytest.mark.parametrize("change", [
@@ -57,6 +61,9 @@ def test_what_a_campaign_may_say_is_right(change, validator, tmp_path):
     {"datasets": [{"name": "testbed-cloze", "limits": 3}]}, {"editors": ["rom"]}, {"editors": [{"label": "no name"}]},
     {"protocols": ["batches"]}, {"protocols": ["batch"]}, {"protocols": [{"name": "batch"}]},
     {"protocols": [{"name": "single", "sizes": [1]}]}, {"measures": {"kll": True}},
+    {"include": []}, {"include": 3}, {"sweep": {}}, {"sweep": []}, {"sweep": {"editors.ft.lr": []}},
+    {"sweep": {"editors.ft.lr": 3}}, {"sweep": {"chunk": [1, 2]}}, {"sweep": {"editors.ft": [1]}}, {"tags": {"a": 1}},
+    {"tags": ["a"]}, {"datasets": [{"name": "few", "built_in": "testbed-close"}]},
     {"measures": {"generation": {"tokens": 0}}}, {"workers": {"offload": "disk"}}, {"retries": {"max_task_errors": 0}}])
 def test_what_a_campaign_may_not_say_is_wrong(change, validator, tmp_path):
     fields = {**RIGHT, **change}
@@ -73,6 +80,11 @@ def test_what_a_campaign_may_not_say_is_wrong(change, validator, tmp_path):
     {"name": "rome", "config": {"key": "newest"}}, {"name": "identity", "config": {"layers": [1]}}])
 def test_the_settings_of_an_editor_are_those_of_its_method(editor, validator):
     assert list(validator.iter_errors({**RIGHT, "editors": [editor]}))
+
+
+def test_a_campaign_that_includes_another_may_leave_out_what_that_has(validator):
+    assert [error.message for error in validator.iter_errors({"include": "quickstart", "chunk": 5})] == []
+    assert list(validator.iter_errors({"chunk": 5}))
 
 
 def test_a_mistake_in_a_scale_is_found(validator):

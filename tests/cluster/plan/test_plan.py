@@ -195,8 +195,8 @@ def test_the_record_holds_what_reports_need(make_plan):
     ({"models": [{"name": "x", "path": "/nowhere/at/all"}]}, r"models\[0\]: cannot load model '/nowhere/at/all'"),
     ({"datasets": ["testbed-clozes"]}, r"datasets\[0\]: unknown .*Did you mean 'testbed-cloze'"),
     ({"datasets": [{"name": "d", "path": "absent.json", "format": "counterfact"}]}, r"datasets\[0\]: .*absent.json"),
-    ({"editors": [{"name": "ft", "config": {"layer": [1]}}]}, r"editors\[0\]: .*Did you mean 'layers'"),
-    ({"editors": [{"name": "rome", "config": {"layer": "low"}}]}, r"editors\[0\]: .*layer.*'low'"),
+    ({"editors": [{"name": "ft", "config": {"layer": [1]}}]}, r"editors\[0\].config.layer: .*Did you mean 'layers'"),
+    ({"editors": [{"name": "rome", "config": {"layer": "low"}}]}, r"editors\[0\].config.layer: .*'low'"),
     ({"editors": ["rome"]}, r"editors\[0\]: .*layer: required"),
     ({"statistics": {"corpus": "absent.txt"}}, r"statistics.corpus: .*absent.txt"),
 ])
