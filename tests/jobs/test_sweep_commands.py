@@ -39,7 +39,7 @@ def test_new_tags_stand_in_the_place_of_the_old_without_new_tasks(invoke, write_
 
 
 def test_set_changes_what_run_plan_and_train_do(invoke, write_campaign, tmp_path, drilled):
-    path = write_campaign(editors=["drilled"])
+    path = write_campaign(editors=["drilled"], training={"limit": 3})
     assert invoke("run", path, "--out", tmp_path / "one", "--set", "datasets.testbed-cloze.limit=2",
                   "--set", "chunk=1").exit_code == 0
     [record] = Store.open(tmp_path / "one").campaigns()
