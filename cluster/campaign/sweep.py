@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from cluster.campaign.address import Place, as_mapping, places, put, title
 from cluster.campaign.reading import Reader
 from cluster.campaign.source import Location, Origin, Source, Written, below
-from cluster.campaign.spec import Point
+from cluster.campaign.spec import EditorSpec, Point
 from editors.core.errors import QUOTED, InputError, quoted
 from editors.core.places import scrubbed
 from evaluators.protocols import PROTOCOLS, get_protocol
@@ -37,7 +37,8 @@ class Factor(NamedTuple):
 
     @property
     def name(self) -> str:
-        return ".".join(self.steps[1:] if self.steps[0] == "config" and len(self.steps) > 1 else self.steps)
+        in_config = self.steps[0] == "config" and len(self.steps) > 1 and self.steps[1] not in EditorSpec.model_fields
+        return ".".join(self.steps[1:] if in_config else self.steps)
 
 
 Grid = list[Factor]  # all combinations of their values
@@ -91,15 +92,14 @@ def _read(sweep: Any, fields: dict[str, Any],
             with source.at(location):
                 _check_values(values)
                 for place in places(str(address), fields):
+                    _check_not_set(place, source)
                     if _is_list(place, fields):
                         if place.location in lists:
                             raise InputError("it is swept twice: a list takes the place of the campaign's, once")
                         lists[place.location] = values, location
                     else:
-                        _check_place(place)
-                        _check_not_set(place, source)
-                        of_entry = grid.setdefault(place.entry or ("", 0), [])
-                        _add(Factor(place.steps, values, location), of_entry)
+                        entry = _check_place(place)
+                        _add(Factor(place.steps, values, location), grid.setdefault(entry, []))
         for entry, factors in grid.items():
             grids.setdefault(entry, []).append(factors)
     return grids, lists
@@ -108,9 +108,11 @@ def _read(sweep: Any, fields: dict[str, Any],
 def _check_values(values: Any) -> None:
     if not isinstance(values, list) or not values:
         raise InputError(f"expected a list of one value or more, got {quoted(repr(values))}")
-    keys = [json.dumps(_plain(value), sort_keys=True) for value in values]
-    if twice := [value for value, key in zip(values, keys, strict=True) if keys.count(key) > 1]:
-        raise InputError(f"{_spelt(_plain(twice[0]))} is listed twice")
+    seen = set[str]()
+    for value in map(_plain, values):
+        if (key := json.dumps(value, sort_keys=True)) in seen:
+            raise InputError(f"{_spelt(value)} is listed twice")
+        seen.add(key)
 
 
 def _is_list(place: Place, fields: dict[str, Any]) -> bool:
@@ -129,8 +131,8 @@ def _is_list(place: Place, fields: dict[str, Any]) -> bool:
                      + f"; set others with --set protocols.{name}.{'.'.join(place.steps)}=..., and a store each")
 
 
-def _check_place(place: Place) -> None:
-    """Raises `InputError` for what is no setting of an entry by which points can differ."""
+def _check_place(place: Place) -> tuple[str, int]:
+    """The entry. Raises `InputError` for what is no setting of one by which points can differ."""
     address = ".".join(place.steps)
     if place.entry is None:
         cure = f"run it with --set {address}=..., and a store each"
@@ -140,6 +142,7 @@ def _check_place(place: Place) -> None:
                          f"sets, editors and numbers of edits; {cure}")
     if place.steps[0] in GIVEN:
         raise InputError(f"'{place.steps[0]}' cannot be swept: points are named after the values of the others")
+    return place.entry
 
 
 def _check_not_set(place: Place, source: Source) -> None:

@@ -108,6 +108,7 @@ def test_paths_start_at_the_current_folder(load, tmp_path, monkeypatch):
     (["tags.who=7"], ["--set tags.who=7: ", "valid string"]),
     (["sweep.editors.rome.layer=3"], ["--set sweep.editors.rome.layer=3: expected a list of one value or more"]),
     (["editors.rome.layer=3", "sweep={editors.rome.layer: [4]}"], ["--set editors.rome.layer=3 would change nothing"]),
+    (["seeds=[3]", "sweep={seeds: [4]}"], ["--set seeds=[3] would change nothing"]),
     (["workers=&a [*a]"], ["--set workers=&a [*a]"]),
     ([f"tags=[&a {NINE}, &b {NINE.replace('x', '*a')}, &c {NINE.replace('x', '*b')}, &d {NINE.replace('x', '*c')}, "
       f"&e {NINE.replace('x', '*d')}, {NINE.replace('x', '*e')}]"], ["has more than 100,000 values"]),
