@@ -35,8 +35,12 @@ def logging_to(path: Path | None) -> Iterator[None]:
         raise InputError(f"cannot write the log '{path}': {getattr(error, 'strerror', None) or error}") from error
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines())
-    with logged_by(handler):
-        yield
+    try:
+        with logged_by(handler):
+            yield
+    finally:
+        if path:
+            stream.close()
 
 
 @contextmanager
@@ -51,8 +55,6 @@ def logged_by(handler: logging.Handler) -> Iterator[None]:
         LOGGER.setLevel(level)
         LOGGER.removeHandler(handler)
         handler.close()
-        if path:
-            stream.close()
 
 
 def _added_to(path: Path) -> TextIO:

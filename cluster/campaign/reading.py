@@ -101,8 +101,8 @@ def _origins(node: yaml.Node, start: Origin, at: Location = ()) -> Iterator[tupl
             yield (*at, number), origin(value, (*at, number))
             yield from _origins(value, start, (*at, number))
     elif strange := NO_TEXT.search(node.value):
-        raise InputError(f"{place(node)}: {quoted(node.value)} has the character U+{ord(strange[0]):04X}, which no name, "
-                         "path or text can have")
+        raise InputError(f"{place(node)}: {quoted(node.value)} has the character U+{ord(strange[0]):04X}, which no "
+                         "name, path or text can have")
     elif node.tag in NUMBERS and ODD_NUMBER.fullmatch(node.value):
         raise InputError(f"{place(node)}: YAML reads {node.value} as another number, in octal or base 60; write it in "
                          "plain digits, or a name in quotes")
