@@ -31,6 +31,7 @@ from evaluators.datasets import DatasetSpec
 from evaluators.datasets.spec import Format, Target
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+DIFFERENT = 1  # of `diff`, as of the tool of that name
 OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS}
 CAMPAIGNS = Path(__file__).parent / "campaigns"
 RESULTS = Path("results")  # where stores are that nobody names
@@ -149,6 +150,19 @@ def default_store(name: str) -> Path:
 
 def is_store(folder: Path) -> bool:
     return (folder / MARKER).is_file()
+
+
+def choose_campaign(place: str, records: list[CampaignRecord], name: str | None) -> CampaignRecord:
+    """The campaign of that name that was run last; without a name, the last of all."""
+    if not records:
+        raise InputError(f"no campaign has been run into store '{place}'")
+    chosen = [record for record in records if name in (None, record.name)]
+    if not chosen:
+        raise unknown("campaign", name or "", {record.name for record in records})
+    others = {record.name for record in records} - {chosen[0].name}
+    if others and name is None:
+        warn(printable(f"showing '{chosen[0].name}'; with --campaign: {', '.join(sorted(others))}"))
+    return chosen[0]
 
 
 def tasks_table(record: CampaignRecord, standing: Standing | None,

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.store.errors import Damaged
-from cluster.store.store import CampaignRecord, Store
-from editors.core.errors import InputError, unknown
+from cluster.store.store import Store
+from editors.core.errors import InputError
 from editors.core.printable import printable
 from evaluators.files import make_folder, write_text
 from evaluators.report.compare import compare
@@ -20,7 +20,7 @@ from evaluators.report.costs import costs, parted
 from evaluators.report.figure import to_svg
 from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
 from evaluators.report.views import View
-from jobs.console import console, exit_codes, shorten, warn
+from jobs.console import choose_campaign, console, exit_codes, shorten, warn
 
 
 def report(
@@ -47,7 +47,7 @@ def report(
         found = Store.open(store)
         for line in shorten(found.strays()):
             warn(printable(line))
-        record = _choose(found.place, found.campaigns(), campaign)
+        record = choose_campaign(found.place, found.campaigns(), campaign)
         damaged: list[Damaged] = []
         table = found.rows(record.tasks, damaged)
         for line in shorten(sorted(f"{found.place}: {each}; it is left out" for each in damaged)):
@@ -75,19 +75,6 @@ def report(
             case "table":
                 for grid in to_rich_tables(rows, view):
                     console().print(grid)
-
-
-def _choose(place: str, records: list[CampaignRecord], name: str | None) -> CampaignRecord:
-    """The campaign of that name that was run last; without a name, the last of all."""
-    if not records:
-        raise InputError(f"no campaign has been run into store '{place}'")
-    chosen = [record for record in records if name in (None, record.name)]
-    if not chosen:
-        raise unknown("campaign", name or "", {record.name for record in records})
-    others = {record.name for record in records} - {chosen[0].name}
-    if others and name is None:
-        warn(printable(f"showing '{chosen[0].name}'; with --campaign: {', '.join(sorted(others))}"))
-    return chosen[0]
 
 
 if __name__ == "__main__":

@@ -58,16 +58,16 @@ def compare(table: pa.Table, versus: str) -> Compared:
             notes.append(f"no '{versus}' to compare with in {where}")
             continue
         for sample in editors.values():
-            first, second, single = _pair(sample, reference)
+            first, second, single = pair(sample, reference)
             if single:
                 notes.append(f"left out in {where}, as only one of '{sample.editor}' and "
                              f"'{versus}' has them: {single} {'case' if single == 1 else 'cases'}")
             if len(first.values):
-                comparisons += _compare(first, second, metrics)
+                comparisons += compare_samples(first, second, metrics)
     return Compared(sorted(comparisons, key=lambda row: row.sort_key), notes)
 
 
-def _pair(first: Sample, second: Sample) -> tuple[Sample, Sample, int]:
+def pair(first: Sample, second: Sample) -> tuple[Sample, Sample, int]:
     """What both have, in the same order, and how many cases only one of them has in some metric that both have."""
     shared = np.intersect1d(first.metric, second.metric)
     first, second = (_one_value_each(sample.take(np.isin(sample.metric, shared))) for sample in (first, second))
@@ -87,11 +87,12 @@ def _one_value_each(sample: Sample) -> Sample:
     return replace(sample.take(starts), values=sums / counts)
 
 
-def _compare(first: Sample, second: Sample, names: Sequence[str]) -> Iterator[Comparison]:
+def compare_samples(first: Sample, second: Sample, names: Sequence[str]) -> Iterator[Comparison]:
+    """Every metric of two samples that `pair`; `names` are the metrics' by code."""
     metrics, own, other = first.metrics, first.clusters(), second.clusters()
     for aggregate in aggregates([names[code] for code in metrics], own.counts):
-        pair = own.pick(aggregate.columns), other.pick(aggregate.columns)
-        estimate, p = bootstrap_difference(*pair, aggregate.statistic), permutation_test(*pair, aggregate.statistic)
+        both = own.pick(aggregate.columns), other.pick(aggregate.columns)
+        estimate, p = bootstrap_difference(*both, aggregate.statistic), permutation_test(*both, aggregate.statistic)
         for number, (metric, columns) in enumerate(aggregate.uses.items()):
             difference, low, high = (float(part[number]) for part in estimate)
             yield Comparison(first.editor, *first.setting, metric, second.editor, difference, low, high,

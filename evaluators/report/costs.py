@@ -10,9 +10,9 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from evaluators.report.grids import Grid
 from evaluators.report.paper import FIGURE_5, FIGURE_5_TRAINING, TABLE_4
 from evaluators.report.samples import ReportRow
-from evaluators.report.views import Grid
 
 PROTOCOL = "efficiency"
 GIB = 2**30

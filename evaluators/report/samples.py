@@ -105,11 +105,11 @@ def samples(table: pa.Table) -> tuple[list[Sample], list[str]]:
     if not table.num_rows:
         return [], []
     (editor, editors), (metric, metrics), (subject, _), (case, _) = (
-        _encode(table[name]) for name in ("editor", "metric", "subject", "case_id"))
-    settings = [_encode(table[name]) for name in Setting._fields]
-    run = _combine([_encode(table[name]) for name in RUN if name in table.column_names])
-    group = _combine([(editor, editors), *settings])
-    configuration, digests = _encode(table["settings"]) if "settings" in table.column_names else (0 * group, [None])
+        encode(table[name]) for name in ("editor", "metric", "subject", "case_id"))
+    settings = [encode(table[name]) for name in Setting._fields]
+    run = combine([encode(table[name]) for name in RUN if name in table.column_names])
+    group = combine([(editor, editors), *settings])
+    configuration, digests = encode(table["settings"]) if "settings" in table.column_names else (0 * group, [None])
     values = np.from_dlpack(table["value"].combine_chunks()).astype(np.float64)
     order = np.lexsort((values, run, metric, group))
     bounds = [*np.flatnonzero(np.diff(group[order], prepend=-1)).tolist(), len(order)]
@@ -152,7 +152,7 @@ def aggregates(names: Sequence[str], counts: Array) -> Iterator[Aggregate]:
         yield Aggregate({SCORE: [names.index(name) for name in SCORED]}, harmonic_mean)
 
 
-def _encode(column: pa.ChunkedArray) -> tuple[Codes, list[Any]]:
+def encode(column: pa.ChunkedArray) -> tuple[Codes, list[Any]]:
     """Codes that count from 0 in the order of the values, and the values by code."""
     encoded = column.combine_chunks().dictionary_encode("encode")
     order = pc.sort_indices(encoded.dictionary)
@@ -161,7 +161,7 @@ def _encode(column: pa.ChunkedArray) -> tuple[Codes, list[Any]]:
     return codes, encoded.dictionary.take(order).to_pylist()
 
 
-def _combine(columns: Sequence[tuple[Codes, list[Any]]]) -> Codes:
+def combine(columns: Sequence[tuple[Codes, list[Any]]]) -> Codes:
     """One code for each combination of values."""
     combined = np.ravel_multi_index([code for code, _ in columns], [len(values) for _, values in columns])
     return np.unique(combined, return_inverse=True)[1]

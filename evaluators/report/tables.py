@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
-from editors.core.printable import CELL, in_json, in_markdown, printable
+from editors.core.printable import CELL, in_json, printable
 from evaluators.files import finite
 from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
 from evaluators.report.costs import Cost, cost_tables
+from evaluators.report.grids import Grid, grids_to_markdown, grids_to_rich
 from evaluators.report.intervals import bootstrap_statistic
 from evaluators.report.samples import ReportRow, Setting, aggregates, name_key, samples
-from evaluators.report.views import Grid, View, footnote, headings, in_order
+from evaluators.report.views import View, footnote, headings, in_order
 from evaluators.scoring.measures import all_metrics
 
 LONG = 1e6  # plain numbers from here on are written as powers of ten
@@ -74,32 +73,15 @@ def to_markdown(rows: Rows, view: View = "main") -> str:
 
     The view of all metrics has a row for each metric and a column for each editor instead.
     """
-    texts = []
-    for grid in _grids(rows, view):
-        head, *body = [[in_markdown(cell) for cell in line] for line in (grid.head, *grid.body)]
-        table = ("| " + " | ".join(line) + " |\n" for line in (head, ["---"] * len(head), *body))
-        note = f"\n{in_markdown(grid.note)}\n" if grid.note else ""
-        texts.append(f"{in_markdown(grid.title)}\n\n{''.join(table)}{note}")
-    return "\n".join(texts)
+    return grids_to_markdown(grids(rows, view))
 
 
 def to_rich_tables(rows: Rows, view: View = "main") -> list[Table]:
     """The tables of `to_markdown` for a terminal."""
-    tables = []
-    for grid in _grids(rows, view):
-        names = grid.names
-        table = Table(title=Text(grid.title), caption=Text(grid.note) if grid.note else None, box=box.SIMPLE_HEAD,
-                      pad_edge=False, collapse_padding=True)
-        for number, name in enumerate(grid.head):
-            header = name if number < names else name.replace(".", "\n")
-            table.add_column(Text(header), justify="left" if number < names else "right", overflow="fold")
-        for line in grid.body:
-            table.add_row(*map(Text, line[:names]), *(Text(cell.replace(" (p", "\n(p")) for cell in line[names:]))
-        tables.append(table)
-    return tables
+    return list(grids_to_rich(grids(rows, view)))
 
 
-def _grids(rows: Rows, view: View) -> list[Grid]:
+def grids(rows: Rows, view: View) -> list[Grid]:
     """One for each protocol; of costs, as `cost_tables` has them."""
     scores = [row for row in rows if not isinstance(row, Cost)]
     return [*_score_grids(scores, view),
@@ -127,32 +109,32 @@ def _grid(rows: Sequence[Summary | Comparison], view: View) -> Grid:
         key = tuple(str(getattr(row, field)) for field in (down, *varying))
         lines.setdefault(key, {})[row.editor if by_metric else called[row.dataset, row.metric]] = row
     heads = sorted({row.editor for row in shown}, key=name_key) if by_metric else in_order(called)
-    body = [[*map(_name, key), str(max(cell.n for cell in cells.values())), *(_cell(cells.get(name)) for name in heads)]
-            for key, cells in lines.items()]
-    shared = [f"{field} {_name(found[0])}" for field, found in values.items() if len(found) == 1]
+    body = [[*map(name_in_cell, key), str(max(cell.n for cell in cells.values())),
+             *(value_in_cell(cells.get(name)) for name in heads)] for key, cells in lines.items()]
+    shared = [f"{field} {name_in_cell(found[0])}" for field, found in values.items() if len(found) == 1]
     what = ["shares in percent ± half the 95 % confidence interval"]
     if others := sorted({row.versus for row in shown if isinstance(row, Comparison)}):
-        versus = ", ".join(map(_name, others))
+        versus = ", ".join(map(name_in_cell, others))
         what = [f"difference to {versus} over the cases that both have", *what, "p by permutation"]
-    return Grid(", ".join([*shared, *what]), [down, *varying, "cases", *map(_name, heads)], body,
+    return Grid(", ".join([*shared, *what]), [down, *varying, "cases", *map(name_in_cell, heads)], body,
                  1 + len(varying), printable(footnote(called)))
 
 
-def _name(value: object) -> str:
+def name_in_cell(value: object) -> str:
     return printable(str(value), CELL)
 
 
-def _cell(row: Summary | Comparison | None) -> str:
+def value_in_cell(row: Summary | Comparison | None) -> str:
     if row is None:
         return "-"
     half = (row.high - row.low) / 2
     if isinstance(row, Comparison):
         p = f" (p {row.p:.2g})" if math.isfinite(row.p) else ""
-        return _show(row.metric, row.difference, half, "+") + p
-    return _show(row.metric, row.mean, half, "-")
+        return show_value(row.metric, row.difference, half, "+") + p
+    return show_value(row.metric, row.mean, half, "-")
 
 
-def _show(metric: str, value: float, half: float, sign: str) -> str:
+def show_value(metric: str, value: float, half: float, sign: str = "-") -> str:
     """A value ± half its interval, in percent or with three significant digits; alone where they are not finite."""
     if not math.isfinite(value + half):
         return f"{value:{sign}}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from evaluators.report.samples import ReportRow, name_key
 from evaluators.scoring.measures import all_metrics
@@ -16,16 +16,6 @@ Headings = Mapping[tuple[str, str], str]  # by data set and metric; what is not 
 #: COUNTERFACT, or of a data set that has none on its unrelated questions, as for ZsRE.
 PAPER = {"Reliability": ("reliability.token",), "Generality": ("generality.token",),
          "Locality": ("locality.token", "locality.unrelated.token"), "Portability": ("portability.all.token",)}
-
-
-class Grid(NamedTuple):
-    """A printable table; the first `names` columns say what a row is about, and the note what its headings mean."""
-
-    title: str
-    head: list[str]
-    body: list[list[str]]
-    names: int
-    note: str
 
 
 def is_main(metric: str) -> bool:

@@ -1,0 +1,53 @@
+"""Tables as text, before they are Markdown or a terminal's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from editors.core.printable import in_markdown
+
+
+class Grid(NamedTuple):
+    """A printable table; the first `names` columns say what a row is about, and the note what its headings mean. The
+    cells in `best`, by line and column, stand out."""
+
+    title: str
+    head: list[str]
+    body: list[list[str]]
+    names: int
+    note: str
+    best: frozenset[tuple[int, int]] = frozenset()
+
+
+def grids_to_markdown(grids: Iterable[Grid]) -> str:
+    """Markdown tables; what stands out is bold."""
+    return "\n".join(map(_markdown, grids))
+
+
+def _markdown(grid: Grid) -> str:
+    head = list(map(in_markdown, grid.head))
+    body = [[f"**{in_markdown(cell)}**" if (line, column) in grid.best else in_markdown(cell)
+             for column, cell in enumerate(cells)] for line, cells in enumerate(grid.body)]
+    table = "".join("| " + " | ".join(line) + " |\n" for line in (head, ["---"] * len(head), *body))
+    note = f"\n{in_markdown(grid.note)}\n" if grid.note else ""
+    return f"{in_markdown(grid.title)}\n\n{table}{note}"
+
+
+def grids_to_rich(grids: Iterable[Grid]) -> Iterator[Table]:
+    """The same tables for a terminal; what stands out has an asterisk."""
+    for grid in grids:
+        table = Table(title=Text(grid.title), caption=Text(grid.note) if grid.note else None, box=box.SIMPLE_HEAD,
+                      pad_edge=False, collapse_padding=True)
+        for number, name in enumerate(grid.head):
+            header = name if number < grid.names else name.replace(".", "\n")
+            table.add_column(Text(header), justify="left" if number < grid.names else "right", overflow="fold")
+        for line, cells in enumerate(grid.body):
+            told = ["*" * ((line, column) in grid.best) + cell for column, cell in enumerate(cells)]
+            table.add_row(*map(Text, told[:grid.names]),
+                          *(Text(cell.replace(" (p", "\n(p")) for cell in told[grid.names:]))
+        yield table
