@@ -10,11 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from cluster.store.comparing import Reasons, Side, StoresDiffer, compare_sides
+from cluster.store.comparing import Reasons, Side, SideName, StoresDiffer, What, compare_sides
 from cluster.store.errors import StoreError
 from cluster.store.store import Store
 from editors.core.errors import InputError
@@ -44,7 +44,7 @@ def diff(
         try:
             sides = [_read(name, place, chosen) for name, place, chosen in
                      zip(SIDES, (a, b), (campaign, campaign_b or campaign), strict=True)]
-            found = compare_sides(*sides, tolerance)
+            found = compare_sides(sides[0], sides[1], tolerance)
         except StoreError as error:  # its code says that stores differ
             raise InputError(str(error)) from error
         if format == "json":
@@ -67,14 +67,14 @@ def _read(name: str, place: str, campaign: str | None) -> Side:
 
 
 def _json_lines(found: StoresDiffer) -> Iterator[str]:
-    """An object for everything that differs, which says by its `kind` what it is."""
+    """An object for everything that differs, which says by its `finding` what it is."""
     kinds: dict[str, tuple[Any, ...]] = {"task": found.tasks, "numbers": found.changed, "cell": found.cells}
-    for kind, findings in kinds.items():
-        for each in findings:
-            yield _json_line({"kind": kind, **asdict(each)})
+    for finding, rows in kinds.items():
+        for each in rows:
+            yield _json_line({"finding": finding, **asdict(each)})
     for reasons in found.reasons:
         cell = {"editor": reasons.cell.editor, **reasons.cell.setting._asdict()} if reasons.cell else None
-        yield _json_line({"kind": "reasons", "cell": cell, "told": reasons.told})
+        yield _json_line({"finding": "reasons", "cell": cell, "told": reasons.told})
 
 
 def _json_line(value: dict[str, Any]) -> str:
@@ -117,7 +117,7 @@ def _show(sides: list[Side], found: StoresDiffer, every: bool, *, markdown: bool
 def _tasks_grid(found: StoresDiffer) -> Grid:
     counts = Counter((each.kind, each.side, each.what) for each in found.tasks)
     kinds = list(dict.fromkeys(each.kind for each in found.tasks))
-    heads = [(what, side) for what in ("only", "missing", "given up") for side in SIDES
+    heads = [(what, side) for what in get_args(What) for side in get_args(SideName)
              if any(counts[kind, side, what] for kind in kinds)]
     return Grid("tasks that are not the same", ["tasks", *(f"{what} in {side}" for what, side in heads)],
                 [[kind, *(str(counts[kind, side, what]) for what, side in heads)] for kind in kinds], 1, "")

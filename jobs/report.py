@@ -17,8 +17,11 @@ from editors.core.printable import printable
 from evaluators.files import make_folder, write_text
 from evaluators.report.compare import compare
 from evaluators.report.costs import costs, parted
+from evaluators.report.curves import sweeps_to_svg
 from evaluators.report.figure import to_svg
-from evaluators.report.tables import Rows, summarise, to_json_lines, to_markdown, to_rich_tables
+from evaluators.report.grids import Grid, grids_to_markdown, grids_to_rich
+from evaluators.report.sweeps import Point, points_to_json_lines, sweep_grids
+from evaluators.report.tables import Rows, grids, summarise, to_json_lines
 from evaluators.report.views import View
 from jobs.console import choose_campaign, console, exit_codes, shorten, warn
 
@@ -55,26 +58,30 @@ def report(
         standing = found.standing(record)  # after reading, which finds what is damaged
         if missing := len(record.tasks) - len(standing.done):
             warn(printable(f"{missing} of {len(record.tasks)} tasks of '{record.name}' are not done"))
+        points = [Point(entry.part, entry.name, entry.varies, entry.settings) for entry in record.sweep]
         rows: Rows
+        swept = list[Grid]()
         table, spent = parted(table)
         if versus is None:
             summaries = summarise(table)
             rows = [*summaries, *costs(spent)]
+            swept = list(sweep_grids(summaries, points, view))
             if figure is not None:
                 make_folder(figure.parent)
-                write_text(figure, to_svg(summaries, "paper" if paper else "main"))
+                drawn: View = "paper" if paper else "main"
+                write_text(figure, sweeps_to_svg(summaries, points, drawn) if points else to_svg(summaries, drawn))
         else:
             rows, notes = compare(table, versus)
             for note in shorten(notes):
                 warn(printable(note))
         match format:
             case "json":
-                typer.echo(to_json_lines(rows), nl=False)
+                typer.echo(to_json_lines(rows) + points_to_json_lines(points), nl=False)
             case "markdown":
-                typer.echo(to_markdown(rows, view), nl=False)
+                typer.echo(grids_to_markdown([*grids(rows, view), *swept]), nl=False)
             case "table":
-                for grid in to_rich_tables(rows, view):
-                    console().print(grid)
+                for shown in grids_to_rich([*grids(rows, view), *swept]):
+                    console().print(shown)
 
 
 if __name__ == "__main__":

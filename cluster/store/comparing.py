@@ -24,6 +24,7 @@ from evaluators.report.differences import (
 )
 
 SideName = Literal["A", "B"]
+What = Literal["only", "missing", "given up"]
 PREPARED = ("statistics", "moments", "train")  # kinds of tasks whose settings decide what others yield
 FOLLOWS = ("titles", "cases")  # of a task's identity: what it is called; and cases, which have a reason of their own
 SHOWN = 3  # of the values that a setting has
@@ -35,7 +36,7 @@ class Unlike:
     """A task that is planned on one side alone, or whose result is missing or was given up on a side, and why."""
 
     side: SideName
-    what: Literal["only", "missing", "given up"]
+    what: What
     task: str
     kind: str
     title: str
@@ -93,7 +94,7 @@ def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> StoresDi
     shared = first.tasks.keys() & second.tasks.keys()
     single = [{task for task in side.tasks if task not in shared} for side in sides]
     both = shared & first.standing.done & second.standing.done
-    changed = changed_numbers(*(of_tasks(side.rows, both) for side in sides), tolerance)
+    changed = changed_numbers(of_tasks(first.rows, both), of_tasks(second.rows, both), tolerance)
     found = [cells(side.rows) for side in sides]
     others = [cell for cell in found[0].keys() & found[1].keys()
               if (found[0][cell] & single[0]) or (found[1][cell] & single[1])]

@@ -143,14 +143,14 @@ def _marked(table: pa.Table, side: str) -> pa.Table:
 
 
 def _differences(cell: Cell, first: Sample, second: Sample, metrics: Sequence[str]) -> Iterator[CellDifference]:
-    means = [_means(sample, metrics) for sample in (first, second)]
+    means, others = _means(first, metrics), _means(second, metrics)
     later, earlier, _ = pair(second, first)
     paired = {row.metric: row for row in compare_samples(later, earlier, metrics)} if len(later.values) else {}
-    for metric in sorted({*means[0], *means[1]}, key=name_key):
+    for metric in sorted({*means, *others}, key=name_key):
         row = paired.get(metric)
         difference = (row.difference, row.low, row.high, row.n) if row else (np.nan, np.nan, np.nan, 0)
-        yield CellDifference(cell.editor, *cell.setting, metric, *(mean.get(metric, np.nan) for mean in means),
-                             *difference)
+        yield CellDifference(cell.editor, *cell.setting, metric, means.get(metric, np.nan),
+                             others.get(metric, np.nan), *difference)
 
 
 def _means(sample: Sample, names: Sequence[str]) -> dict[str, float]:

@@ -35,6 +35,11 @@ def to_svg(rows: Sequence[Summary], view: View = "main") -> str:
         parts += _block(setting, block, editors, called, names, top)
         top += HEAD + ROW * len(editors) + FOOT
     height = top + MARGIN // 2
+    return document(width, height, parts)
+
+
+def document(width: int, height: int, parts: Sequence[str]) -> str:
+    """An SVG of these parts on white."""
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" role="img"><style>{STYLE}</style>\n'
             f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n")
@@ -46,18 +51,18 @@ def _block(setting: Setting, rows: Sequence[Summary], editors: Sequence[str], ca
     edits = f", {setting.edits} edits" if setting.edits > 1 else ""
     cases = max(row.n for row in rows)
     title = f"{setting.model}, {setting.dataset}: {setting.protocol}{edits}, {cases} cases"
-    yield _text(MARGIN, top + 22, f"{title}; % of cases right, mean and 95 % interval", "soft")
+    yield text_at(MARGIN, top + 22, f"{title}; % of cases right, mean and 95 % interval", "soft")
     first, last = top + HEAD, top + HEAD + ROW * len(editors)
     for line, editor in enumerate(editors):
         kind = "soft" if editor == UNEDITED else ""
-        yield _text(MARGIN, first + ROW * line + ROW / 2 + 4, printable(editor, CELL), kind)
+        yield text_at(MARGIN, first + ROW * line + ROW / 2 + 4, printable(editor, CELL), kind)
     for number, panel in enumerate(in_order(called)):
         left = names + number * (PANEL + NUMBER + GAP)
-        yield _text(left, top + 50, panel.removesuffix(".exact"), "head")
+        yield text_at(left, top + 50, panel.removesuffix(".exact"), "head")
         for tick in TICKS:
             x = left + PANEL * tick / 100
             yield f'<line x1="{x:g}" y1="{first}" x2="{x:g}" y2="{last}" stroke="{GRID}"/>'
-            yield _text(x, last + 16, str(tick), "soft", "middle")
+            yield text_at(x, last + 16, str(tick), "soft", "middle")
         found = {row.editor: row for row in rows if called[row.dataset, row.metric] == panel}
         for line, editor in enumerate(editors):
             if editor in found:
@@ -72,9 +77,10 @@ def _dot(row: Summary, left: int, y: float) -> Iterator[str]:
     yield (f'<line x1="{low:.1f}" y1="{y:g}" x2="{high:.1f}" y2="{y:g}" stroke="{colour}" stroke-width="6" '
            'stroke-opacity="0.4" stroke-linecap="round"/>')
     yield f'<circle cx="{mean:.1f}" cy="{y:g}" r="4.5" fill="{colour}"/>'
-    yield _text(left + PANEL + NUMBER, y + 4, f"{100 * row.mean:.1f}", "number", "end")
+    yield text_at(left + PANEL + NUMBER, y + 4, f"{100 * row.mean:.1f}", "number", "end")
 
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+def text_at(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+    """A text that says what it holds, whatever that is."""
     style = f' class="{kind}"' if kind else ""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{style}>{escape(printable(text, 4 * CELL))}</text>'

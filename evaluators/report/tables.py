@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 from rich.table import Table
@@ -35,6 +36,7 @@ class Summary(ReportRow):
 
 
 Rows = Sequence[Summary | Comparison | Cost]
+R = TypeVar("R", bound=ReportRow)
 
 
 def in_percent(metric: str) -> bool:
@@ -89,9 +91,14 @@ def grids(rows: Rows, view: View) -> list[Grid]:
 
 
 def _score_grids(rows: Sequence[Summary | Comparison], view: View) -> list[Grid]:
+    return [_grid(of_protocol, view) for of_protocol in in_protocols(rows)]
+
+
+def in_protocols(rows: Sequence[R]) -> list[list[R]]:
+    """The rows of each protocol, in the order of the registry."""
     order = {name: number for number, name in enumerate(PROTOCOLS)}
     protocols = sorted({row.protocol for row in rows}, key=lambda name: (order.get(name, len(order)), name))
-    return [_grid([row for row in rows if row.protocol == protocol], view) for protocol in protocols]
+    return [[row for row in rows if row.protocol == protocol] for protocol in protocols]
 
 
 def _grid(rows: Sequence[Summary | Comparison], view: View) -> Grid:

@@ -59,14 +59,14 @@ def test_another_setting_and_more_cases(done, diff, invoke, write_campaign, tmp_
     result = diff(done, tmp_path / "other", "--format", "json")
     assert result.exit_code == 1, result.output
     found = findings(result)
-    only = {(each["side"], each["title"].split(" ")[0]) for each in found if each["kind"] == "task"}
+    only = {(each["side"], each["title"].split(" ")[0]) for each in found if each["finding"] == "task"}
     assert {side for side, _ in only} == {"A", "B"} and all(each["what"] == "only" for each in found
-                                                           if each["kind"] == "task")
+                                                           if each["finding"] == "task")
     cells = {each["editor"]: each for each in found
-             if each["kind"] == "cell" and each["metric"] == "reliability.exact"}
+             if each["finding"] == "cell" and each["metric"] == "reliability.exact"}
     assert cells.keys() == {"identity", "ft"} and all(each["n"] == 4 for each in cells.values())
     assert cells["identity"]["difference"] == 0.0  # four cases that were judged alike, and two more
-    told = {each["cell"]["editor"]: each["told"] for each in found if each["kind"] == "reasons"}
+    told = {each["cell"]["editor"]: each["told"] for each in found if each["finding"] == "reasons"}
     [rate] = [line for line in told["ft"] if line.startswith("editor.config.lr")]
     assert rate.endswith("in A, 0.05 in B") and any(line.startswith("cases: ") for line in told["ft"])
     assert all(line.startswith("cases: ") for line in told["identity"])
@@ -107,12 +107,12 @@ def test_a_cell_with_other_tasks_pairs_the_cases_of_both(diff, tmp_path):
     first = write_store(tmp_path / "a", [("t1", "ft", 0.1, {**SHARES, "d": 1.0}), ("t2", "rome", 0.1, SHARES)])
     second = write_store(tmp_path / "b", [("t3", "ft", 0.2, {"a": 0.0, "b": 0.0, "c": 1.0}), ("t4", "kn", 1, SHARES)])
     found = findings(diff(first.root, second.root, "--format", "json"))
-    [cell] = [each for each in found if each["kind"] == "cell"]
+    [cell] = [each for each in found if each["finding"] == "cell"]
     assert (cell["editor"], cell["mean_a"], cell["n"]) == ("ft", 0.75, 3)
     assert cell["mean_b"] == pytest.approx(1 / 3) and cell["difference"] == pytest.approx(-1 / 3)
-    assert {(each["side"], each["title"]) for each in found if each["kind"] == "task"} == {
+    assert {(each["side"], each["title"]) for each in found if each["finding"] == "task"} == {
         ("A", "ft of t1"), ("A", "rome of t2"), ("B", "ft of t3"), ("B", "kn of t4")}
-    [reasons] = [each for each in found if each["kind"] == "reasons"]
+    [reasons] = [each for each in found if each["finding"] == "reasons"]
     assert "editor.config.lr: 0.1 in A, 0.2 in B" in reasons["told"]
 
 
