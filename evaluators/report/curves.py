@@ -16,7 +16,7 @@ from evaluators.report.sweeps import Block, Point, Sweep, blocks, shown_value, s
 from evaluators.report.tables import Summary, in_percent
 from evaluators.report.views import Headings, View, headings, in_order
 
-WIDTH, HEIGHT, LEFT, GAP, TITLE, LEGEND = 210, 130, 34, 26, 24, 20  # of panels and between them, in pixels
+WIDTH, HEIGHT, LEFT, GAP, TITLE, LEGEND = 210, 130, 34, 26, 30, 20  # of panels and between them, in pixels
 ACROSS = 4  # panels beside one another
 LOG = 20  # from this ratio of the largest value to the least on, an axis is logarithmic
 LINES = [colour for editor, colour in COLOURS.items() if editor != UNEDITED]
@@ -26,7 +26,7 @@ DASHES = ("", "6 3", "2 3", "8 3 2 3")  # of lines beyond the colours
 class Axis(NamedTuple):
     """Where each value of a setting is, from 0 to 1, by the key it is sorted by."""
 
-    places: Mapping[tuple[int, float, str], float]
+    places: Mapping[tuple[Any, ...], float]
     values: Sequence[Any]
     kind: str
 

@@ -70,13 +70,15 @@ def sweeps(points: Iterable[Point]) -> list[Sweep]:
         for key, group in found.items()]
 
 
-def value_key(value: Any) -> tuple[int, float, str]:
+def value_key(value: Any) -> tuple[Any, ...]:
     """Sorts the values of a setting: numbers by size, behind what is unset or a boolean, and before texts and lists."""
     if value is None or isinstance(value, bool):
-        return int(value is not None), float(value or 0), ""
+        return int(value is not None), float(value or 0)
     if isinstance(value, int | float):
-        return 2, float(value), ""
-    return (3, 0.0, value) if isinstance(value, str) else (4, 0.0, json.dumps(value, sort_keys=True))
+        return 2, float(value)
+    if isinstance(value, list):
+        return 4, tuple(map(value_key, value))
+    return (3, value) if isinstance(value, str) else (5, json.dumps(value, sort_keys=True))
 
 
 def shown_value(value: Any) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from cluster.store.records import SweptEntry
 from cluster.store.store import ROW_SCHEMA, CampaignRecord, ResultKey, Store, TaskRecord
 from jobs.cli import app
 
@@ -28,7 +29,7 @@ def report(tmp_path):
                 for metric, weight in (("reliability.exact", 1.0), ("reliability.token", 0.5))]
         store.write_table(ResultKey("rows", task.id), pa.Table.from_pylist(rows, schema=ROW_SCHEMA), {"failed": []})
     store.write_campaign(CampaignRecord(name="c", digest="c", started=datetime.now(UTC), datasets=(), tasks=tasks))
-    return lambda *arguments: CliRunner().invoke(app, ["report", str(tmp_path), *arguments])
+    return lambda *arguments: CliRunner().invoke(app, ["report", str(tmp_path), *map(str, arguments)])
 
 
 def test_differences_and_what_was_left_out(report):
@@ -71,3 +72,36 @@ def test_what_is_damaged_is_named(report, tmp_path):
     told = " ".join(report().stderr.split())
     assert f"rows/{damaged.stem} cannot be used: it has 2000 bytes" in told and "it is left out" in told
     assert "1 of 3 tasks of 'c' are not done" in told
+
+
+@pytest.fixture
+def sweep(report, tmp_path):
+    """The store's campaign as if its editors were points of a sweep."""
+    store = Store.open(tmp_path)
+    [record] = store.campaigns()
+    entries = tuple(SweptEntry(part="editors", name=name, varies="any", settings={"lr": rate})
+                    for name, rate in (("rome", 0.5), ("ft", 1e-3)))
+    store.write_campaign(record.model_copy(update={"sweep": entries}))
+    return report
+
+
+def test_a_sweep_has_a_table_with_its_best_point_below_the_others(sweep):
+    shown = sweep("--format", "markdown").stdout
+    usual, _, swept = shown.partition("any by lr")
+    assert "| rome |" in usual and "**" not in usual
+    rows = [line for line in swept.splitlines() if line.startswith("|")]
+    assert rows[0].startswith("| lr | cases | reliability.exact |")
+    assert rows[2].startswith("| 0.001 | 4 | 50.0 ±") and rows[3] == "| 0.5 | 3 | **100.0 ±0.0** |"
+    told = " ".join(sweep().stdout.split())
+    assert "any by lr" in told and "*100.0 ±0.0" in told
+    assert "any by lr" not in sweep("--versus", "identity").stdout
+
+
+def test_programs_are_told_the_points_of_a_sweep(sweep):
+    *_, first, second = map(json.loads, sweep("--format", "json").stdout.splitlines())
+    assert [each["settings"] for each in (first, second)] == [{"lr": 0.5}, {"lr": 0.001}]
+
+
+def test_the_figure_of_a_sweep_is_over_its_setting(sweep, tmp_path):
+    assert sweep("--figure", tmp_path / "x/sweep.svg").exit_code == 0
+    assert "over lr, logarithmic" in (tmp_path / "x/sweep.svg").read_text()
