@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from cluster.campaign.address import equals_sign, places, put
 from cluster.campaign.including import read_whole
+from cluster.campaign.parts import files_of_parts, named_in
 from cluster.campaign.paths import with_whole_paths
 from cluster.campaign.reading import Reader
 from cluster.campaign.source import Source, Written, below
@@ -26,22 +27,30 @@ from editors.core.printable import printable
 
 
 def load_campaign(path: Path | str, *, scale: str | None = None, data: str | None = None, settings: Sequence[str] = (),
-                  shipped: Mapping[str, Path] | None = None) -> Campaign:
+                  shipped: Mapping[str, Path] | None = None, is_part: bool = False) -> Campaign:
     """Reads a campaign file. Paths in it may be relative to its own folder.
 
     `scale` names one of the file's `scales`, whose fields replace the campaign's; `data` is put in the place of its
     `data`, and what `settings` say, each ADDRESS=VALUE, in theirs. `shipped` are campaigns that it may include by name.
-    Raises `InputError` for every mistake.
+    One that `is_part` of another need not have that scale, and has no parts. Raises `InputError` for every mistake.
     """
     reader = Reader()
-    written = _scaled(read_whole(reader, Path(path), shipped or {}), scale, str(path))
+    written = _scaled(read_whole(reader, Path(path), shipped or {}), scale, str(path), optional=is_part)
     points: tuple[Point, ...] = ()
+    members: list[Campaign] = []
     if isinstance(written.fields, dict):
         if data is not None:
             whole = data if "://" in data else os.path.realpath(expanded(data))
             written = written._replace(fields={**written.fields, "data": whole})
         for setting in settings:
             written = _set(written, setting, reader)
+        if written.fields.get("parts") is not None:
+            own = Source(str(path), written.origins)
+            if is_part:
+                raise InputError(f"{own.where(('parts',))}: '{path}' is a part of another campaign, so it has none")
+            members = [load_campaign(file, scale=scale, data=data, shipped=shipped, is_part=True)
+                       for file in files_of_parts(written.fields, own)]
+            written = written._replace(fields={**written.fields, **named_in(members)})
         written, points = expand(written, reader, Source(str(path), written.origins))
     source = Source(str(path), written.origins)
     try:
@@ -50,21 +59,24 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
         raise InputError("\n".join(dict.fromkeys(f"{source.where(detail['loc'])}: {_explain(detail)}"
                                                  for detail in _told(error.errors())))) from None
     campaign._source, campaign._points = source, points
+    workers = {"workers": campaign.workers}  # which part of what a task is: how many threads
+    campaign._members = tuple(member.model_copy(update=workers) for member in members)
     try:
         return with_whole_paths(campaign)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _scaled(written: Written, scale: str | None, file: str) -> Written:
-    """With the fields of one of the `scales` in their place, each still on its line."""
+def _scaled(written: Written, scale: str | None, file: str, optional: bool) -> Written:
+    """With the fields of one of the `scales` in their place, each still on its line. `optional`: or as they are, where
+    there is no such scale."""
     if not isinstance(written.fields, dict):
         return written
     fields, source = dict(written.fields), Source(file, written.origins)
     scales = fields.pop("scales", {})
     if not (isinstance(scales, dict) and all(isinstance(changes, dict) for changes in scales.values())):
         raise InputError(f"{source.where(('scales',))}: expected a mapping from names to the fields they change")
-    if scale is None:
+    if scale is None or (optional and scale not in scales):
         return Written(fields, written.origins)
     if scale not in scales:
         raise InputError(f"{file}: {unknown('scale', scale, map(str, scales))}")

@@ -238,6 +238,9 @@ class Campaign(Settings):
     given."""
     published: dict[Name, str] = Field(default_factory=dict)
     """Where files are published that the campaign names, by their names; told where they are not there."""
+    parts: Names | None = None
+    """Campaign files that this one is made of, from its own folder. Each keeps its models, data sets, editors, measures
+    and statistics; this one says name, workers and retries. `--scale` is for the parts that have one of that name."""
     models: tuple[Annotated[ModelSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
     """The models under study, each a name or a mapping."""
     datasets: tuple[Annotated[DatasetEntry, BeforeValidator(_named)], ...] = Field(min_length=1)
@@ -261,6 +264,7 @@ class Campaign(Settings):
     """What you like to know of it later, such as `{study: rates}`: kept with the results, and shown by `status`."""
     _source: Source = PrivateAttr(default_factory=Source)
     _points: tuple[Point, ...] = PrivateAttr(default=())
+    _members: tuple[Campaign, ...] = PrivateAttr(default=())
 
     @field_validator("name")
     @classmethod
@@ -304,6 +308,11 @@ class Campaign(Settings):
     def points(self) -> tuple[Point, ...]:
         """The entries that its `sweep` made."""
         return self._points
+
+    @property
+    def members(self) -> tuple[Campaign, ...]:
+        """The campaigns that it is made of: its parts, or itself."""
+        return self._members or (self,)
 
     def statistics_of(self, editor: EditorSpec) -> StatisticsSpec:
         """The campaign's, with what differs for an editor."""

@@ -21,14 +21,15 @@ from cluster.plan.cells import Cell
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.labels import Labels, labels_of
 from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
-from cluster.plan.resolve import check_joint, check_names, check_place, is_for, resolve_artefact, resolve_model
+from cluster.plan.resolve import check_joint, check_names, check_place, is_for, resolve_artefact
+from cluster.plan.sources import Sources
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
 from cluster.store.records import SweptEntry
 from cluster.store.store import CampaignRecord, DatasetRecord
 from editors import get_editor, resolve_config
 from editors.core.errors import InputError
 from editors.core.models.shards import Shard
-from evaluators.datasets import Dataset, corpus_digest, load_dataset, training_spec
+from evaluators.datasets import Dataset, training_spec
 from evaluators.scoring.measures import Measures
 from evaluators.scoring.measures.base import Measure
 
@@ -66,21 +67,26 @@ class Plan:
             sweep=tuple(SweptEntry(**point._asdict()) for point in self.campaign.points))
 
 
-def plan(campaign: Campaign) -> Plan:
-    """All tasks of a campaign. Loads the data sets, but no model.
+READ = Sources()
+
+
+def plan(campaign: Campaign, sources: Sources = READ) -> Plan:
+    """All tasks of a campaign, or of its parts. Loads the data sets, but no model.
 
     Raises `InputError`, with its place in the campaign's file, for what would keep its tasks from running: an unknown
     model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
     protocol asks for, training cases that are missing.
     """
+    if campaign.parts:
+        return _united(campaign, [plan(part, sources) for part in campaign.members])
     check_names(campaign)
     datasets = []
     for number, spec in enumerate(campaign.datasets):
         with campaign.at("datasets", number):
             if spec.hub is not None:
                 check_place(spec.hub, "hub")
-            datasets.append(load_dataset(spec))
-    planner = Planner(campaign, datasets)
+            datasets.append(sources.dataset(spec))
+    planner = Planner(campaign, datasets, sources)
     notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
@@ -89,11 +95,31 @@ def plan(campaign: Campaign) -> Plan:
     return Plan(campaign, tasks, planner.models, tuple(datasets), notes)
 
 
+def _united(campaign: Campaign, parts: Sequence[Plan]) -> Plan:
+    """The plans of a campaign's parts as one: what several of them need is done once."""
+    tasks: dict[str, Task] = {}
+    models: dict[str, ModelRef] = {}
+    for part in parts:
+        for id, task in part.tasks.items():
+            tasks.setdefault(id, task)
+        for name, model in part.models.items():
+            if models.setdefault(name, model).key != model.key:
+                raise InputError(f"{campaign.where('parts')}: '{name}' is one model in '{part.campaign.name}' and "
+                                 "another in a part before it; give it another name")
+    datasets: list[Dataset] = []
+    for data in (data for part in parts for data in part.datasets):
+        if not any(data.spec.name == other.spec.name and data.digest == other.digest for other in datasets):
+            datasets.append(data)
+    notes = dict.fromkeys(note for part in parts for note in part.notes)
+    return Plan(campaign, tasks, models, tuple(datasets), tuple(notes))
+
+
 class Planner:
     """Makes the tasks of a campaign on data sets that are loaded."""
 
-    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset]) -> None:
+    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sources: Sources) -> None:
         self.campaign = campaign
+        self.sources = sources
         self.models: dict[str, ModelRef] = {}
         self._cases = [CampaignCases(data, contradictions=campaign.contradictions == "allow") for data in datasets]
         self._training: dict[tuple[int, int | None], Chunk] = {}
@@ -123,7 +149,7 @@ class Planner:
         """The tasks of one model."""
         spec = self.campaign.models[number]
         with self.campaign.at("models", number):
-            model, config = resolve_model(spec, self.campaign.workers.threads)
+            model, config = self.sources.model(spec, self.campaign.workers.threads)
         self.models[spec.name] = model
         asked = self.measures.of_baseline
         baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
@@ -141,7 +167,7 @@ class Planner:
         """The campaign's, with what they read from files."""
         def prepare(measure: Measure) -> Measure:
             with self.campaign.at("measures", measure.name):
-                return measure.prepared()
+                return self.sources.measure(measure)
 
         return self.campaign.measures.each(prepare)
 
@@ -154,8 +180,7 @@ class Planner:
             for field in config.models:
                 if (named := getattr(config, field)) is not None:
                     check_place(named, field)
-            method.check(config, model_config)
-            content = method.content(config)
+            content = self.sources.content(method, config, model_config)
             asked = [protocol for protocol in self.campaign.protocols
                      if wanted.protocols is None or protocol.name in wanted.protocols]
             check_joint(method, wanted, asked)
@@ -189,7 +214,7 @@ class Planner:
         if key not in self._training:
             entry = self.campaign.datasets[data]
             try:
-                cases = load_dataset(training_spec(entry, key[1])).cases
+                cases = self.sources.dataset(training_spec(entry, key[1])).cases
             except InputError as error:
                 raise InputError(f"editor '{editor.name}' has to be trained first: {error}") from error
             self._training[key] = Chunk(entry.name, 1, cases)
@@ -205,7 +230,7 @@ class Planner:
                 raise InputError(text.excess)
         if text.corpus not in self._corpora:
             with self.campaign.at(*own, "statistics", "corpus"):
-                self._corpora[text.corpus] = corpus_digest(text.corpus)
+                self._corpora[text.corpus] = self.sources.corpus(text.corpus)
         count = -(-text.tokens // text.shard)
         titles = [f", shard {number} of {count}" for number in range(1, count + 1)] if count > 1 else [""]
         return tuple(StatisticsTask(_of_moments(spec, layers) + title, model, layers, text.corpus,
