@@ -20,6 +20,7 @@ from rich.text import Text
 from cluster.campaign.file import load_campaign
 from cluster.campaign.files import missing_files_told
 from cluster.plan.planner import Plan, plan
+from cluster.plan.sources import Assumed
 from cluster.store.errors import StoreError
 from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
@@ -106,10 +107,14 @@ def shipped_campaigns() -> dict[str, Path]:
     return {path.stem: path for path in sorted(CAMPAIGNS.glob("*.yaml"))}
 
 
-def plan_campaign(name: str, scale: str | None, data: str | None, settings: Sequence[str] | None = None) -> Plan:
-    """All tasks of a campaign. Raises `InputError` for whatever would keep it from running."""
+def plan_campaign(name: str, scale: str | None, data: str | None, settings: Sequence[str] | None = None,
+                  assumed: Assumed | None = None) -> Plan:
+    """All tasks of a campaign. Raises `InputError` for whatever would keep it from running, but for what may be
+    `assumed`."""
     campaign = load_campaign(find_campaign(name), scale=scale, data=data, settings=settings or (),
                              shipped=shipped_campaigns())
+    if assumed is not None:
+        return plan(campaign, assumed)
     with missing_files_told(campaign):
         return plan(campaign)
 

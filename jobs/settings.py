@@ -45,6 +45,8 @@ def campaign_schema() -> Schema:
     definitions["grid"] = {"type": "object", "minProperties": 1, "additionalProperties": False, "patternProperties": {
         r"^(models|datasets|editors|protocols)\..+\..|^(seeds|orders)$": {"type": "array", "minItems": 1}}}
     definitions["scale"] = {"type": "object", "additionalProperties": False, "properties": dict(fields)}
+    parts = {"required": ["name", "parts"]}  # which have the rest
+    found["anyOf"] = [parts, {"required": found.pop("required"), "not": parts}]
     fields["scales"] = {
         "type": "object", "additionalProperties": {"$ref": "#/$defs/scale"},
         "description": "Variants of the campaign, by name: `--scale NAME` puts its fields in the place of the "

@@ -56,22 +56,24 @@ def named_files(campaign: Campaign) -> Iterator[NamedFile]:
 def missing_files_told(campaign: Campaign) -> Iterator[None]:
     """Plan the campaign inside: an `InputError` for a file that is not there tells of all that are not, and where they
     are published. For a file that every plan needs it is raised at once."""
-    missing = [file for file in named_files(campaign) if file.missing]
-    if any(file.needed for file in missing):
+    missing = [(part, file) for part in campaign.members for file in named_files(part) if file.missing]
+    if any(file.needed for _, file in missing):
         raise InputError(_tell(campaign, missing))
     try:
         yield
     except InputError as error:
-        if any(f"'{file.path}'" in str(error) for file in missing):
+        if any(f"'{file.path}'" in str(error) for _, file in missing):
             raise InputError(_tell(campaign, missing)) from error
         raise
 
 
-def _tell(campaign: Campaign, missing: list[NamedFile]) -> str:
-    lines = [f"{campaign.where(*file.location)}: there is no file '{file.path}'" for file in missing]
+def _tell(campaign: Campaign, missing: list[tuple[Campaign, NamedFile]]) -> str:
+    first = {file.path: (part, file) for part, file in reversed(missing)}  # parts may name the same
+    lines = [f"{part.where(*file.location)}: there is no file '{file.path}'" for part, file in missing
+             if first[file.path] == (part, file)]
     published: dict[str, list[str]] = defaultdict(list)
-    for file in missing:
-        for name, where in campaign.published.items():
+    for part, file in missing:
+        for name, where in part.published.items():
             if f"/{file.path}".endswith(f"/{name}") and name not in published[where]:
                 published[where].append(name)
     if published:

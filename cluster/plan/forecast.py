@@ -42,7 +42,7 @@ def forecast(tasks: Mapping[str, Task], done: Collection[str] = (), store: Store
         else:
             seconds[task.id] = rate * _size(task)
             measured.add(task.id)
-    return Forecast(seconds, frozenset(measured), _longest_chain(tasks.values(), seconds))
+    return Forecast(seconds, frozenset(measured), longest_chain(tasks.values(), seconds))
 
 
 def _size(task: Task) -> int:
@@ -55,7 +55,7 @@ def _size(task: Task) -> int:
     return 1
 
 
-def _longest_chain(tasks: Iterable[Task], seconds: Mapping[str, float]) -> float:
+def longest_chain(tasks: Iterable[Task], seconds: Mapping[str, float]) -> float:
     ends: dict[str, float] = {}
     for task in tasks:
         ends[task.id] = seconds.get(task.id, 0.0) + max((ends[need] for need in task.needs), default=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ def published_config(name: str) -> PretrainedConfig | None:
 
 def is_at_hand(name: str) -> bool:
     """Whether a model can be looked at without a network: in a folder, or in the hub's local cache."""
-    from pathlib import Path
-
     from huggingface_hub import constants, try_to_load_from_cache
 
-    return Path(name).is_dir() or isinstance(
-        try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE), str)
+    if Path(name).is_dir():
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE), str)
+    except ValueError:  # no name that the hub could have
+        return False
