@@ -37,7 +37,7 @@ def placement_lines(plan: Plan, budget: Budget, devices: Devices) -> Iterator[st
     if not placement.chosen:
         yield f"Workers, as the campaign says: {placement}; each of the {devices.device.name} has {memory:g} GiB"
     else:
-        yield (f"Workers: {placement}; the campaign leaves it open, so this is the first that holds all of its models in "
+        yield (f"Workers: {placement}; the campaign leaves it open, so this is the first that holds all its models in "
                f"{memory:g} GiB. Write 'workers: {{{placement}, memory: {memory:g}}}' to run it so")
         for name, model in plan.models.items():
             alone = memory_of(model, plan.tasks.values()).placement(memory)

@@ -53,8 +53,8 @@ def plan(
     data: Data = None,
     set: Set = None,
     devices: Annotated[str | None, typer.Option(
-        help="Devices that it might be run on, such as 8xV100-32GB: tells what it costs there. Models and files that are "
-             "not at hand are assumed.")] = None,
+        help="Devices that it might be run on, such as 8xV100-32GB: tells what it costs there. Models and files that "
+             "are not at hand are assumed.")] = None,
 ) -> None:
     """Check a campaign, and tell its tasks, how long they will take and where its models fit; needs no cluster."""
     with exit_codes():

@@ -239,8 +239,8 @@ class Campaign(Settings):
     published: dict[Name, str] = Field(default_factory=dict)
     """Where files are published that the campaign names, by their names; told where they are not there."""
     parts: Names | None = None
-    """Campaign files that this one is made of, from its own folder. Each keeps its models, data sets, editors, measures
-    and statistics; this one says name, workers and retries. `--scale` is for the parts that have one of that name."""
+    """Campaign files that this one is made of, from its own folder: each says what is done, and this one its name,
+    workers and retries. A scale is also that of the parts that have one of its name."""
     models: tuple[Annotated[ModelSpec, BeforeValidator(_named)], ...] = Field(min_length=1)
     """The models under study, each a name or a mapping."""
     datasets: tuple[Annotated[DatasetEntry, BeforeValidator(_named)], ...] = Field(min_length=1)

@@ -60,8 +60,8 @@ class Budget:
 def budget(plan: Plan, devices: Devices, left: Mapping[str, float]) -> Budget:
     """What the tasks in `left` cost. Raises `InputError` where these devices cannot hold a model, or not compute in its
     dtype."""
-    for number, name in enumerate(plan.models):
-        devices.device.rate(plan.models[name].dtype)
+    for model in plan.models.values():
+        devices.device.rate(model.dtype)
     placement = place(plan, devices)
     seconds = {id: seconds_on(plan.tasks[id], devices) for id in left}
     titles = {_method(task): task.editor_title for task in plan.tasks.values() if isinstance(task, ScoreTask)}
@@ -111,20 +111,21 @@ def place(plan: Plan, devices: Devices) -> Placement:
         if all(_fits(need, gang, offload, devices) for need in needs.values()):
             return Placement(gang, offload, chosen=True)
     name = max(needs, key=lambda name: needs[name].on_each(offload="cpu"))
-    raise InputError(f"{name} ({plan.models[name].dtype}) needs about {needs[name].on_each(offload='cpu') / GIB:.0f} GiB "
-                     f"on a device even without its weights, and {_there(devices)}. Take devices with more memory"
+    least = needs[name].on_each(offload="cpu")
+    raise InputError(f"{name} ({plan.models[name].dtype}) needs about {least / GIB:.0f} GiB on a device even without its "
+                     f"weights, and {_there(devices)}. Take devices with more memory"
                      + _smaller(plan.models[name].dtype))
 
 
 def _check_own(plan: Plan, spec: WorkerSpec, needs: Mapping[str, Memory], devices: Devices) -> None:
     if spec.devices > devices.count:
-        raise InputError(f"a worker of this campaign takes {spec.devices} devices (workers: devices {spec.devices}), and "
-                         f"{devices} has {devices.count}")
+        raise InputError(f"a worker of this campaign takes 'devices: {spec.devices}', and {devices} are {devices.count}; "
+                         "lower it, or name more")
     for name, need in needs.items():
         if not _fits(need, spec.devices, spec.offload, devices):
+            needed = need.on_each(spec.devices, spec.offload) / GIB
             raise InputError(
-                f"{name} ({plan.models[name].dtype}) needs about {need.on_each(spec.devices, spec.offload) / GIB:.0f} GiB "
-                f"on each device of a worker (workers: devices {spec.devices}, offload {spec.offload}), and "
+                f"{name} ({plan.models[name].dtype}) needs about {needed:.0f} GiB on each device of a worker (workers: devices {spec.devices}, offload {spec.offload}), and "
                 f"{_there(devices)}. What would hold it: {need.placement(devices.device.memory)}"
                 + _smaller(plan.models[name].dtype))
 

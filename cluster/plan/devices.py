@@ -1,5 +1,5 @@
-"""Devices that a campaign could be run on: `8xV100-32GB` is eight of them. What they do in a second is reckoned: a share
-of what their makers say they can do at most."""
+"""Devices that a campaign could be run on: `8xV100-32GB` is eight of them. What they do in a second is reckoned: a
+share of what their makers say they can do at most."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TERA = 1e12
 
 @dataclass(frozen=True)
 class Device:
-    """What one has: `memory` in GiB, and the floating point operations a second, in 10¹², that its maker gives for dense
-    matrices in float32 and in the half precisions; None where it has no units for bfloat16."""
+    """What one has: `memory` in GiB, and the floating point operations a second, in 10¹², that its maker gives for
+    dense matrices in float32 and in the half precisions; None where it has no units for bfloat16."""
 
     name: str
     memory: float
