@@ -112,21 +112,21 @@ def place(plan: Plan, devices: Devices) -> Placement:
             return Placement(gang, offload, chosen=True)
     name = max(needs, key=lambda name: needs[name].on_each(offload="cpu"))
     least = needs[name].on_each(offload="cpu")
-    raise InputError(f"{name} ({plan.models[name].dtype}) needs about {least / GIB:.0f} GiB on a device even without its "
-                     f"weights, and {_there(devices)}. Take devices with more memory"
+    raise InputError(f"{name} ({plan.models[name].dtype}) needs about {least / GIB:.0f} GiB on a device even without "
+                     f"its weights, and {_there(devices)}. Take devices with more memory"
                      + _smaller(plan.models[name].dtype))
 
 
 def _check_own(plan: Plan, spec: WorkerSpec, needs: Mapping[str, Memory], devices: Devices) -> None:
     if spec.devices > devices.count:
-        raise InputError(f"a worker of this campaign takes 'devices: {spec.devices}', and {devices} are {devices.count}; "
-                         "lower it, or name more")
+        raise InputError(f"a worker of this campaign takes 'devices: {spec.devices}', and {devices} are "
+                         f"{devices.count}; lower it, or name more")
     for name, need in needs.items():
         if not _fits(need, spec.devices, spec.offload, devices):
             needed = need.on_each(spec.devices, spec.offload) / GIB
             raise InputError(
-                f"{name} ({plan.models[name].dtype}) needs about {needed:.0f} GiB on each device of a worker (workers: devices {spec.devices}, offload {spec.offload}), and "
-                f"{_there(devices)}. What would hold it: {need.placement(devices.device.memory)}"
+                f"{name} ({plan.models[name].dtype}) needs about {needed:.0f} GiB on each device of a worker "
+                f"(workers: devices {spec.devices}, offload {spec.offload}), and {_there(devices)}. What would hold it: {need.placement(devices.device.memory)}"
                 + _smaller(plan.models[name].dtype))
 
 

@@ -97,10 +97,10 @@ def test_what_the_campaigns_workers_cannot_hold_is_refused(make_plan, workers, d
 
 def test_what_no_placement_holds_is_refused(make_plan, monkeypatch):
     planned = grown(make_plan(editors=EDITORS[:1]))
-    small = replace(KNOWN["V100-16GB"], memory=2)
-    monkeypatch.setattr("cluster.plan.devices.KNOWN", {"V100-16GB": small})
-    with pytest.raises(InputError, match="without its weights.*2 GiB.*more memory"):
-        cost(planned, "8xV100-16GB")
+    small = replace(KNOWN["V100-16GB"], name="V100-2GB", memory=2)
+    monkeypatch.setattr("cluster.plan.devices.KNOWN", {small.name: small})
+    with pytest.raises(InputError, match=r"without its weights.*the 2 GiB.*more memory"):
+        cost(planned, "8xV100")
 
 
 def test_a_dtype_that_a_device_has_no_units_for_is_refused(make_plan):
