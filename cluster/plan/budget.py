@@ -126,7 +126,8 @@ def _check_own(plan: Plan, spec: WorkerSpec, needs: Mapping[str, Memory], device
             needed = need.on_each(spec.devices, spec.offload) / GIB
             raise InputError(
                 f"{name} ({plan.models[name].dtype}) needs about {needed:.0f} GiB on each device of a worker "
-                f"(workers: devices {spec.devices}, offload {spec.offload}), and {_there(devices)}. What would hold it: {need.placement(devices.device.memory)}"
+                f"(workers: devices {spec.devices}, offload {spec.offload}), and {_there(devices)}. "
+                f"What would hold it: {need.placement(devices.device.memory)}"
                 + _smaller(plan.models[name].dtype))
 
 
