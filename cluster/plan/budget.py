@@ -67,7 +67,7 @@ def budget(plan: Plan, devices: Devices, left: Mapping[str, float]) -> Budget:
     titles = {_method(task): task.editor_title for task in plan.tasks.values() if isinstance(task, ScoreTask)}
     by_group: dict[Group, float] = defaultdict(float)
     for id, taken in seconds.items():
-        by_group[_group(plan, plan.tasks[id], titles)] += taken * placement.devices / 3600
+        by_group[_group(plan, id, titles)] += taken * placement.devices / 3600
     workers = devices.count // placement.devices
     if plan.campaign.workers.count is not None:
         workers = min(workers, plan.campaign.workers.count)
@@ -82,8 +82,8 @@ def seconds_on(task: Task, devices: Devices) -> float:
     return task.cost * costs.rate(task.model.shape) / devices.device.rate(task.model.dtype)
 
 
-def _group(plan: Plan, task: Task, titles: Mapping[str, str]) -> Group:
-    model = plan.labels(task.id).model
+def _group(plan: Plan, id: str, titles: Mapping[str, str]) -> Group:
+    task, model = plan.tasks[id], plan.labels(id).model
     match task:
         case ScoreTask():
             return Group(task.editor_title, model)
