@@ -45,8 +45,6 @@ def campaign_schema() -> Schema:
     definitions["grid"] = {"type": "object", "minProperties": 1, "additionalProperties": False, "patternProperties": {
         r"^(models|datasets|editors|protocols)\..+\..|^(seeds|orders)$": {"type": "array", "minItems": 1}}}
     definitions["scale"] = {"type": "object", "additionalProperties": False, "properties": dict(fields)}
-    parts = {"required": ["name", "parts"]}  # which have the rest
-    found["anyOf"] = [parts, {"required": found.pop("required"), "not": parts}]
     fields["scales"] = {
         "type": "object", "additionalProperties": {"$ref": "#/$defs/scale"},
         "description": "Variants of the campaign, by name: `--scale NAME` puts its fields in the place of the "
@@ -55,7 +53,9 @@ def campaign_schema() -> Schema:
         "anyOf": [{"type": "string", "minLength": 1},
                   {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}],
         "description": "Files, or names of shipped campaigns, whose fields hold where this file has none of its own."}
-    found["if"], found["then"] = {"not": {"required": ["include"]}}, {"required": found.pop("required")}
+    parts = {"required": ["name", "parts"]}  # which have the rest, as an included file may
+    found["if"], found["then"] = {"not": {"required": ["include"]}}, {
+        "anyOf": [parts, {"required": found.pop("required"), "not": parts}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_titles(found), "title": TITLE}
 
 
