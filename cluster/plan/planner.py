@@ -64,7 +64,7 @@ class Plan:
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
             tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, tags=self.campaign.tags,
-            sweep=tuple(SweptEntry(**point._asdict()) for point in self.campaign.points))
+            sweep=tuple(SweptEntry(**point._asdict()) for part in self.campaign.members for point in part.points))
 
 
 READ = Sources()
