@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from editors.core.errors import CaseError, InputError
-from editors.core.models.architectures import Stack, architecture
+from editors.core.models.architectures import architecture
+from editors.core.models.layouts import Stack
 from editors.core.registry import look_up
 from editors.core.requests import EditRequest
 

@@ -34,11 +34,9 @@ class _Weights(Delta):
         self.weights: dict[str, nn.Parameter] = {}
         self.biases: dict[str, nn.Parameter] = {}
         for path in map(model.down_path, config.layers):
-            module = model.submodule(path)
-            assert isinstance(module, nn.Linear)
-            self.weights[path] = nn.Parameter(torch.zeros(model.weights.shape(module.weight), device=model.device))
-            if config.bias and module.bias is not None:
-                self.biases[path] = nn.Parameter(torch.zeros(model.weights.shape(module.bias), device=model.device))
+            self.weights[path] = nn.Parameter(torch.zeros(model.matrix(path), device=model.device))
+            if config.bias and model.submodule(path).bias is not None:
+                self.biases[path] = nn.Parameter(torch.zeros(model.matrix(path)[0], device=model.device))
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -113,7 +113,7 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
         text = (text or "").strip()
         if not text:
             return ()
-        tokens = self.model.tokenise(text if self.config.mode == "reference" else f" {text}")
+        tokens = self.model.tokenise(text) if self.config.mode == "reference" else self.model.tokenise_next(text)
         return tokens[:1] if self.config.target == "first" else tokens
 
     def _rewrite(self, fact: Fact, scores: Tensor, neurons: Tensor) -> Patch:
@@ -219,7 +219,8 @@ def _read(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsC
             at = row[:, None], position[:, None]
 
     neurons = [outputs[path][at].float() for path in ups] or [inputs[path][at].float() for path in downs]
-    rest = [outputs[block][at].float() - outputs[down][at].float() for block, down in zip(blocks, downs, strict=True)]
+    rest = [outputs[block][at].float() - model.after_ffn(number, outputs[down][at].float())
+            for number, block, down in zip(numbers, blocks, downs, strict=True)]
     return _Scenes(scenes, past, row, outputs[blocks[0]].dtype, list(map(_Layer, neurons, rest)))
 
 
@@ -242,7 +243,6 @@ def _last_tokens(batch: Batch) -> tuple[Batch, Tensor, Tensor]:
 def _integrate(model: LanguageModel, scenes: _Scenes, number: int, config: KnowledgeNeuronsConfig) -> Tensor:
     """Scores [scenes, inner] of one layer's neurons, summed over a scene's positions."""
     layer, down = scenes.layers[number], model.submodule(model.down_path(number))
-    assert isinstance(down, torch.nn.Linear)
     count, length = layer.rest.shape[:2]
     cached = scenes.past[0][0].shape[2] if scenes.past else 0
     at_once = max(config.batch_tokens // (count * (length + cached)), 1)
@@ -251,9 +251,10 @@ def _integrate(model: LanguageModel, scenes: _Scenes, number: int, config: Knowl
         batch, past = scenes.repeat(len(scales), number)
         # a_s w
         scaled = (layer.neurons[:, None] * scales[:, None, None]).flatten(0, 1).requires_grad_()
-        # h = rest + W_out (a_s w)
+        # h = rest + W_out (a_s w), which some families normalise first
         fired = activation_function(model.activation)(scaled) if _before_activation(model, config) else scaled
-        hidden = layer.rest.repeat_interleave(len(scales), 0) + down(fired.to(down.weight.dtype)).float()
+        written = down(fired.to(down.get_parameter("weight").dtype)).float()
+        hidden = layer.rest.repeat_interleave(len(scales), 0) + model.after_ffn(number, written)
         states = model.run_from(hidden.to(scenes.dtype), batch, BlockRef("decoder", number + 1), past)
         # P = 1/T Σ_t p(old_t), of every scene and scale by itself
         logits = model.head(states[batch.row, batch.position])

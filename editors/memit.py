@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
@@ -157,12 +157,11 @@ class MEMIT(Editor[MemitConfig]):
         """With the patches so far on: the key of every request at `layer` [requests, inner], a mean over contexts in
         which the bare prompt counts half (Eq. 19), and the last layer's output for that prompt [requests, width]."""
         path, block = self.model.down_path(layer), self.model.block_path(self.config.layers[-1])
-        down = self.model.submodule(path)
-        assert isinstance(down, nn.Linear)
         count = len(self.contexts)
         weights = torch.full((count,), 0.5 / max(count - 1, 1), dtype=torch.float64, device=self.model.device)
         weights[0] = 0.5 if count > 1 else 1.0
-        keys, states = weights.new_empty(len(rows), down.in_features), weights.new_empty(len(rows), self.model.width)
+        width, inner = self.model.matrix(path)
+        keys, states = weights.new_empty(len(rows), inner), weights.new_empty(len(rows), width)
         for numbers in by_length([max(map(len, row)) * count for row in rows], self.config.batch_tokens):
             batch = self.model.collate([row for number in numbers for row in rows[number]])
             last = batch.attention_mask.sum(1) - 1

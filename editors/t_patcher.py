@@ -24,7 +24,7 @@ from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import BlockRef, by_length
-from editors.core.models.capture import capture_inputs
+from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
@@ -124,10 +124,11 @@ class TPatcher(Editor[TPatcherConfig]):
         """All target positions of the requests, the end token's included where targets have one."""
         batch = self.model.collate([self.model.encode(each.prompt, each.target, end=True) for each in requests])
         path = self.model.ffn_path(self.model.depth - 1)
-        with capture_inputs(self.model, [path]) as inputs:
+        with capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [path]) as outputs:
             last = self.model.run_to(batch, BlockRef("decoder", self.model.depth))
         at = batch.row, batch.position
-        return Positions(inputs[path][at].float(), last[at].float(), batch.target, batch.row)
+        return Positions(inputs[path][at].float(), outputs[path][at].float(), last[at].float(), batch.target,
+                         batch.row)
 
 
 @torch.no_grad()

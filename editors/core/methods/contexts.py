@@ -33,9 +33,10 @@ def sample_contexts(model: LanguageModel, lengths: Sequence[tuple[int, int]], se
 
     contexts = [""]
     for length, count in lengths:
-        beginnings = [model.tokenise(word) for word in starts] or [_end_of_text(model)]
-        rows = [beginnings[number % len(beginnings)] for number in range(count)]
-        written = write(model, rows, [length - len(row) for row in rows], sample)
+        words = [model.tokenise(word) for word in starts]
+        beginnings = [(model.start + word, len(word)) for word in words] or [(_end_of_text(model), 1)]
+        rows, given = zip(*(beginnings[number % len(beginnings)] for number in range(count)), strict=True)
+        written = write(model, rows, [length - tokens for tokens in given], sample)
         for row, tokens in zip(rows, written, strict=True):
             text = str(model.tokenizer.decode([*row, *tokens], skip_special_tokens=True))
             plain = " ".join(unicodedata.normalize("NFKD", text).split())
@@ -44,8 +45,9 @@ def sample_contexts(model: LanguageModel, lengths: Sequence[tuple[int, int]], se
 
 
 def _end_of_text(model: LanguageModel) -> tuple[int, ...]:
-    start = model.tokenizer.bos_token_id
+    start = next((token for token in (model.tokenizer.bos_token_id, model.tokenizer.eos_token_id)
+                  if token is not None), None)
     if start is None:
-        raise InputError(f"the tokenizer of '{model.name}' has no start token to sample contexts from; "
+        raise InputError(f"the tokenizer of '{model.name}' has no start or end token to sample contexts from; "
                          "set `contexts: []` to edit without them")
     return (int(start),)

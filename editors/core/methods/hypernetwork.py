@@ -13,9 +13,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.methods.training import TrainingConfig
-from editors.core.models.architectures import Stack
 from editors.core.models.batches import Batch, BlockRef
 from editors.core.models.capture import capture_factors
+from editors.core.models.layouts import Stack
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import LowRank, Patch
 from editors.core.requests import EditRequest
@@ -115,7 +115,7 @@ def matrices(model: LanguageModel, config: HyperConfig) -> list[Matrix]:
     found = []
     for stack, layer in dict.fromkeys(places):
         for path in (model.up_path(layer, stack), model.down_path(layer, stack)):
-            outputs, inputs = model.weights.shape(model.submodule(path).get_parameter("weight"))
+            outputs, inputs = model.matrix(path)
             found.append(Matrix(path, stack, inputs, outputs))
     return found
 

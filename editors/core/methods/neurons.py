@@ -86,10 +86,11 @@ class NeuronConfig(EditorConfig):
 
 @dataclass(frozen=True)
 class Positions:
-    """Target positions of several edits: FFN inputs `q` and last block's outputs `r` [n, width], the `target` tokens
-    [n] and each position's `edit` number [n]."""
+    """Target positions of several edits: FFN inputs `q`, what the FFN has `written` and the last block's outputs `r`,
+    all [n, width], the `target` tokens [n] and each position's `edit` number [n]."""
 
     q: Tensor
+    written: Tensor
     r: Tensor
     target: Tensor
     edit: Tensor
@@ -99,7 +100,7 @@ class Positions:
         place = torch.full((int(self.edit.max()) + 1,), -1, device=self.edit.device)
         place[edits] = torch.arange(len(edits), device=edits.device)
         kept = place[self.edit] >= 0
-        return Positions(self.q[kept], self.r[kept], self.target[kept], place[self.edit][kept])
+        return Positions(self.q[kept], self.written[kept], self.r[kept], self.target[kept], place[self.edit][kept])
 
 
 class NeuronTraining:
@@ -154,7 +155,8 @@ class NeuronTraining:
             # r + Σ_i v_i act(a_i(q)),  a_i(q) = k_i·q + b_i
             inputs = torch.einsum("nd,nkd->nk", positions.q, keys) + bias
             active = activation_function(self.activation)(inputs)
-            hidden = hidden + torch.einsum("nk,nkd->nd", active, values)
+            more = torch.einsum("nk,nkd->nd", active, values)
+            hidden = self.model.with_more(self.model.depth - 1, hidden, positions.written, more)
         return self.model.head(self.model.finish(hidden.to(self.model.module.dtype)))
 
     def losses(self, positions: Positions, edits: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:

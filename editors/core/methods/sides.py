@@ -100,8 +100,7 @@ def _wrap(model: LanguageModel, module: Any, name: str) -> LanguageModel:
 def _shortened(model: LanguageModel, layers: int) -> LanguageModel:
     """The first blocks of a model, between copies of its embeddings and head."""
     config = copy.deepcopy(model.module.config)
-    for field in ("num_layers", "num_decoder_layers") if model.has_encoder else ("n_layer",):
-        setattr(config, field, layers)
+    model.architecture.shorten(config, layers)
     module = _blank(model, config, tied=model.output_table is model.input_table)
     weights = dict(model.module.named_parameters(remove_duplicate=False))
     for name, copied in module.named_parameters(remove_duplicate=False):
@@ -168,8 +167,7 @@ def _encoder(model: LanguageModel, config: SideConfig, learned: Mapping[str, Ten
     tokenizer = load_tokenizer(folder)
 
     def read(prompt: Tokens) -> Sequence[int]:
-        text = model.tokenizer.decode(list(prompt[:-1] if model.has_encoder else prompt))
-        ids: list[int] = tokenizer(text, truncation=True, max_length=LONGEST)["input_ids"]
+        ids: list[int] = tokenizer(model.text_of(prompt), truncation=True, max_length=LONGEST)["input_ids"]
         return ids
 
     return Classifier(module.float(), read)

@@ -5,9 +5,10 @@ al. 2022, Eq. 4; Meng et al. 2023, Eq. 16):
 
     L(δ) = 1/N Σ_j NLL_δ(o | context_j p)  +  kl · KL(p_δ(· | s) ‖ p(· | s))  +  weight_decay · ‖δ‖ / ‖a‖²
 
-with ‖δ‖ ≤ clamp ‖a‖ for an anchor a. In GPT-J's parallel block an addition to the MLP's output equals one to the
-block's output, so ROME and MEMIT share this. Blocks up to the edited one are run once; the loop runs only those above,
-for a whole batch of edits at a time.
+with ‖δ‖ ≤ clamp ‖a‖ for an anchor a. In a parallel block (GPT-J), and in one that ends in its FFN (Llama), an addition
+to the FFN's output equals one to the block's output, so ROME and MEMIT share this; where the family normalises what the
+FFN writes (Gemma, OLMo 2), δ is added before that, to what W_out gives. Blocks up to the edited one are run once; the
+loop runs only those above, for a whole batch of edits at a time.
 """
 
 from __future__ import annotations
@@ -120,19 +121,21 @@ class _Rows:
 class _Suffixes:
     """Rows from the subject's last token on: all that a delta there can change.
 
-    `hidden` [rows, length, width] leaves the edited block, `past` holds what attention needs of the tokens before,
-    `edit` [rows] is each row's edit and `is_essence` [rows] marks those that only guard the subject's distribution.
+    `hidden` [rows, length, width] leaves the edited block, whose FFN has `written` [rows, width] at the subject's last
+    token; `past` holds what attention needs of the tokens before, `edit` [rows] is each row's edit and `is_essence`
+    [rows] marks those that only guard the subject's distribution.
     """
 
     batch: Batch
     hidden: Tensor
+    written: Tensor
     past: KeysValues
     edit: Tensor
     is_essence: Tensor
 
     def select(self, rows: Tensor) -> _Suffixes:
-        return _Suffixes(self.batch.select(rows), self.hidden[rows], [(k[rows], v[rows]) for k, v in self.past],
-                         self.edit[rows], self.is_essence[rows])
+        return _Suffixes(self.batch.select(rows), self.hidden[rows], self.written[rows],
+                         [(k[rows], v[rows]) for k, v in self.past], self.edit[rows], self.is_essence[rows])
 
 
 class _Optimisation:
@@ -167,7 +170,7 @@ class _Optimisation:
         self.base = model.head(states[essences, subject[essences]]).log_softmax(-1)
         suffix, taken = batch.suffix(subject)
         before = int(subject.max())
-        self.rows = _Suffixes(suffix, outputs[block][rows[:, None], taken],
+        self.rows = _Suffixes(suffix, outputs[block][rows[:, None], taken], outputs[down][rows, subject].float(),
                               [(keys[:, :, :before], values[:, :, :before]) for keys, values in cache],
                               edit, rows >= len(prompts))
 
@@ -208,7 +211,8 @@ class _Optimisation:
         model, config, batch = self.model, self.config, rows.batch
         # h <- h + δ at the subject's last token, where every row begins
         hidden = rows.hidden.float()
-        moved = torch.cat([hidden[:, :1] + delta[rows.edit][:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
+        first = model.with_more(self.layer, hidden[:, 0], rows.written, delta[rows.edit])
+        moved = torch.cat([first[:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
         states = model.run_from(moved, batch, BlockRef("decoder", self.layer + 1), rows.past)
 
         # 1/N Σ_j 1/T Σ_t -log p_δ(o_t | context_j p, o_<t)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from editors.core.models.architectures import Stack
+from editors.core.models.layouts import Stack
 
 Padding = Literal["right", "left"]
 

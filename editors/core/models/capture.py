@@ -60,7 +60,8 @@ def _capture(model: LanguageModel, paths: Sequence[str], *, outputs: bool) -> It
             def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...],
                      path: str = path) -> None:
                 value = output if outputs else args
-                seen[path] = value if isinstance(value, Tensor) else value[0]
+                value = value if isinstance(value, Tensor) else value[0]
+                seen[path] = value.clone() if outputs else value  # Falcon's blocks go on writing into what an FFN gave
 
             stack.callback(model.submodule(path).register_forward_hook(hook).remove)
         yield seen

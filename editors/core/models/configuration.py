@@ -19,6 +19,7 @@ OBJECTS = (CONFIG, GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "add
 LIBRARY_CODE = {"trust_remote_code": False}  # for every call that loads: without it, the library may ask at a terminal
 
 REDIRECTING = {"attribute_map", "transformers_weights"}
+EPSILONS = ("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps")  # as families name theirs
 MOST = 10**7  # of anything that is counted in a configuration
 
 
@@ -112,8 +113,8 @@ def model_config(folder: ModelFolder) -> PretrainedConfig:
         whole(field, 0, config.vocab_size - 1)
     whole("pad_token_id", 0, MOST, optional=True)
     whole("max_position_embeddings", 1, MOST, optional=True)
-    if config.layer_norm_epsilon < 0:
-        raise folder.refusal(f"'{CONFIG}': layer_norm_epsilon is {config.layer_norm_epsilon}, less than 0; fetch it "
-                             "again")
+    for field in EPSILONS:
+        if (value := getattr(config, field, 0)) < 0:
+            raise folder.refusal(f"'{CONFIG}': {field} is {value}, less than 0; fetch it again")
     config.output_hidden_states = False  # or the library looks for them in every pass; none of ours asks for them
     return config

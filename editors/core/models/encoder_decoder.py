@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from editors.core.errors import InputError
-from editors.core.models.architectures import Stack
 from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding
+from editors.core.models.layouts import Stack
 from editors.core.models.model import KeysValues, LanguageModel, shallow
 from editors.core.models.work import DONE
 
@@ -26,6 +26,9 @@ class EncoderDecoder(LanguageModel):
     def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
         closing = (int(self.module.config.eos_token_id),)
         return Encoded(prompt + closing, target + closing if end and target else target)
+
+    def text_of(self, prompt: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(prompt[:-1])))
 
     def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
         """`padding` is the encoder's; the decoder's rows all start at position 0."""

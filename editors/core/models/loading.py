@@ -89,8 +89,7 @@ def load_reader(path: str | Path, *, name: str | None = None) -> LanguageModel:
     `InputError` like `find_model`."""
     folder = model_folder(path, weights=False)
     config, tokenizer = copy.deepcopy(_config(folder)), _tokenizer(folder)
-    for layout in architecture(config, folder.name).layouts.values():
-        setattr(config, layout.depth, 1)  # what there is of others is never run
+    architecture(config, folder.name).shorten(config, 1)  # what there is of other blocks is never run
     with folder.reading(CONFIG, Exception), torch.device("meta"), quiet():
         module = auto_class(config).from_config(config, **LIBRARY_CODE)
     return _wrapper(config)(module, tokenizer, name or str(path))

@@ -6,14 +6,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from editors.core.errors import CaseError, InputError, quoted
-from editors.core.models.architectures import Layout, Stack, architecture
+from editors.core.models.architectures import architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
+from editors.core.models.layouts import Layout, Stack, longest
+from editors.core.models.linear import is_turned
 from editors.core.models.text import lost_characters
 from editors.core.models.weights import Weights
 from editors.core.models.work import DONE
@@ -23,6 +26,8 @@ from editors.core.requests import EditRequest
 if TYPE_CHECKING:  # else imported where it is used: the library's models take as long to import as torch itself
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
+BLANK = "\u2581"  # SentencePiece's
+ENDLESS = 2**30  # tokens
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
 
 
@@ -50,6 +55,7 @@ class LanguageModel:
                  digest: str = "", weights: Weights | None = None) -> None:
         self.architecture = architecture(module.config, name)
         self.module = module.eval().requires_grad_(False)
+        self.architecture.prepare(self.module)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.weights = weights or Weights()
         self.sides: dict[str, Any] = {}
@@ -85,7 +91,7 @@ class LanguageModel:
     @property
     def gated(self) -> bool:
         """Whether the FFN multiplies its activations with a second, linear projection."""
-        return bool(getattr(self.module.config, "is_gated_act", False))
+        return self.architecture.gated(self.module.config)
 
     @property
     def own_head(self) -> bool:
@@ -95,7 +101,7 @@ class LanguageModel:
     @property
     def max_length(self) -> int | None:
         """Most tokens the model can read at once; None where there is no limit."""
-        return getattr(self.module.config, "max_position_embeddings", None)
+        return longest(self.module.config)
 
     @property
     def input_table(self) -> Tensor:
@@ -139,19 +145,27 @@ class LanguageModel:
         return f"{self.block_path(layer, stack)}.{self.layout(stack).ffn}"
 
     def up_path(self, layer: int, stack: Stack = "decoder") -> str:
-        """The path of an FFN's first projection [inner, width], in a gated FFN the one that passes the activation."""
-        path = self.ffn_path(layer, stack)
-        ffn = self.submodule(path)
-        return next(f"{path}.{name}" for name in self.layout(stack).up if hasattr(ffn, name))
+        """The path of an FFN's first projection [inner, width], in a gated FFN the one that passes the activation, or
+        both as one [2 inner, width]."""
+        path = self.block_path(layer, stack)
+        block = self.submodule(path)
+        return next(f"{path}.{name}" for name in self.layout(stack).up if _has(block, name))
 
     def down_path(self, layer: int, stack: Stack = "decoder") -> str:
         """The path of an FFN's last projection [width, inner], which reads its keys."""
-        return f"{self.ffn_path(layer, stack)}.{self.layout(stack).down}"
+        return f"{self.block_path(layer, stack)}.{self.layout(stack).down}"
+
+    def matrix(self, path: str) -> tuple[int, int]:
+        """Outputs and inputs of the linear map at a path."""
+        module = self.submodule(path)
+        rows, columns = self.weights.shape(module.get_parameter("weight"))
+        return (columns, rows) if is_turned(module) else (rows, columns)
 
     # --- text to tokens
 
     def encode(self, prompt: str, target: str = "", *, end: bool = False) -> Encoded:
-        """Tokenises prompt and `" " + target` separately, so that no token straddles the boundary.
+        """Tokenises prompt and target separately, so that no token straddles the boundary: the prompt as a text of its
+        own, which begins as the tokenizer has texts begin (`start`), and the target as what follows it.
 
         `end` closes the target with the end token where the architecture has one: to train on, not to score.
         Raises `CaseError` for an empty prompt, for a text longer than the model's positions, and like `tokenise`.
@@ -159,7 +173,7 @@ class LanguageModel:
         prompt_ids = self.tokenise(prompt.rstrip())
         if not prompt_ids:
             raise CaseError("the prompt is empty")
-        encoded = self._close(prompt_ids, self.tokenise(f" {target.strip()}") if target.strip() else (), end)
+        encoded = self._close(self.start + prompt_ids, self.tokenise_next(target) if target.strip() else (), end)
         if self.max_length is not None and len(encoded) > self.max_length:
             raise CaseError(f"{len(encoded)} tokens, but '{self.name}' reads at most {self.max_length}: "
                             f"'{prompt[:60]}...'")
@@ -179,6 +193,28 @@ class LanguageModel:
                             f"{highest}, but '{self.name}' has embeddings for {size} tokens")
         return ids
 
+    def tokenise_next(self, text: str) -> tuple[int, ...]:
+        """The token ids of a text behind a space, in the middle of another. Raises like `tokenise`."""
+        return self.tokenise(text.strip() if self._opens_words else f" {text.strip()}")
+
+    @cached_property
+    def start(self) -> tuple[int, ...]:
+        """What the tokenizer puts before a text by itself, a BOS or nothing: prompts begin with it."""
+        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        whole = self.tokenizer("a")["input_ids"]
+        return tuple(next(whole[:at] for at in range(len(whole)) if whole[at: at + len(plain)] == plain))
+
+    @cached_property
+    def _opens_words(self) -> bool:
+        """Whether the tokenizer has every text begin with a word, and so a blank of its own (SentencePiece): one more
+        would be a token by itself."""
+        first = self.tokenizer("a", add_special_tokens=False)["input_ids"][0]
+        return str(self.tokenizer.convert_ids_to_tokens(first)).startswith(BLANK)
+
+    def text_of(self, prompt: Sequence[int]) -> str:
+        """The text of an encoded prompt."""
+        return str(self.tokenizer.decode(list(prompt[len(self.start):])))
+
     def lost(self, text: str) -> str:
         """Those of a text's characters that the tokenizer has no token for; empty where the text can be read whole."""
         return lost_characters(self.tokenizer, text)
@@ -190,7 +226,7 @@ class LanguageModel:
         """Position of the subject's last token among the prompt's tokens."""
         spans = self.tokenizer(request.prompt.rstrip(), add_special_tokens=False, return_offsets_mapping=True)
         inside = [i for i, (start, _) in enumerate(spans["offset_mapping"]) if start < request.subject_end]
-        return inside[-1]
+        return len(self.start) + inside[-1]
 
     def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
         """Pads rows to one length. Positions count from each row's first real token, whatever the side."""
@@ -236,6 +272,18 @@ class LanguageModel:
         layers: list[Any] = cache.layers
         return states, [(layer.keys, layer.values) for layer in layers]
 
+    def after_ffn(self, layer: int, written: Tensor) -> Tensor:
+        """What a decoder's block adds of what its FFN writes: the same, unless the family normalises it first."""
+        norm = self.layout("decoder").after
+        added: Tensor = self.submodule(f"{self.block_path(layer)}.{norm}")(written) if norm else written
+        return added
+
+    def with_more(self, layer: int, hidden: Tensor, written: Tensor, more: Tensor) -> Tensor:
+        """What leaves a decoder's block whose FFN writes `more` on top of what it has `written` when `hidden` left."""
+        if self.layout("decoder").after is None:
+            return hidden + more
+        return hidden - self.after_ffn(layer, written) + self.after_ffn(layer, written + more)
+
     def finish(self, hidden: Tensor) -> Tensor:
         """Final states from what leaves the last block: the last norm alone."""
         layout = self.layout("decoder")
@@ -247,6 +295,8 @@ class LanguageModel:
         ones may be equal: another projection in fp32 would need the whole head, which a gang has in parts."""
         logits: Tensor = self.module.get_output_embeddings()(states)
         DONE.add(states.numel() // states.shape[-1], self.vocabulary * self.width, backward=logits.requires_grad)
+        if cap := self.architecture.softcap and getattr(self.module.config, self.architecture.softcap):
+            logits = torch.tanh(logits / cap) * cap
         return logits.float()
 
     def target_logits(self, batch: Batch) -> Tensor:
@@ -278,15 +328,16 @@ class LanguageModel:
         for layer, (keys, values) in enumerate(past or ()):
             assert cache is not None
             cache.update(keys, values, layer)
-        return self._run(self._blocks(at.layer, self.depth), batch, cache, inputs_embeds=hidden)
+        return self._run(self._blocks(at.layer, self.depth, entered=True), batch, cache, inputs_embeds=hidden)
 
     @property
     def _backbone(self) -> nn.Module:
         return self.submodule(self.layout("decoder").backbone)
 
-    def _blocks(self, start: int, stop: int, stack: Stack = "decoder", *, norm: bool = True) -> nn.Module:
+    def _blocks(self, start: int, stop: int, stack: Stack = "decoder", *, norm: bool = True,
+                entered: bool = False) -> nn.Module:
         """A stack with only some of its blocks, with or without its last norm. It shares every submodule, so hooks
-        on them work."""
+        on them work. `entered`: what it is given has gone through other blocks, or might have."""
         layout = self.layout(stack)
         part = shallow(self.submodule(layout.backbone))
         blocks = part._modules[layout.blocks]
@@ -294,6 +345,15 @@ class LanguageModel:
         part._modules[layout.blocks] = blocks[start:stop]
         if not norm:
             part._modules[layout.norm] = nn.Identity()
+        if entered and layout.positions:
+            part._modules[layout.positions] = _Nothing()
+        part.config = copy.copy(part.config)
+        if kinds := getattr(part.config, "layer_types", None):  # of attention: backbones count their blocks anew
+            vars(part.config).update(layer_types=kinds[start:stop])
+        if getattr(part.config, "sliding_window", None):
+            # No text is longer than the window (`max_length`), but a row's cached tokens may lie further from those
+            # behind them in a batch than in their text.
+            vars(part.config).update(sliding_window=ENDLESS)
         return part
 
     def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
@@ -310,6 +370,21 @@ class LanguageModel:
             self._block_size[stack] = sum(math.prod(self.weights.shape(weight)) for weight in blocks[-1].parameters())
         DONE.add(hidden.shape[0] * hidden.shape[1], len(blocks) * self._block_size.get(stack, 0),
                  backward=hidden.requires_grad, new=new)
+
+
+class _Nothing(nn.Module):
+    """Adds nothing to what enters the blocks."""
+
+    def forward(self, *_args: object, **_settings: object) -> Tensor:
+        return torch.zeros(())
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    try:
+        module.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def shallow(module: nn.Module) -> nn.Module:

@@ -70,7 +70,7 @@ def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[
         if shard == WHOLE:
             raise InputError(EMPTY)
         for path in paths:
-            inner = model.weights.shape(model.submodule(path).get_parameter("weight"))[1]
+            inner = model.matrix(path)[1]
             totals[path] = torch.zeros(inner, inner, dtype=torch.float64, device=model.device)
     return {path: SecondMoment(count, total) for path, total in totals.items()}
 
@@ -123,9 +123,10 @@ def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterato
     rows: list[Encoded] = []
     seen = 0
     for text in texts:
-        ids = tuple(model.tokenizer.encode(text, add_special_tokens=False)[:limit])
-        if not ids:
+        plain = tuple(model.tokenizer.encode(text, add_special_tokens=False))
+        if not plain:
             continue
+        ids = (model.start + plain)[:limit]
         rows.append(Encoded(ids, ()))
         seen += len(ids)
         if max(map(len, rows)) * len(rows) >= BATCH_TOKENS or seen >= tokens:

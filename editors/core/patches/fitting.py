@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from editors.core.errors import InputError
+from editors.core.models.linear import is_linear
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Neurons, Patch, Route, Term, activation_function
 
@@ -44,8 +45,8 @@ def _misfit(model: LanguageModel, term: Term, known: dict[str, Mapping[str, int]
 
 def _sides(model: LanguageModel, path: str, module: nn.Module) -> Mapping[str, int] | None:
     """The widths of what a module reads and gives."""
-    if isinstance(module, nn.Linear):
-        out, width = model.weights.shape(module.weight)
+    if is_linear(module):
+        out, width = model.matrix(path)
         return {"in": width, "out": out}
     ffns = (model.ffn_path(layer, stack) for stack in model.architecture.layouts
             for layer in range(model.depth_of(stack)))

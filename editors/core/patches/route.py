@@ -99,11 +99,12 @@ class SideModel:
             prompt = (*known.prompt, *known.target, *self._as_next(question.prompt))
         row = Encoded(prompt, question.target)
         surplus = 0 if self.model.max_length is None else max(len(row) - self.model.max_length, 0)
-        return Encoded(row.prompt[surplus:], row.target)
+        start = len(self.model.start)
+        return Encoded(row.prompt[:start] + row.prompt[start + surplus:], row.target)
 
     def _after_a_space(self, prompt: Tokens) -> Tokens:
         """A text's ids as they are in the middle of a text, where byte-level tokens begin with the space before."""
-        return self.model.tokenise(f" {self.model.tokenizer.decode(list(prompt))}")
+        return self.model.tokenise_next(self.model.text_of(prompt))
 
     def target_logits(self, rows: Sequence[Encoded], vocabulary: int) -> Tensor:
         """c's logits [targets, vocabulary] in fp32; tokens it lacks get a logit that is never the highest."""

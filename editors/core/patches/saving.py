@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from editors.core.errors import InputError
 from editors.core.files import atomic_folder
 from editors.core.models.hugging_face import quiet
+from editors.core.models.linear import as_kept, is_linear
 from editors.core.models.model import LanguageModel, shallow
 from editors.core.patches.fitting import refuse_misfits
 from editors.core.patches.patch import Dense, LowRank, Neurons, Patch, Route, Term
@@ -47,7 +48,7 @@ def edited_weights(model: LanguageModel, patch: Patch) -> dict[str, Tensor]:
             weight = getattr(linear, name)
             if weight is None:
                 raise _refusal(model, term, f"adds a {name}, and the module has none")
-            changes[f"{term.module}.{name}"].append((term, change))
+            changes[f"{term.module}.{name}"].append((term, as_kept(linear, change) if name == "weight" else change))
     return {name: _changed(model, name, found) for name, found in changes.items()}
 
 
@@ -64,7 +65,7 @@ def _changes(model: LanguageModel, term: Term) -> dict[str, Tensor]:
     raise _refusal(model, term, "is no change of a weight")
 
 
-def _linear(model: LanguageModel, term: Term) -> nn.Linear:
+def _linear(model: LanguageModel, term: Term) -> nn.Module:
     """The module that a term is on. Raises `InputError` where it is not one whose weight the term can be added to."""
     match term:
         case Neurons():
@@ -74,7 +75,7 @@ def _linear(model: LanguageModel, term: Term) -> nn.Linear:
             raise _refusal(model, term, "routes questions to a second model, as SERAC does")
     refuse_misfits(model, [Patch((term,))])
     module = model.submodule(term.module)
-    if not isinstance(module, nn.Linear):
+    if not is_linear(module):
         raise _refusal(model, term, f"is on a {type(module).__name__}, which is no linear map with a weight")
     sharing = [name for name, weight in model.module.named_parameters(remove_duplicate=False)
                if weight is module.weight and name != f"{term.module}.weight"]

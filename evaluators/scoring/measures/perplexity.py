@@ -97,8 +97,9 @@ def _encode(model: LanguageModel, text: str) -> Encoded:
     if model.has_encoder:
         words = text.split()
         return model.encode(" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2:]))
-    ids = model.tokenise(text)[: model.max_length]
-    return Encoded(ids[:1], ids[1:])
+    ids = (model.start + model.tokenise(text))[: model.max_length]
+    given = max(len(model.start), 1)  # a token that nothing precedes cannot be predicted
+    return Encoded(ids[:given], ids[given:])
 
 
 def _exp(value: float) -> float:
