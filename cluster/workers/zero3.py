@@ -26,7 +26,7 @@ from cluster.workers.scratch import Scratch
 from editors.core.errors import InputError
 from editors.core.models.checkpoint import Checkpoint
 from editors.core.models.configuration import LIBRARY_CODE
-from editors.core.models.fitting import stored_name, tied_weights
+from editors.core.models.fitting import as_named, stored_name, tied_weights
 from editors.core.models.hugging_face import auto_class
 from editors.core.models.loading import load_by
 from editors.core.models.model import LanguageModel
@@ -137,7 +137,7 @@ def _empty(config: PretrainedConfig, dtype: str, settings: dict[str, Any]) -> An
 
 def _fill(module: Any, checkpoint: Checkpoint) -> None:
     """Reads the checkpoint on rank 0, file after file and weight by weight, and deals each out."""
-    pairs = tied_weights(module, module.config)
+    pairs, checkpoint = tied_weights(module, module.config), as_named(module, checkpoint)
     _tie(module, pairs, checkpoint)
     weights = dict(module.named_parameters())
     stored = {name: there for name in weights

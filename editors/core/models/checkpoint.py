@@ -17,11 +17,13 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a weight is, its shape, and whether it is made of floating point numbers of two bytes or more."""
+    """Where a weight is, its shape, and whether it is made of floating point numbers of two bytes or more; `name` is
+    what its file calls it."""
 
     file: str
     shape: tuple[int, ...]
     floating: bool
+    name: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Checkpoint:
     def read(self, name: str) -> Tensor:
         """A weight's values, of a checkpoint that is not pickled."""
         with safe_open(self.folder.path / self.weights[name].file, "pt") as file:
-            tensor: Tensor = file.get_tensor(name)
+            tensor: Tensor = file.get_tensor(self.weights[name].name)
             return tensor
 
 
@@ -64,7 +66,7 @@ def _header(folder: ModelFolder, file: str) -> dict[str, Stored]:
     try:
         with safe_open(folder.path / file, "pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            return {name: Stored(file, tuple(part.get_shape()), part.get_dtype() in FLOATS)
+            return {name: Stored(file, tuple(part.get_shape()), part.get_dtype() in FLOATS, name)
                     for name, part in slices.items()}
     except FileNotFoundError:
         raise folder.refusal(f"'{file}' is missing; fetch it again") from None
@@ -73,5 +75,5 @@ def _header(folder: ModelFolder, file: str) -> dict[str, Stored]:
 
 
 def _pickled_header(folder: ModelFolder, file: str) -> dict[str, Stored]:
-    return {name: Stored(file, tuple(tensor.shape), tensor.is_floating_point() and tensor.itemsize > 1)
+    return {name: Stored(file, tuple(tensor.shape), tensor.is_floating_point() and tensor.itemsize > 1, name)
             for name, tensor in read_pickle(folder, file, device="meta").items()}

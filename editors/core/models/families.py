@@ -186,7 +186,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         {"decoder": Layout("gpt_neox", "layers", "final_layer_norm", "mlp", ("mlp.dense_h_to_4h",),
                            "mlp.dense_4h_to_h")},
         activation="hidden_act", sizes=(*SIZES, "intermediate_size"),
-        inner=lambda config: int(config.intermediate_size), parameters=_neox_parameters, problem=_uneven),
+        inner=lambda config: int(config.intermediate_size), parameters=_neox_parameters, problem=_uneven,
+        renamed={"embed_out.": "lm_head."}),
     "opt": Architecture(
         {"decoder": Layout("model.decoder", "layers", "final_layer_norm", "ffn", ("fc1",), "fc2",
                            positions="embed_positions")},

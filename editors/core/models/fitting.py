@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 HEAD = "lm_head.weight"  # in every family
+TABLES = r"\.(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)$"
 FEW = 100  # blocks: a module of so many more is made in no time, and tells which weights are missing
 
 
@@ -32,12 +34,10 @@ def refuse_misfits(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
     _refuse_depths(config, checkpoint)
     with checkpoint.folder.reading(CONFIG, Exception), torch.device("meta"), quiet():
         module = auto_class(config).from_config(config, **LIBRARY_CODE)
-    wanted, there = module.state_dict(), checkpoint.weights
+    wanted, there = module.state_dict(), as_named(module, checkpoint).weights
     tied = tied_weights(module, config)
     missing = [name for name in wanted if stored_name(name, tied, there) is None]
-    ignored = module._keys_to_ignore_on_load_unexpected or ()
-    left_over = [name for name in there.keys() - wanted.keys()
-                 if not any(re.search(pattern, name) for pattern in ignored)]
+    left_over = _not_ignored(module, there.keys() - wanted.keys())
     if missing == [HEAD] and not left_over:
         raise checkpoint.folder.refusal(f"'{HEAD}' is missing, and its config.json tells of a head of its own "
                                         "(tie_word_embeddings or scale_decoder_outputs is false); fetch the folder "
@@ -49,6 +49,26 @@ def refuse_misfits(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
     if whole := sorted(name for name in there.keys() & wanted.keys() if not there[name].floating):
         raise checkpoint.folder.refusal(f"'{whole[0]}' is not of floating point numbers of 16 bits or more; take the "
                                         "checkpoint that this one was made of")
+
+
+def as_named(module: Any, checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint with its weights under the names that a module has for them: old ones leave out the backbone's, or
+    have another for the head. The library reads them likewise."""
+    wanted, prefix = module.state_dict().keys(), f"{module.base_model_prefix}."
+    renamed = architecture(module.config, checkpoint.folder.name).renamed
+    weights = {}
+    for name, stored in checkpoint.weights.items():
+        old = next(filter(name.startswith, renamed), "")
+        now = renamed.get(old, "") + name.removeprefix(old)
+        weights[prefix + now if now not in wanted and prefix + now in wanted else now] = stored
+    return replace(checkpoint, weights=weights)
+
+
+def _not_ignored(module: Any, names: Iterable[str]) -> list[str]:
+    """Those of the weights that a module lacks which are more than tables that old checkpoints hold, and the library
+    makes by formula."""
+    ignored = [*(module._keys_to_ignore_on_load_unexpected or ()), TABLES]
+    return [name for name in names if not any(re.search(pattern, name) for pattern in ignored)]
 
 
 def _refuse_depths(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
@@ -83,8 +103,8 @@ def read_weights(kind: Any, folder: ModelFolder, *, partly: bool = False, **sett
     with folder.reading(), _for_the_library(folder) as path:
         module, found = kind.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True,
                                              **LIBRARY_CODE, **settings)
-    refuse_other_weights(folder.name, found["missing_keys"], () if partly else found["unexpected_keys"],
-                         found["mismatched_keys"])
+    left_over = () if partly else _not_ignored(module, found["unexpected_keys"])
+    refuse_other_weights(folder.name, found["missing_keys"], left_over, found["mismatched_keys"])
     return module
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Stack = Literal["decoder", "encoder"]
@@ -43,8 +43,8 @@ class Architecture:
     multiply their activations with a second, linear projection, `own_head` whether the head has a weight of its own or
     shares that of the token embeddings, and `parameters` how many a model has. `limits` tells how large some of the
     `sizes` may be at most, and `problem` what keeps editors from a model of the family, if anything does. Hidden states
-    are too large for the dtypes that `overflows` lists. The field `softcap` bounds logits. `prepare` is given a module
-    that was loaded.
+    are too large for the dtypes that `overflows` lists. The field `softcap` bounds logits. Old checkpoints have weights
+    under names that begin as the keys of `renamed` do. `prepare` is given a module that was loaded.
     """
 
     layouts: Mapping[Stack, Layout]
@@ -59,6 +59,7 @@ class Architecture:
     limits: Callable[[Any], Mapping[str, int]] = lambda config: {}
     problem: Callable[[Any], str | None] = lambda config: None
     softcap: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Any], None] = lambda module: None
 
     def depth(self, config: Any, stack: Stack) -> int:
@@ -82,6 +83,6 @@ def longest(config: Any) -> int | None:
     rope = getattr(config, "rope_parameters", None) or {}
     bounds = [getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None)]
     if rope.get("rope_type") == "longrope":
-        field = "original_max_position_embeddings"
-        bounds.append(rope.get(field) or getattr(config, field, None))
+        trained = "original_max_position_embeddings"
+        bounds.append(rope.get(trained) or getattr(config, trained, None))
     return min((bound for bound in bounds if bound is not None), default=None)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.families import FAMILIES, TEXTS, VARIANTS, config_of, tiny
+from safetensors.torch import load_file, save_file
+from support.families import FAMILIES, VARIANTS, config_of, tiny
 from transformers import AutoModelForCausalLM
 
+from editors.core.errors import InputError
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import BlockRef
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.families import ARCHITECTURES
+from editors.core.models.layouts import longest
+from editors.core.models.loading import load_model
+from editors.core.models.model import LanguageModel
 
 NAMES = [*FAMILIES, *VARIANTS]
 ROWS = [("What is the birthplace of Budrer Vadolm?", "so many words"), ("It", "was"), ("Ann Lee lives", "here")]
@@ -110,3 +115,101 @@ def test_the_formula_counts_what_a_model_has(name):
     assert (shape.depth, shape.width, shape.vocabulary) == (4, 32, 320)
     own = module.get_output_embeddings().weight is not module.get_input_embeddings().weight
     assert ARCHITECTURES[config.model_type].own_head(config) == own
+
+
+def save(model, folder):
+    model.module.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_is_the_model(model, rows, tmp_path):
+    loaded = load_model(save(model, tmp_path))
+    batch = model.collate(rows)
+    assert loaded.own_head == model.own_head == (loaded.output_table is not loaded.input_table)
+    assert torch.equal(loaded.target_logits(batch), model.target_logits(batch))
+
+
+def rename(folder, change):
+    """Gives the weights of a folder the names that `change` makes of theirs, and adds what it returns beside."""
+    file = folder / "model.safetensors"
+    weights = change(load_file(file))
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file, {"format": "pt"})
+
+
+def as_gpt2(weights):
+    """OpenAI's names begin with none for the backbone, and its attention keeps its masks."""
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in weights.items() if name != "lm_head.weight"}
+    return bare | {f"h.{layer}.attn.bias": torch.ones(1, 1, 4, 4).byte() for layer in range(4)}
+
+
+def as_pythia(weights):
+    named = {name.replace("lm_head.", "embed_out."): tensor for name, tensor in weights.items()}
+    return named | {f"gpt_neox.layers.{layer}.attention.{table}": torch.ones(()) for layer in range(4)
+                    for table in ("bias", "masked_bias", "rotary_emb.inv_freq")}
+
+
+def as_gptj(weights):
+    return weights | {f"transformer.h.{layer}.attn.{table}": torch.ones(()) for layer in range(4)
+                      for table in ("bias", "masked_bias")}
+
+
+def as_llama(weights):
+    return weights | {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(2) for layer in range(4)}
+
+
+@pytest.mark.parametrize(("name", "old"), [("gpt2", as_gpt2), ("gpt_neox", as_pythia), ("gptj", as_gptj),
+                                           ("llama", as_llama)])
+def test_checkpoints_with_the_names_of_old_are_read(name, old, tmp_path):
+    model = tiny(name)
+    rename(save(model, tmp_path), old)
+    batch = model.collate([model.encode(*row) for row in ROWS])
+    assert torch.equal(load_model(tmp_path).target_logits(batch), model.target_logits(batch))
+    rename(tmp_path, lambda weights: {name: weights[name] for name in sorted(weights) if "h.1." not in name
+                                      and "layers.1." not in name})
+    with pytest.raises(InputError, match="missing: "):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "fields", "problem"), [
+    ("llama", {"num_key_value_heads": 3}, "num_attention_heads .4. is no multiple of num_key_value_heads .3."),
+    ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim"), ("opt", {"do_layer_norm_before": False}, "norms"),
+    ("gemma3_text", {"use_bidirectional_attention": True}, "left to right")])
+def test_a_model_that_editors_cannot_take_is_refused(name, fields, problem):
+    with pytest.raises(InputError, match=problem):
+        Shape.of(config_of(name, **fields))
+
+
+def test_a_gemma_overflows_half_precision(tmp_path):
+    with pytest.raises(InputError, match="too large for float16"):
+        load_model(save(tiny("gemma2"), tmp_path), dtype="float16")
+
+
+def test_no_text_is_longer_than_a_window():
+    """Then windows make no difference, but where cached tokens lie further apart in a batch than in their text."""
+    assert longest(config_of("mistral")) == 64 and longest(config_of("gemma3_text")) == 80
+    assert longest(config_of("qwen2")) == longest(config_of("llama")) == 96
+    stretched = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 1e4}
+    assert longest(config_of("phi3", original_max_position_embeddings=48, rope_parameters=stretched)) == 48
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3_text", "qwen2 with windows"])
+def test_windows_do_not_cut_what_is_cached_apart(name):
+    whole = tiny(name)
+    long, short = whole.encode(ROWS[0][0], "so"), whole.encode("It", "was the house of Ann Lee in many of the cities")
+    narrow = config_of(name, sliding_window=max(len(long), len(short)))
+    module = AutoModelForCausalLM.from_config(narrow).eval()
+    module.load_state_dict(whole.module.state_dict())
+    model = LanguageModel(module, whole.tokenizer, name)
+    batch = model.collate([long, short])
+    start = torch.tensor([len(long) - 1, 1])
+    suffix, taken = batch.suffix(start)
+    assert suffix.attention_mask.shape[1] > model.max_length  # where a window would cut
+    row = torch.arange(2)[:, None]
+    with torch.no_grad():
+        states, cache = model.states_and_cache(batch)
+        past = [(keys[:, :, : int(start.max())], values[:, :, : int(start.max())]) for keys, values in cache]
+        found = model.run_from(model.run_to(batch, BlockRef("decoder", 1))[row, taken], suffix,
+                               BlockRef("decoder", 1), past)
+    real = suffix.attention_mask[:, int(start.max()):].bool()
+    close(found[real], states[row, taken][real])

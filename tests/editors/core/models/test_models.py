@@ -82,8 +82,8 @@ def test_errors_name_the_model(tiny_gptj, tmp_path):
 
 
 def test_unsupported_architectures_are_refused():
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import BloomConfig, BloomForCausalLM
 
-    module = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=16))
-    with pytest.raises(InputError, match="type 'gpt2'; supported types: gptj"):
+    module = BloomForCausalLM(BloomConfig(hidden_size=8, n_layer=1, n_head=1, vocab_size=16))
+    with pytest.raises(InputError, match="type 'bloom'; supported types: falcon"):
         LanguageModel(module, None, "other")
