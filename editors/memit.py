@@ -15,7 +15,7 @@ from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.methods.contexts import sample_contexts
 from editors.core.methods.values import ValueConfig, in_context, optimise_values
-from editors.core.models.architectures import Shape
+from editors.core.models.architectures import Shape, architecture
 from editors.core.models.batches import BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import LanguageModel
@@ -76,12 +76,22 @@ class MEMIT(Editor[MemitConfig]):
     def __init__(self, model: LanguageModel, config: MemitConfig, resources: Resources | None = None,
                  seed: int = 0) -> None:
         super().__init__(model, config, resources, seed)
+        self.check(config, model.module.config)
+        # What the value is sought for: a block's output, or, where that takes it normalised, what its FFN writes.
+        self.sought = (model.down_path if model.layout("decoder").after else model.block_path)(config.layers[-1])
         # Now, of the model as it is given, not when the first edit is made: other edits may be on it then.
         self.contexts = sample_contexts(model, config.contexts, seed, config.context_starts)
 
     @classmethod
     def cost(cls, config: MemitConfig, shape: Shape) -> float:
         return config.cost(shape)
+
+    @classmethod
+    def check(cls, config: MemitConfig, model_config: Any) -> None:
+        family, kind = architecture(model_config, model_config.name_or_path), model_config.model_type
+        if len(config.layers) > 1 and family.layouts["decoder"].after:
+            raise InputError(f"memit cannot spread a value over layers {list(config.layers)}: a {kind} normalises what "
+                             "each of its FFNs writes: shares of it do not add up. Name one layer, or take rome")
 
     @classmethod
     def statistics_layers(cls, config: MemitConfig) -> tuple[int, ...]:
@@ -135,12 +145,12 @@ class MEMIT(Editor[MemitConfig]):
 
     def _targets(self, requests: Sequence[EditRequest]) -> tuple[Tensor, Tensor]:
         """What the last layer's block should output at each subject, z = h_L + δ [requests, width] (Eq. 16), and the
-        losses [requests]."""
+        losses [requests]. Where a family normalises what an FFN writes, h_L is what it writes."""
         layer = self.config.layers[-1]
         targets = torch.empty(len(requests), self.model.width, dtype=torch.float64, device=self.model.device)
         losses = torch.empty(len(requests), device=self.model.device)
         for numbers, values in optimise_values(self.model, requests, layer, self.contexts, self.config,
-                                               anchor=self.model.block_path(layer)):
+                                               anchor=self.sought):
             targets[numbers] = (values.anchor + values.delta).double()
             losses[numbers] = values.loss
         return targets, losses
@@ -156,7 +166,7 @@ class MEMIT(Editor[MemitConfig]):
               layer: int) -> tuple[Tensor, Tensor]:
         """With the patches so far on: the key of every request at `layer` [requests, inner], a mean over contexts in
         which the bare prompt counts half (Eq. 19), and the last layer's output for that prompt [requests, width]."""
-        path, block = self.model.down_path(layer), self.model.block_path(self.config.layers[-1])
+        path = self.model.down_path(layer)
         count = len(self.contexts)
         weights = torch.full((count,), 0.5 / max(count - 1, 1), dtype=torch.float64, device=self.model.device)
         weights[0] = 0.5 if count > 1 else 1.0
@@ -169,10 +179,10 @@ class MEMIT(Editor[MemitConfig]):
             carried = [owner[number] for number in numbers for _ in range(count)]
             # A patch that all rows share is not copied for each of them.
             with (overlay(self.model, patches[0]) if len(patches) == 1 else overlay(self.model, patches, carried),
-                  capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [block]) as outputs):
+                  capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [self.sought]) as outputs):
                 self.model.run_to(batch, BlockRef("decoder", self.config.layers[-1] + 1))
             keys[numbers] = torch.einsum("ncm,c->nm", inputs[path][at].double().unflatten(0, (-1, count)), weights)
-            states[numbers] = outputs[block][at][::count].double()
+            states[numbers] = outputs[self.sought][at][::count].double()
         return keys, states
 
 

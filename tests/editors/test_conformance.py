@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.families import FAMILIES, tiny
+from transformers.pytorch_utils import Conv1D
 
-from editors import EDITORS, get_editor, resolve_config
+from editors import EDITORS, get_editor, resolve_config, save_edited
 from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example, Question
@@ -25,6 +27,8 @@ from editors.core.requests import EditRequest
 FILL = {"layers": [1, 2], "layer": 1, "encoder_layers": [1, 2], "learning_rate": 1e-3}
 SMALL = {"steps": 4, "max_steps": 4, "batch_size": 2, "accumulate": 1, "validate_every": 2, "validation_examples": 2,
          "patience": 2}
+SMALLER = {"layers": [0, 1], "steps": 3, "max_steps": 2, "contexts": [[4, 1]], "lstm_width": 16, "condition_width": 16,
+           "hidden_width": 16, "classifier_width": 32}
 REQUESTS = [
     EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words", "Vadolm"),
     EditRequest("X lives in", "X", "so", "Paris"),  # a subject of one token, and at the start
@@ -40,8 +44,12 @@ CELLS = [(name, kind) for name in EDITORS for kind in ("tiny_gptj", "tiny_t5", "
 
 def settings(name, model):
     fields = get_editor(name).Config.model_fields
-    wanted = {**{field: FILL[field] for field in fields if field in FILL},
-              **{field: SMALL[field] for field in fields if field in SMALL}}
+    given = {**FILL, **SMALL}
+    if model.name in {f"tiny {family}" for family in FAMILIES}:
+        given |= SMALLER
+        if name == "memit" and model.layout("decoder").after:
+            given["layers"] = [1]
+    wanted = {field: given[field] for field in fields if field in given}
     if not model.has_encoder:
         wanted.pop("encoder_layers", None)
     return resolve_config(name, model.module.config, wanted)
@@ -99,25 +107,57 @@ def test_no_editor_is_without_a_cell():
     assert {name for name, _ in CELLS} == set(EDITORS)
 
 
+def changed_by_hand(model, patch):
+    """A copy of the model whose weights are those with the patch."""
+    edited = copy.copy(model)
+    edited.module = copy.deepcopy(model.module)
+    for term in patch.terms:
+        module = edited.submodule(term.module)
+        if isinstance(term, LowRank | Dense):
+            change = term.a @ term.b.T if isinstance(term, LowRank) else term.weight
+            module.weight += change.T if isinstance(module, Conv1D) else change
+            if isinstance(term, Dense) and term.bias is not None:
+                module.bias += term.bias
+        else:
+            module.register_forward_hook(lambda _, args, output, term=term: output + term.delta(args[0]))
+    return edited
+
+
 def test_a_patch_is_weights_changed_by_hand(editor):
     model = editor.model
     for patch in editor.edit_each(REQUESTS):
         if any(not term.module for term in patch.terms):
             pytest.skip("a patch that routes to another model changes no weight")
-        edited = copy.copy(model)
-        edited.module = copy.deepcopy(model.module)
-        for term in patch.terms:
-            module = edited.submodule(term.module)
-            if isinstance(term, LowRank):
-                module.weight += term.a @ term.b.T
-            elif isinstance(term, Dense):
-                module.weight += term.weight
-                if term.bias is not None:
-                    module.bias += term.bias
-            else:
-                module.register_forward_hook(lambda _, args, output, term=term: output + term.delta(args[0]))
         with overlay(model, patch):
-            close(logits(model), logits(edited))
+            close(logits(model), logits(changed_by_hand(model, patch)))
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gptj"])
+@pytest.mark.parametrize("name", EDITORS)
+def test_a_family_of_models_keeps_the_contract(name, family, tmp_path):
+    """What the tests here ask one by one, of every editor on the other families in one go."""
+    model, requests = tiny(family), REQUESTS[:2]
+    before = {key: tensor.clone() for key, tensor in model.module.state_dict().items()}
+    patches = make(name, model).edit_each(requests)
+    together, bare = answers(model, patches), logits(model)
+    assert name == "identity" or not torch.equal(together[0], bare)
+    # as another editor of the same seed makes it alone
+    close(together[:1], answers(model, make(name, model).edit_each(requests[:1])))
+    # as rows of one batch
+    batch = model.collate([model.encode(*probe) for probe in PROBES])
+    with overlay(model, patches, [1, -1, 0, 0]):
+        mixed = model.target_logits(batch)
+    for row, apart in enumerate([together[1], bare, together[0], together[0]]):
+        close(mixed[batch.row == row], apart[batch.row == row])
+    # as changed weights, and saved and loaded
+    if all(term.module for term in patches[1].terms):
+        close(logits(changed_by_hand(model, patches[1])), together[1])
+    patches[0].save(tmp_path / "patch.safetensors")
+    close(answers(model, [Patch.load(tmp_path / "patch.safetensors")]), together[:1])
+    if name in ("ft", "rome"):  # a dense patch, and one of low rank
+        save_edited(model, patches[0], tmp_path / "edited")
+        close(logits(load_model(tmp_path / "edited")), together[0])
+    assert all(torch.equal(model.module.state_dict()[key], tensor) for key, tensor in before.items())
 
 
 def test_many_edits_at_once_are_each_edit_alone(editor):

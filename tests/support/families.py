@@ -11,19 +11,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from editors.core.models.families import ARCHITECTURES
 from editors.core.models.model import LanguageModel
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-         "max_position_embeddings": 96}
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "max_position_embeddings": 160}
 GROUPED = {**SIZES, "num_key_value_heads": 2}
-GPT = {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 96}
-WINDOWS = {"sliding_window": 80, "layer_types": ["sliding_attention", "full_attention"] * 2}
-FALCON = {"hidden_size": 32, "ffn_hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-          "max_position_embeddings": 96}
-OPT = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-       "max_position_embeddings": 96, "word_embed_proj_dim": 32}
+GPT = {"n_embd": 32, "n_inner": 48, "n_layer": 3, "n_head": 4, "n_positions": 160}
+WINDOWS = {"sliding_window": 144, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+FALCON = {"hidden_size": 32, "ffn_hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+          "max_position_embeddings": 160}
+OPT = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+       "max_position_embeddings": 160, "word_embed_proj_dim": 32}
 
 #: Fields of the configurations, by a name that starts with the family's.
 FAMILIES = {
-    "llama": {**GROUPED, "tie_word_embeddings": True}, "mistral": {**GROUPED, "sliding_window": 64},
+    "llama": {**GROUPED, "tie_word_embeddings": True}, "mistral": {**GROUPED, "sliding_window": 128},
     "qwen2": GROUPED, "qwen3": {**GROUPED, "head_dim": 16}, "olmo2": GROUPED, "phi3": {**GROUPED, "pad_token_id": 0},
     "gemma2": {**GROUPED, **WINDOWS, "head_dim": 16, "query_pre_attn_scalar": 16, "final_logit_softcapping": 2.0},
     "gemma3_text": {**GROUPED, **WINDOWS, "head_dim": 16, "query_pre_attn_scalar": 16},
@@ -33,7 +33,7 @@ FAMILIES = {
 #: Others of the same families, whose blocks are put together in another way.
 VARIANTS = {
     "llama with biases": {**SIZES, "attention_bias": True, "mlp_bias": True, "head_dim": 16},
-    "qwen2 with windows": {**GROUPED, "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 2},
+    "qwen2 with windows": {**GROUPED, "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1},
     "gpt_neox in sequence": {**SIZES, "use_parallel_residual": False, "attention_bias": False},
     "gpt2 with its own head": {**GPT, "n_inner": None, "tie_word_embeddings": False},
     "phi with norms of heads": {**SIZES, "qk_layernorm": True},
@@ -42,8 +42,11 @@ VARIANTS = {
     "falcon rw": {**FALCON, "alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
     "opt without biases": {**OPT, "enable_bias": False, "tie_word_embeddings": False},
 }
+VOCABULARY = 400
 TEXTS = ["What is the birthplace of Budrer Vadolm?", "X lives in so many words", "It was not so", "Ann Lee lives here.",
-         "The employer of Zed Corman is Vard and Sons", "In which of all the cities is the house of Ann Lee?"]
+         "The employer of Zed Corman is Vard and Sons", "a long answer of many words, Omerga or Tusk",
+         "In which of all the many cities of that long and winding country would one have to look for the house that "
+         "belongs to Ann Lee"]
 
 
 def config_of(name: str, **fields: object):
@@ -52,14 +55,14 @@ def config_of(name: str, **fields: object):
     kind = name.split()[0]
     assert kind in ARCHITECTURES
     given = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None, **said, "use_cache": False}
-    return AutoConfig.for_model(kind, **{"vocab_size": 320, **given, **fields})
+    return AutoConfig.for_model(kind, **{"vocab_size": VOCABULARY, **given, **fields})
 
 
 @cache
 def tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE, which loses nothing, of few tokens."""
     trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(TEXTS * 4, vocab_size=320, min_frequency=2, special_tokens=["<|endoftext|>"],
+    trained.train_from_iterator(TEXTS * 4, vocab_size=VOCABULARY, min_frequency=2, special_tokens=["<|endoftext|>"],
                                 show_progress=False)
     return PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, bos_token="<|endoftext|>",
                                    eos_token="<|endoftext|>")

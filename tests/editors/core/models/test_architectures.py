@@ -70,6 +70,6 @@ def test_reading_a_token_takes_two_operations_a_parameter():
 def test_an_unknown_family_is_named_with_the_entry_to_write():
     from transformers import GPTNeoConfig
 
-    with pytest.raises(InputError, match="of type 'gpt_neo'; supported types: falcon, .*t5.*families.py") as error:
+    with pytest.raises(InputError, match=r"of type 'gpt_neo'; supported types: falcon, .*t5.*families.py") as error:
         Shape.of(GPTNeoConfig())
     assert '"gpt_neo": Architecture(' in str(error.value) and 'activation="activation_function"' in str(error.value)

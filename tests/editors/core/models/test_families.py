@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.families import FAMILIES, VARIANTS, config_of, tiny
+from support.families import FAMILIES, VARIANTS, VOCABULARY, config_of, tiny
 from transformers import AutoModelForCausalLM
 
 from editors.core.errors import InputError
@@ -112,7 +112,7 @@ def test_the_formula_counts_what_a_model_has(name):
         module = AutoModelForCausalLM.from_config(config)
     shape = Shape.of(config)
     assert shape.parameters == sum(parameter.numel() for parameter in module.parameters())
-    assert (shape.depth, shape.width, shape.vocabulary) == (4, 32, 320)
+    assert (shape.depth, shape.width, shape.vocabulary) == (3, 32, VOCABULARY)
     own = module.get_output_embeddings().weight is not module.get_input_embeddings().weight
     assert ARCHITECTURES[config.model_type].own_head(config) == own
 
@@ -140,22 +140,22 @@ def rename(folder, change):
 def as_gpt2(weights):
     """OpenAI's names begin with none for the backbone, and its attention keeps its masks."""
     bare = {name.removeprefix("transformer."): tensor for name, tensor in weights.items() if name != "lm_head.weight"}
-    return bare | {f"h.{layer}.attn.bias": torch.ones(1, 1, 4, 4).byte() for layer in range(4)}
+    return bare | {f"h.{layer}.attn.bias": torch.ones(1, 1, 4, 4).byte() for layer in range(3)}
 
 
 def as_pythia(weights):
     named = {name.replace("lm_head.", "embed_out."): tensor for name, tensor in weights.items()}
-    return named | {f"gpt_neox.layers.{layer}.attention.{table}": torch.ones(()) for layer in range(4)
+    return named | {f"gpt_neox.layers.{layer}.attention.{table}": torch.ones(()) for layer in range(3)
                     for table in ("bias", "masked_bias", "rotary_emb.inv_freq")}
 
 
 def as_gptj(weights):
-    return weights | {f"transformer.h.{layer}.attn.{table}": torch.ones(()) for layer in range(4)
+    return weights | {f"transformer.h.{layer}.attn.{table}": torch.ones(()) for layer in range(3)
                       for table in ("bias", "masked_bias")}
 
 
 def as_llama(weights):
-    return weights | {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(2) for layer in range(4)}
+    return weights | {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(2) for layer in range(3)}
 
 
 @pytest.mark.parametrize(("name", "old"), [("gpt2", as_gpt2), ("gpt_neox", as_pythia), ("gptj", as_gptj),
@@ -187,8 +187,8 @@ def test_a_gemma_overflows_half_precision(tmp_path):
 
 def test_no_text_is_longer_than_a_window():
     """Then windows make no difference, but where cached tokens lie further apart in a batch than in their text."""
-    assert longest(config_of("mistral")) == 64 and longest(config_of("gemma3_text")) == 80
-    assert longest(config_of("qwen2")) == longest(config_of("llama")) == 96
+    assert longest(config_of("mistral")) == 128 and longest(config_of("gemma3_text")) == 144
+    assert longest(config_of("qwen2")) == longest(config_of("llama")) == 160
     stretched = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 1e4}
     assert longest(config_of("phi3", original_max_position_embeddings=48, rope_parameters=stretched)) == 48
 
