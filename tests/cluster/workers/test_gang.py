@@ -15,6 +15,7 @@ import pytest
 import ray
 import torch
 from safetensors.torch import save_file
+from support.families import tiny
 from support.processes import titled
 
 import cluster.workers.gang
@@ -134,6 +135,24 @@ def test_logits_are_those_of_one_process(ask, folders, kind, how):
 def test_a_pickled_checkpoint_is_dealt_out(ask, old_t5_folder):
     for seen in ask(logits, old_t5_folder):
         close(seen, logits(load_model(old_t5_folder)))
+
+
+def edited_logits(model):
+    config = resolve_config("rome", model.module.config, {"layer": 1, "steps": 3, "contexts": [], "covariance": False})
+    [patch] = get_editor("rome")(model, config).edit_each(REQUESTS[:1])
+    with overlay(model, patch):
+        return logits(model)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "opt"])
+def test_families_are_dealt_out(ask, tmp_path, family):
+    """A tied head, weights the other way round, tables made by formula, and an FFN that is no module of its own."""
+    tiny(family).module.save_pretrained(tmp_path)
+    tiny(family).tokenizer.save_pretrained(tmp_path)
+    expected = edited_logits(load_model(tmp_path))
+    assert not torch.equal(expected, logits(load_model(tmp_path)))
+    for seen in ask(edited_logits, tmp_path):
+        close(seen, expected, 1e-4)
 
 
 def facts(model):
