@@ -92,13 +92,15 @@ def edit_each(model: LanguageModel, editor: str, requests: Sequence[EditRequest]
     `resources` are what some methods need beside the model: second moments, or what they learned. Raises `InputError`
     for names and settings that do not exist.
     """
-    return _make(model, editor, resources, seed, settings).edit_each(requests)
+    made = _make(model, editor, resources, seed, settings)
+    return [made.signed(patch, [request]) for patch, request in zip(made.edit_each(requests), requests, strict=True)]
 
 
 def edit(model: LanguageModel, editor: str, requests: Sequence[EditRequest], *, resources: Resources | None = None,
          seed: int = 0, **settings: Any) -> Patch:
     """One patch that makes all edits at once; else like `edit_each`. Raises `InputError` for methods that cannot."""
-    return _make(model, editor, resources, seed, settings).edit(requests)
+    made = _make(model, editor, resources, seed, settings)
+    return made.signed(made.edit(requests), requests)
 
 
 def _make(model: LanguageModel, editor: str, resources: Resources | None, seed: int,

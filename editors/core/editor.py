@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, cast
 
 from typing_extensions import TypeVar
@@ -16,7 +17,9 @@ from editors.core.methods.checkpoints import Checkpoint
 from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import SecondMoment
+from editors.core.patches.origin import Base, Fact, Making, Origin, Part, versions
 from editors.core.patches.patch import Patch
+from editors.core.places import scrubbed, shown
 from editors.core.requests import EditRequest
 from editors.core.settings import Settings
 
@@ -129,6 +132,17 @@ class Editor(ABC, Generic[C]):
     def provenance(self) -> dict[str, Any]:
         """What it settled on that no setting says, as JSON; a campaign keeps it with the results."""
         return {}
+
+    def signed(self, patch: Patch, requests: Sequence[EditRequest]) -> Patch:
+        """The patch of these requests, all as one part, with where it comes from: it fits no other model any more."""
+        model, artefact = self.model, self.resources.artefact
+        part = Part(terms=len(patch.terms), facts=tuple(
+            Fact(id=each.id, prompt=each.prompt, subject=each.subject, target=each.target) for each in requests))
+        making = Making(editor=self.name, version=self.version, seed=self.seed, versions=versions(), parts=(part,),
+                        settings=json.loads(scrubbed(self.config.model_dump_json())),
+                        artefact=None if artefact is None else artefact.digest)
+        base = Base(name=shown(model.name), digest=model.digest, dtype=str(model.module.dtype).removeprefix("torch."))
+        return replace(patch, origin=Origin(model=base, makings=(making,)))
 
     @abstractmethod
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
+from editors.core.patches.origin import Origin
+
 FORMAT = 2  # of all kinds; files of format 1 have no checksums
 
 
@@ -34,12 +36,13 @@ class Header(BaseModel):
 
 
 class PatchHeader(Header):
-    """`terms` are the fields of each term that are no tensors, with its `kind`."""
+    """`terms` are the fields of each term that are no tensors, with its `kind`. Files of old have no `origin`."""
 
     cure = "make the edit again, or take another copy of the file"
     kind: Literal["patch"] = "patch"
     info: dict[str, Any]
     terms: tuple[dict[str, Any], ...]
+    origin: Origin | None = None
 
 
 class ArtefactHeader(Header):

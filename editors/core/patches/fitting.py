@@ -13,12 +13,15 @@ from editors.core.patches.patch import Neurons, Patch, Route, Term, activation_f
 
 
 def refuse_misfits(model: LanguageModel, patches: Iterable[Patch]) -> None:
-    """Raises `InputError`, naming the module, where a term cannot be computed on this model exactly as it says.
+    """Raises `InputError` for a patch that was made for another model, and, naming the module, where a term cannot be
+    computed on this model exactly as it says.
 
     Whether numbers are finite is not asked: an edit that diverged is scored like any other.
     """
     known: dict[str, Mapping[str, int]] = {}
     for patch in patches:
+        if patch.origin is not None:
+            patch.origin.check(model.name, model.digest)
         for term in patch.terms:
             if problem := _misfit(model, term, known):
                 place = f" on '{term.module}'" if term.module else ""

@@ -16,6 +16,7 @@ from torch import Tensor
 from editors.core.errors import first_problem, unknown
 from editors.core.files import damaged, read_tensors, write_tensors
 from editors.core.headers import PatchHeader
+from editors.core.patches.origin import Origin, joined
 
 # Up to this rank, or so many neurons, copying each row's factors and one batched product beat a loop over the patches.
 GATHER_RANK = 16
@@ -261,13 +262,17 @@ def _pad_columns(matrix: Tensor, columns: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """An immutable edit. The empty patch changes nothing; `p + q` is both. `info` holds JSON facts about its making."""
+    """An immutable edit. The empty patch changes nothing; `p + q` is both, and raises `InputError` where they are known
+    to be of different models. `info` holds JSON facts about its making; `origin` says which model it is for and which
+    edits it is, where that was noted."""
 
     terms: tuple[Term, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
 
     def __add__(self, other: Patch) -> Patch:
-        return Patch(self.terms + other.terms, {**self.info, **other.info})
+        origin = joined(self.origin, len(self.terms), other.origin, len(other.terms))
+        return Patch(self.terms + other.terms, {**self.info, **other.info}, origin)
 
     def __bool__(self) -> bool:
         return bool(self.terms)
@@ -278,8 +283,10 @@ class Patch:
         for number, term in enumerate(self.terms):
             key = term.merge_key
             groups.setdefault(("own", number) if key is None else (type(term), key), []).append(term)
-        return Patch(tuple(group[0] if len(group) == 1 else group[0].merge(group) for group in groups.values()),
-                     self.info)
+        terms = tuple(group[0] if len(group) == 1 else group[0].merge(group) for group in groups.values())
+        if self.origin is None or len(terms) == len(self.terms):
+            return Patch(terms, self.info, self.origin)
+        return Patch(terms, self.info, self.origin.merged(len(terms)))
 
     @property
     def is_finite(self) -> bool:
@@ -290,14 +297,14 @@ class Patch:
         return sum(tensor.nbytes for term in self.terms for tensor in term.tensors().values())
 
     def to(self, device: torch.device | str) -> Patch:
-        return Patch(tuple(term.to(device) for term in self.terms), self.info)
+        return Patch(tuple(term.to(device) for term in self.terms), self.info, self.origin)
 
     def save(self, path: Path | str) -> None:
         """Writes one safetensors file, atomically: terms as `index.field`, everything else in the header."""
         tensors = {f"{number}.{name}": tensor for number, term in enumerate(self.terms)
                    for name, tensor in term.tensors().items()}
         terms = [{"kind": term.kind, **term.settings()} for term in self.terms]
-        write_tensors(path, PatchHeader(info=dict(self.info), terms=tuple(terms)), tensors)
+        write_tensors(path, PatchHeader(info=dict(self.info), terms=tuple(terms), origin=self.origin), tensors)
 
     @staticmethod
     def load(path: Path | str) -> Patch:
@@ -316,7 +323,9 @@ class Patch:
             raise damaged(path, header, str(error)) from error
         if own:
             raise damaged(path, header, f"it has tensors of a term '{min(own)}', which is none of its {len(terms)}")
-        return Patch(terms, header.info)
+        if header.origin and (problem := header.origin.misfit(len(terms))):
+            raise damaged(path, header, problem)
+        return Patch(terms, header.info, header.origin)
 
 
 def _restored(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Term:
