@@ -32,13 +32,15 @@ if TYPE_CHECKING:
     from editors.core.editor import Editor, EditorConfig, Resources
     from editors.core.models.loading import load_model
     from editors.core.models.model import LanguageModel
+    from editors.core.patches.adapter import save_adapter
     from editors.core.patches.overlay import overlay
     from editors.core.patches.patch import Patch
     from editors.core.patches.saving import save_edited
+    from editors.core.patches.streaming import save_merged
 
 __all__ = ["EDITORS", "Artefact", "CaseError", "EditRequest", "Editor", "EditorConfig", "InputError", "LanguageModel",
            "Patch", "Resources", "edit", "edit_each", "get_editor", "load_model", "overlay", "preset", "resolve_config",
-           "save_edited"]
+           "save_adapter", "save_edited", "save_merged"]
 
 _LAZY = {
     "Artefact": "editors.core.artefacts",
@@ -49,7 +51,9 @@ _LAZY = {
     "Resources": "editors.core.editor",
     "load_model": "editors.core.models.loading",
     "overlay": "editors.core.patches.overlay",
+    "save_adapter": "editors.core.patches.adapter",
     "save_edited": "editors.core.patches.saving",
+    "save_merged": "editors.core.patches.streaming",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,20 @@ def load_reader(path: str | Path, *, name: str | None = None) -> LanguageModel:
     with folder.reading(CONFIG, Exception), torch.device("meta"), quiet():
         module = auto_class(config).from_config(config, **LIBRARY_CODE)
     return _wrapper(config)(module, tokenizer, name or str(path))
+
+
+def load_skeleton(path: str | Path, *, name: str | None = None,
+                  dtype: str = "float32") -> tuple[LanguageModel, FoundModel]:
+    """A model of which no weight is read, its modules being on the meta device; and where it was found, its checkpoint
+    in safetensors. Raises `InputError` like `find_model`."""
+    found = find_model(path, dtype=dtype)
+    assert found.checkpoint is not None
+    with found.folder.reading(CONFIG, Exception), torch.device("meta"), quiet():
+        module = auto_class(found.config).from_config(found.config, **LIBRARY_CODE)
+    model = _wrapper(found.config)(module, found.tokenizer, name or str(path), found.digest)
+    if model.own_head and model.output_table is model.input_table:  # the library ties that of any T5
+        module.get_output_embeddings().weight = torch.nn.Parameter(torch.empty_like(model.input_table), False)
+    return model, replace(found, checkpoint=in_safetensors(found.checkpoint, found.digest))
 
 
 def load_by(path: str | Path, build: Callable[[PretrainedConfig, Checkpoint], Any], *, dtype: str,

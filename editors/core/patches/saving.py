@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def save_edited(model: LanguageModel, patch: Patch, folder: Path | str, *, card:
     reads them; files of weights are as large as `shard` at most. `card` is the text of the folder's README.md.
 
     The folder appears whole or not at all, and the model itself is not changed. Raises `InputError`, before anything
-    is written, for a folder that is not empty, and for a patch that is no change of this model's weights.
+    is written, for a folder that is not empty, and for a patch of another model, or that is no change of weights.
     """
     weights = edited_weights(model, patch)
     module: Any = shallow(model.module)
@@ -41,39 +42,68 @@ def save_edited(model: LanguageModel, patch: Patch, folder: Path | str, *, card:
 
 def edited_weights(model: LanguageModel, patch: Patch) -> dict[str, Tensor]:
     """The weights that a patch changes, by name, as they are with it. Raises like `save_edited`."""
-    changes: dict[str, list[tuple[Term, Tensor]]] = defaultdict(list)
+    return {name: edited(model, name, model.module.get_parameter(name).detach(), terms)
+            for name, terms in changes(model, patch).items()}
+
+
+def changes(model: LanguageModel, patch: Patch) -> dict[str, list[Term]]:
+    """Which weights a patch changes, by name, and by which of its terms. The model's own are not read: they may be on
+    the meta device. Raises like `save_edited`."""
+    for term in patch.terms:
+        _refuse_other_kinds(model, term)
+    refuse_misfits(model, [patch])
+    found: dict[str, list[Term]] = defaultdict(list)
     for term in patch.terms:
         linear = _linear(model, term)
-        for name, change in _changes(model, term).items():
-            weight = getattr(linear, name)
-            if weight is None:
-                raise _refusal(model, term, f"adds a {name}, and the module has none")
-            changes[f"{term.module}.{name}"].append((term, as_kept(linear, change) if name == "weight" else change))
-    return {name: _changed(model, name, found) for name, found in changes.items()}
+        for part in ("weight", "bias") if isinstance(term, Dense) and term.bias is not None else ("weight",):
+            if getattr(linear, part) is None:
+                raise _refusal(model, term, f"adds a {part}, and the module has none")
+            found[f"{term.module}.{part}"].append(term)
+    return found
 
 
-def _changes(model: LanguageModel, term: Term) -> dict[str, Tensor]:
-    """What a term adds to which parameter of its module."""
+def edited(model: LanguageModel, name: str, weight: Tensor, terms: Sequence[Term],
+           dtype: torch.dtype | None = None) -> Tensor:
+    """W + Σ ΔW of a weight of `changes`, summed in fp32 (or fp64) and rounded once to `dtype`, or W's precision. Raises
+    like `save_edited`."""
+    total = weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+    path, _, part = name.rpartition(".")
+    seen = as_kept(model.submodule(path), total) if part == "weight" else total  # a view, as terms see weights
+    for term in terms:
+        add(term, part, seen)
+    rounded = total.to(dtype or weight.dtype)
+    if not rounded.isfinite().all():
+        raise _refusal(model, terms[-1], f"makes numbers that are not finite in {rounded.dtype}".replace("torch.", ""))
+    return rounded
+
+
+def add(term: Term, part: str, total: Tensor) -> None:
+    """Adds to `total` what a term adds to its module's `weight` or `bias`; of low rank without a matrix of its size."""
+    match term, part:
+        case LowRank(), "weight":
+            total.addmm_(term.a.to(total), term.b.to(total).T)
+        case Dense(), "weight":
+            total.add_(term.weight.to(total))
+        case Dense(bias=Tensor() as bias), "bias":
+            total.add_(bias.to(total))
+        case _:
+            raise TypeError(f"a term of kind '{term.kind}' adds to no {part}")
+
+
+def _refuse_other_kinds(model: LanguageModel, term: Term) -> None:
     match term:
-        case LowRank():
-            return {"weight": _exact(term.a) @ _exact(term.b).T}
-        case Dense(bias=None):
-            return {"weight": term.weight}
-        case Dense():
-            assert term.bias is not None
-            return {"weight": term.weight, "bias": term.bias}
-    raise _refusal(model, term, "is no change of a weight")
-
-
-def _linear(model: LanguageModel, term: Term) -> nn.Module:
-    """The module that a term is on. Raises `InputError` where it is not one whose weight the term can be added to."""
-    match term:
+        case LowRank() | Dense():
+            return
         case Neurons():
             raise _refusal(model, term, "adds neurons to an FFN, as T-Patcher and CaliNET do, which its matrices have "
                                         "no room for")
         case Route():
             raise _refusal(model, term, "routes questions to a second model, as SERAC does")
-    refuse_misfits(model, [Patch((term,))])
+    raise _refusal(model, term, "is no change of a weight")
+
+
+def _linear(model: LanguageModel, term: Term) -> nn.Module:
+    """The module that a term is on. Raises `InputError` where it is not one whose weight the term can be added to."""
     module = model.submodule(term.module)
     if not is_linear(module):
         raise _refusal(model, term, f"is on a {type(module).__name__}, which is no linear map with a weight")
@@ -83,23 +113,6 @@ def _linear(model: LanguageModel, term: Term) -> nn.Module:
         raise _refusal(model, term, f"is on a weight that is that of '{sharing[0].removesuffix('.weight')}' too, which "
                                     "the patch leaves alone")
     return module
-
-
-def _changed(model: LanguageModel, name: str, changes: list[tuple[Term, Tensor]]) -> Tensor:
-    """W + Σ ΔW, summed in fp32 (or fp64) and rounded once to W's precision."""
-    weight = model.module.get_parameter(name).detach()
-    total = _exact(weight)
-    for _, change in changes:
-        total = total + change.to(total)
-    edited = total.to(weight.dtype)
-    if not edited.isfinite().all():
-        raise _refusal(model, changes[-1][0], f"makes numbers that are not finite in {weight.dtype}".replace(
-            "torch.", ""))
-    return edited
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _refusal(model: LanguageModel, term: Term, problem: str) -> InputError:
