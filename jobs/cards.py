@@ -1,55 +1,55 @@
-"""The page that goes with a written model: what it was made of, how and with what."""
+"""The page that goes with a written model or adapter: what it was made of, how and with what."""
 
 from __future__ import annotations
 
 import json
-import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from cluster.plan.tasks import StreamTask
+from editors.core.patches.origin import Making
 from editors.core.printable import in_markdown
-from evaluators.cases import Case, Skipped
+from evaluators.cases import Skipped
 
 if TYPE_CHECKING:
-    from editors.core.models.model import LanguageModel
     from editors.core.patches.patch import Patch
 
-PACKAGES = ("editfleet", "torch", "transformers")
+KINDS = {
+    "merged": "# {0}, edited\n\nA copy of {0} with edits in its weights, written by `editfleet export`. It is loaded "
+              "like {0}.\n",
+    "peft": "# Edits of {0}\n\nA LoRA adapter with edits of {0}, written by `editfleet export`. PEFT puts it on {0}, "
+            "and it is for no other model.\n"}
 
 
-def card_of_edits(task: StreamTask, model: LanguageModel, cases: Sequence[Case], skipped: Sequence[Skipped],
-                  versions: Mapping[str, str]) -> str:
-    """Of a model with the edits of these cases, and without those that were skipped."""
-    editor = task.method.editor
-    how = ", all at once" if task.protocol.joint else ", one after another" if len(cases) > 1 else ""
-    parts = [_head(model), f"- editor: {editor.name}, version {editor.version}, seed {task.method.seed}{how}",
-             f"- settings: {_code(editor.config)}", _versions(versions), f"\n## Edits ({len(cases)})\n",
-             *(f"- {in_markdown(case.id)}: {_quoted(case.prompt)} → {_quoted(case.target_new)}" for case in cases)]
+def card_of(name: str, digest: str, dtype: str, patch: Patch, *, form: Literal["merged", "peft"],
+            files: Sequence[Path] = (), skipped: Sequence[Skipped] = ()) -> str:
+    """Of a model with a patch, or the adapter that is one: which edits by which editors, and which were left out."""
+    parts = [KINDS[form].format(in_markdown(name)), f"- base model: {in_markdown(name)} (digest {digest}), {dtype}"]
+    if files:
+        parts.append(f"- patches: {', '.join(in_markdown(file.name) for file in files)}")
+    if patch.origin is None:
+        parts.append(f"- of themselves they say: {_code(dict(patch.info))}")
+    else:
+        parts += [line for making in patch.origin.makings for line in _made(making)]
+        facts = patch.origin.facts
+        parts += [f"\n## Edits ({len(facts)})\n", *(
+            f"- {in_markdown(fact.id)}: {_quoted(fact.prompt)} → {_quoted(fact.target)}" for fact in facts)]
     if skipped:
         parts += [f"\n## Left out ({len(skipped)})\n",
                   *(f"- {in_markdown(case.case_id)}: {in_markdown(case.reason)}" for case in skipped)]
     return "\n".join(parts) + "\n"
 
 
-def card_of_patches(model: LanguageModel, files: Sequence[Path], patch: Patch) -> str:
-    """Of a model with saved patches, of which no more is known than they say of themselves."""
-    found = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-    return "\n".join([_head(model), f"- patches: {', '.join(in_markdown(file.name) for file in files)}",
-                      f"- of themselves they say: {_code(dict(patch.info))}", _versions(found)]) + "\n"
-
-
-def _head(model: LanguageModel) -> str:
-    dtype = str(model.module.dtype).removeprefix("torch.")
-    name = in_markdown(model.name)
-    return (f"# {name}, edited\n\nA copy of {name} with edits in its weights, written by `editfleet export`. It is "
-            f"loaded like {name}.\n\n- base model: {name} (digest {model.digest}), {dtype}")
-
-
-def _versions(versions: Mapping[str, str]) -> str:
-    return f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"
+def _made(making: Making) -> Iterator[str]:
+    if making.editor is None:
+        yield "- editor: unknown"
+        return
+    together = all(len(part.facts) > 1 for part in making.parts)
+    edits = sum(len(part.facts) for part in making.parts)
+    how = ", all at once" if together and len(making.parts) == 1 else ", one after another" if edits > 1 else ""
+    yield f"- editor: {making.editor}, version {making.version}, seed {making.seed}{how}"
+    yield f"- settings: {_code(making.settings)}"
+    yield f"- versions: {', '.join(f'{name} {number}' for name, number in making.versions.items())}"
 
 
 def _quoted(text: str) -> str:

@@ -80,6 +80,13 @@ def in_parts(cases: Sequence[Case], parts: int, unit: int = 1) -> list[Sequence[
     return [cases[start: start + size] for start in range(0, len(cases), size)]
 
 
+def _settle(task: Task) -> None:
+    """Has PyTorch compute as it does for every run of the task."""
+    torch.set_num_threads(task.model.threads)
+    torch.set_float32_matmul_precision("highest")  # else products may be of TF32 or bfloat16
+    torch.manual_seed(0)  # editors draw from generators of their own; this keeps a stray draw repeatable
+
+
 class TaskExecutor:
     """Runs tasks and keeps what most of them share: the model and the editor used last. `load` is how models come in,
     called like `load_model`, and `share` gives the costs of all processes that do a task together."""
@@ -103,9 +110,7 @@ class TaskExecutor:
         if self.store.has(task.key):
             return Account()
         self._meter = Meter(torch.device(self.device))
-        torch.set_num_threads(task.model.threads)
-        torch.set_float32_matmul_precision("highest")  # else products may be of TF32 or bfloat16
-        torch.manual_seed(0)  # editors draw from generators of their own; this keeps a stray draw repeatable
+        _settle(task)
         match task:
             case BaselineTask():
                 told = self._baseline(task, parts)
@@ -123,6 +128,11 @@ class TaskExecutor:
                 raise TypeError(f"no way to run a task of kind '{task.kind}'")
         # What the result itself was written in is known only now.
         return Account.model_validate({**told, "phases": {**told["phases"], "store": self._meter.costs["store"]}})
+
+    def editor_of(self, task: StreamTask) -> Editor:
+        """The editor that makes a task's edits, on its model, with what the tasks before it have left in the store."""
+        _settle(task)
+        return self._hold_editor(task.method, self._hold_model(task.model))
 
     def _baseline(self, task: BaselineTask, parts: int) -> Told:
         model = self._hold_model(task.model)

@@ -97,7 +97,8 @@ def extend(editor: Editor, cases: Sequence[Case], stream: Stream, step: int = 1)
     longer, errors = replace(stream, failed=(*stream.failed, *failed), newest={}), dict[str, Exception]()
     for start in range(0, len(sound), step):
         with meter.phase("edit"):
-            done, patch, guilty = _step(editor, sound[start: start + step], longer.patch, errors)
+            done, more, guilty = edit_on(editor, sound[start: start + step], longer.patch, errors)
+            patch = (longer.patch + more).compact()
         facts = EditedFacts.of(done)
         with meter.phase("score"):
             newest = {**longer.newest, **_newest(editor.model, done, patch)}
@@ -109,9 +110,10 @@ def extend(editor: Editor, cases: Sequence[Case], stream: Stream, step: int = 1)
     return replace(longer, seconds=stream.seconds + took, costs=meter.costs)
 
 
-def _step(editor: Editor, cases: Sequence[Case], patch: Patch,
-          errors: dict[str, Exception]) -> tuple[list[Case], Patch, list[Skipped]]:
-    """The cases edited, the longer patch, and the cases that could not be edited, of which `errors` is told."""
+def edit_on(editor: Editor, cases: Sequence[Case], patch: Patch,
+            errors: dict[str, Exception]) -> tuple[list[Case], Patch, list[Skipped]]:
+    """The cases that could be edited, as one, on the model with `patch` on it; their own patch; and the other cases, of
+    which `errors` is told."""
     try:
         with overlay(editor.model, patch):
             if len(cases) > 1:
@@ -119,13 +121,13 @@ def _step(editor: Editor, cases: Sequence[Case], patch: Patch,
             else:
                 (more,) = editor.edit_each([cases[0].request()])
                 done, guilty = list(cases), []
-        return done, (patch + more).compact(), guilty
+        return done, more, guilty
     except ELSEWHERE:
         raise
     except Exception as error:
         failed = dict.fromkeys((case.id for case in cases), error)
         errors |= failed
-        return [], patch, skipped(failed)
+        return [], Patch(), skipped(failed)
 
 
 def _newest(model: LanguageModel, cases: Sequence[Case], patch: Patch) -> dict[str, dict[str, float]]:

@@ -95,6 +95,31 @@ class Origin(_Note):
         return self.model_copy(update={"makings": tuple(making.model_copy(update={"parts": tuple(
             part.model_copy(update={"terms": terms}) for part in making.parts)}) for making in self.makings)})
 
+    def without(self, number: int) -> tuple[slice, Origin]:
+        """The terms of the edit of that number, counted from 1, and the origin of the others. Raises `InputError` where
+        there is no such edit, or its terms are not its own."""
+        if not 1 <= number <= len(self.facts):
+            raise InputError(f"there is no edit {number}: the patch has edits 1 to {len(self.facts)}")
+        start, seen, makings = 0, 0, []
+        span = slice(0)
+        for making in self.makings:
+            kept = []
+            for part in making.parts:
+                if not seen < number <= seen + len(part.facts):
+                    kept.append(part)
+                elif part.terms is None:
+                    raise InputError(f"edit {number} cannot be taken away: the changes of all {len(self.facts)} edits "
+                                     "are added up, as they are where whole weights change. Make the others anew")
+                elif len(part.facts) > 1:
+                    raise InputError(f"edit {number} cannot be taken away: it is one of {len(part.facts)} (edits "
+                                     f"{seen + 1} to {seen + len(part.facts)}) that were made at once, as one change. "
+                                     "Make the others anew, without it, or all of them with --stream")
+                else:
+                    span = slice(start, start + part.terms)
+                seen, start = seen + len(part.facts), start + (part.terms or 0)
+            makings += [making.model_copy(update={"parts": tuple(kept)})] if kept else []
+        return span, self.model_copy(update={"makings": tuple(makings)})
+
     def before(self, other: Origin) -> Origin:
         """That of a sum. Raises `InputError` where the two are of different models."""
         self.check(other.model.name, other.model.digest)

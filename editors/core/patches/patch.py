@@ -13,7 +13,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
-from editors.core.errors import first_problem, unknown
+from editors.core.errors import InputError, first_problem, unknown
 from editors.core.files import damaged, read_tensors, write_tensors
 from editors.core.headers import PatchHeader
 from editors.core.patches.origin import Origin, joined
@@ -287,6 +287,14 @@ class Patch:
         if self.origin is None or len(terms) == len(self.terms):
             return Patch(terms, self.info, self.origin)
         return Patch(terms, self.info, self.origin.merged(len(terms)))
+
+    def without(self, number: int) -> Patch:
+        """The patch without the edit of that number, counted from 1; what was made after it stays as it was made.
+        Raises `InputError` where it has no such edit, or that edit's change is not known from others'."""
+        if self.origin is None:
+            raise InputError("the patch does not say which edits it is of")
+        span, origin = self.origin.without(number)
+        return Patch(self.terms[:span.start] + self.terms[span.stop:], self.info, origin)
 
     @property
     def is_finite(self) -> bool:

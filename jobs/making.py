@@ -1,0 +1,143 @@
+"""Edits made for keeps, outside of a campaign: from what the options say to a patch and the model it is for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.text import Text
+
+from cluster.campaign.reading import Reader
+from cluster.campaign.source import Source
+from cluster.campaign.spec import Campaign
+from cluster.plan.cutting import CampaignCases
+from cluster.plan.planner import plan
+from cluster.plan.tasks import BaselineTask, ScoreTask, StreamTask
+from editors import get_editor
+from editors.core.errors import InputError, quoted
+from editors.core.printable import printable
+from evaluators.cases import Case, Skipped
+from evaluators.datasets import DatasetSpec, load_dataset
+from evaluators.protocols.sequential import SequentialProtocol
+from jobs.console import console, count, data_set, shorten, warn
+
+if TYPE_CHECKING:
+    from editors.core.models.model import LanguageModel
+    from editors.core.patches.patch import Patch
+
+Facts = Annotated[str | None, typer.Option("--facts", "--data", help="Edits: a file or URL, or a built-in data set.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many records of them.")]
+Format = Annotated[str | None, typer.Option(help="What records look like, where they do not tell.")]
+Prompt = Annotated[str | None, typer.Option(help="One edit: its prompt,")]
+Subject = Annotated[str | None, typer.Option(help="the part of the prompt that the fact is about,")]
+Target = Annotated[str | None, typer.Option(help="and how the model shall continue the prompt.")]
+Set = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the editor.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the editor.")]
+Artefact = Annotated[str | None, typer.Option(help="What a trained editor learned (`editfleet train`).")]
+Train = Annotated[str | None, typer.Option(help="Cases to train an editor with: a file or URL.")]
+Corpus = Annotated[str, typer.Option(help="Text for second moments (ROME, MEMIT).")]
+Tokens = Annotated[int, typer.Option(min=1, help="How many tokens of it.")]
+Stream = Annotated[bool, typer.Option("--stream", help="One after another, each on the model as edited before.")]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A patch, the model that it is for, the cases that it edits, and those that could not be edited."""
+
+    model: LanguageModel
+    patch: Patch
+    cases: Sequence[Case]
+    skipped: Sequence[Skipped]
+
+
+def settings_of(texts: Sequence[str] | None) -> dict[str, Any]:
+    """NAME=VALUE each, the values as YAML. Raises `InputError`."""
+    found: dict[str, Any] = {}
+    for name, value in map(_setting, texts or ()):
+        if name in found:
+            raise InputError(f"--set {quoted(name)} is given twice")
+        found[name] = value
+    return found
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as YAML. Raises `InputError`."""
+    name, equals, value = text.partition("=")
+    if name and equals and value.strip():
+        return name, Reader().read_option(value, f"--set {quoted(name)}").fields
+    raise InputError(f"--set {quoted(text)}: expected NAME=VALUE, such as lr=0.1 or layers=[3,4]")
+
+
+def check_one(one: dict[str, str | None], alone: bool) -> None:
+    """Raises `InputError` unless a single edit is named by all its parts, or, without one, by none."""
+    parts = [name for name, value in one.items() if value is not None]
+    if len(parts) != (len(one) if alone else 0):
+        raise InputError("--prompt, --subject and --target go together, and without --data or --patch")
+
+
+def edits_of(data: str | None, one: dict[str, str | None], folder: Path, **more: Any) -> DatasetSpec:
+    """The data set of the edits; a single edit as a file in `folder`."""
+    if data is not None:
+        return data_set(data, **more)
+    file = folder / "edit.json"
+    file.write_text(json.dumps([{"id": "edit", "target_new": one["target"], "prompt": one["prompt"],
+                                 "subject": one["subject"]}]), encoding="utf-8")
+    return data_set(str(file), name="edit", **more)
+
+
+def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, settings: dict[str, Any],
+                artefact: str | None, seed: int, corpus: str, tokens: int, stream: bool) -> Campaign:
+    """A campaign of all edits on one model: at once, where the editor can and nobody wants a stream, else one after
+    another. Raises `InputError`."""
+    number = CampaignCases(load_dataset(edits)).count(0)
+    step = number if get_editor(editor).joint and not stream else 1
+    try:
+        campaign = Campaign.model_validate({
+            "name": "edits", "datasets": [edits.model_dump(exclude_unset=True)],
+            "models": [{"name": model, "dtype": dtype}], "seeds": [seed],
+            "editors": [{"name": editor, "config": settings, "artefact": artefact}],
+            "statistics": {"corpus": corpus, "tokens": tokens},
+            "protocols": [{"name": "sequential", "lengths": [number], "step": step}]})
+    except ValidationError as error:
+        raise InputError(f"the command line: {error}") from None
+    campaign._source = Source("the command line")
+    return campaign
+
+
+def make_edits(campaign: Campaign, device: str, folder: Path) -> Made:
+    """Prepares what the editor needs, in a store below `folder`, and makes the edits. Raises `InputError` where none
+    could be made; those that could not are told."""
+    planned = plan(campaign)
+    for note in planned.notes:
+        warn(printable(note))
+    from cluster.store.store import Store
+    from cluster.workers.executor import TaskExecutor
+    from editors import load_model
+    from evaluators.kept import make
+
+    [(name, ref)] = planned.models.items()
+    model = load_model(ref.path, name=name, device=device, dtype=ref.dtype)
+    executor = TaskExecutor(Store.create(folder / "store"), device)
+    executor.load = lambda *_, **__: model
+    tasks = [task for task in planned.tasks.values() if not isinstance(task, BaselineTask | ScoreTask)]
+    [stream] = [task for task in tasks if isinstance(task, StreamTask)]
+    with console().status("preparing") as status:
+        for task in tasks:
+            if task is not stream:
+                status.update(Text(printable(task.title)))
+                executor.run(task)
+        status.update("editing")
+        assert isinstance(stream.protocol, SequentialProtocol)
+        patch, cases, failed = make(executor.editor_of(stream), stream.chunk.cases, stream.protocol.step)
+    skipped = (*planned.datasets[0].skipped, *failed)
+    reasons = [f"  {case.case_id}: {case.reason}" for case in skipped]
+    if not cases:
+        raise InputError("\n".join(["no edit could be made:", *shorten(reasons)]))
+    if reasons:
+        warn("\n".join([f"{count(len(reasons), 'edit')} left out:", *shorten(reasons)]))
+    return Made(model, patch, cases, skipped)
