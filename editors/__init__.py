@@ -1,12 +1,32 @@
 """Editing methods: functions from a frozen model and edit requests to patches.
 
-    model = load_model("evaluators/testbed/models/gptj")
-    request = EditRequest("Pofun Debinov was born in", "Pofun Debinov", "Zesmilport")
-    [patch] = edit_each(model, "ft", [request])
-    with overlay(model, patch):
-        ...  # the model as if it were edited
+>>> from editors import EditRequest, Patch, edit, load_model, overlay, save_merged
+>>> model = load_model("evaluators/testbed/models/gptj")  # a folder, or a name on the hub
+>>> request = EditRequest(prompt="Pofun Debinov was born in", subject="Pofun Debinov", target="Zesmilport")
+>>> patch = edit(model, "ft", [request])
+>>> batch = model.collate([model.encode(request.prompt, request.target)])
+>>> right = lambda model: bool((model.target_logits(batch).argmax(-1) == batch.target).all())
+>>> right(model)
+False
+>>> with overlay(model, patch):  # the model as if it were edited; no weight is written
+...     right(model)
+True
 
-What is exported is loaded when it is first asked for: naming an editor, or a mistyped name, imports no torch.
+What is kept is a small file, which knows its model; or a model of its own, which transformers loads:
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     patch.save(f"{folder}/edit.safetensors")
+...     again = Patch.load(f"{folder}/edit.safetensors")
+...     save_merged("evaluators/testbed/models/gptj", again, f"{folder}/edited", dtype="float32")
+...     right(load_model(f"{folder}/edited"))
+True
+>>> again.origin.model.digest == model.digest, [fact.target for fact in again.origin.facts]
+(True, ['Zesmilport'])
+
+Those who use edits need a dozen names: `load_model`, `EditRequest`, `edit`, `edit_each`, `overlay`, `Patch`,
+`save_edited`, `save_merged`, `save_adapter`, `EDITORS`, `InputError` and `CaseError`. The others are for those who write
+editors. What is exported is loaded when it is first asked for: naming an editor, or a mistyped name, imports no torch.
 """
 
 from __future__ import annotations
@@ -93,8 +113,9 @@ def edit_each(model: LanguageModel, editor: str, requests: Sequence[EditRequest]
     """One patch per request, each as if it were the only one, by the editor of that name with the settings of the
     model's preset, and those given here instead.
 
-    `resources` are what some methods need beside the model: second moments, or what they learned. Raises `InputError`
-    for names and settings that do not exist.
+    Each patch notes the model's digest and its request, and is refused on another model. `resources` are what some
+    methods need beside the model: second moments, or what they learned. Raises `InputError` for names and settings that
+    do not exist, and `CaseError` for a request that this model cannot read.
     """
     made = _make(model, editor, resources, seed, settings)
     return [made.signed(patch, [request]) for patch, request in zip(made.edit_each(requests), requests, strict=True)]
