@@ -25,8 +25,9 @@ True
 (True, ['Zesmilport'])
 
 Those who use edits need a dozen names: `load_model`, `EditRequest`, `edit`, `edit_each`, `overlay`, `Patch`,
-`save_edited`, `save_merged`, `save_adapter`, `EDITORS`, `InputError` and `CaseError`. The others are for those who write
-editors. What is exported is loaded when it is first asked for: naming an editor, or a mistyped name, imports no torch.
+`save_edited`, `save_merged`, `save_adapter`, `EDITORS`, `InputError` and `CaseError`. The others are for those who
+write editors. What is exported is loaded when it is first asked for: naming an editor, or a mistyped name, imports no
+torch.
 """
 
 from __future__ import annotations

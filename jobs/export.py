@@ -75,7 +75,9 @@ def export(
             made = making.make_edits(making.campaign_of(
                 edits, model=model, dtype=dtype or "float32", editor=editor, settings=settings, artefact=artefact,
                 seed=seed, corpus=corpus, tokens=tokens, stream=stream), device, Path(folder))
-        _write(model, made.patch.to("cpu"), out, form, rank, dtype, skipped=made.skipped)
+        edits_made, skipped = made.patch.to("cpu"), made.skipped
+        del made  # and with it the model: what is written comes from its files
+        _write(model, edits_made, out, form, rank, dtype, skipped=skipped)
 
 
 def _check_source(sources: dict[str, Any], one: dict[str, str | None], editor: str | None) -> None:
