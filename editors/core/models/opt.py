@@ -14,6 +14,10 @@ class FFN(nn.Module):
     """Two projections of a block, and the activation function between them. The projections stay the block's: weights
     keep their names."""
 
+    fc1: nn.Module
+    fc2: nn.Module
+    activation_fn: nn.Module
+
     def __init__(self, block: OPTDecoderLayer) -> None:
         super().__init__()
         vars(self).update(fc1=block.fc1, fc2=block.fc2, activation_fn=block.activation_fn)
@@ -25,6 +29,8 @@ class FFN(nn.Module):
 
 class Block(OPTDecoderLayer):
     """A block with its norms before attention and FFN, in evaluation."""
+
+    ffn: nn.Module
 
     def forward(self, hidden_states: Tensor, *args: Any, **settings: Any) -> Tensor:
         attended = self.self_attn(self.self_attn_layer_norm(hidden_states), *args, **settings)[0]
