@@ -1,32 +1,29 @@
-"""A frozen language model as editors and evaluators see it: where its modules are, how text becomes tokens, and the
-logits of target tokens. `LanguageModel` is decoder-only; what differs behind an encoder is in `encoder_decoder`."""
+"""A frozen language model as editors and evaluators see it: where its modules are, and the logits of target
+tokens. `LanguageModel` is decoder-only; what differs behind an encoder is in `encoder_decoder`."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from editors.core.errors import CaseError, InputError, quoted
+from editors.core.errors import InputError
 from editors.core.models.architectures import architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.layouts import Layout, Stack, longest
 from editors.core.models.linear import is_turned
-from editors.core.models.text import lost_characters
+from editors.core.models.reading import Reader
 from editors.core.models.weights import Weights
 from editors.core.models.work import DONE
 from editors.core.patches.patch import Patch
-from editors.core.requests import EditRequest
 
 if TYPE_CHECKING:  # else imported where it is used: the library's models take as long to import as torch itself
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
-BLANK = "\u2581"  # SentencePiece's
 ENDLESS = 2**30  # tokens
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
 
@@ -41,7 +38,7 @@ class Router(Protocol):
         """Of a batch of prompts, those that other models answer: which row it is, the model, and what that reads."""
 
 
-class LanguageModel:
+class LanguageModel(Reader):
     """A frozen Hugging Face model, its tokenizer and its layout. `digest` identifies the weights' content, and
     `weights` is the way to read them.
 
@@ -161,72 +158,11 @@ class LanguageModel:
         rows, columns = self.weights.shape(module.get_parameter("weight"))
         return (columns, rows) if is_turned(module) else (rows, columns)
 
-    # --- text to tokens
+    # --- tokens to batches
 
-    def encode(self, prompt: str, target: str = "", *, end: bool = False) -> Encoded:
-        """Tokenises prompt and target separately, so that no token straddles the boundary: the prompt as a text of its
-        own, which begins as the tokenizer has texts begin (`start`), and the target as what follows it.
-
-        `end` closes the target with the end token where the architecture has one: to train on, not to score.
-        Raises `CaseError` for an empty prompt, for a text longer than the model's positions, and like `tokenise`.
-        """
-        prompt_ids = self.tokenise(prompt.rstrip())
-        if not prompt_ids:
-            raise CaseError("the prompt is empty")
-        encoded = self._close(self.start + prompt_ids, self.tokenise_next(target) if target.strip() else (), end)
-        if self.max_length is not None and len(encoded) > self.max_length:
-            raise CaseError(f"{len(encoded)} tokens, but '{self.name}' reads at most {self.max_length}: "
-                            f"'{prompt[:60]}...'")
-        return encoded
-
-    def tokenise(self, text: str) -> tuple[int, ...]:
-        """A text's token ids, without special tokens. Raises `CaseError` for a text that is no Unicode, and for a token
-        without an embedding."""
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise CaseError(f"{quoted(ascii(text))} has half a character, which is no Unicode") from error
-        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
-        size = self.weights.shape(self.input_table)[0]
-        if (highest := max(ids, default=0)) >= size:
-            raise CaseError(f"token '{self.tokenizer.convert_ids_to_tokens(highest)}' of {quoted(text)} has the id "
-                            f"{highest}, but '{self.name}' has embeddings for {size} tokens")
-        return ids
-
-    def tokenise_next(self, text: str) -> tuple[int, ...]:
-        """The token ids of a text behind a space, in the middle of another. Raises like `tokenise`."""
-        return self.tokenise(text.strip() if self._opens_words else f" {text.strip()}")
-
-    @cached_property
-    def start(self) -> tuple[int, ...]:
-        """What the tokenizer puts before a text by itself, a BOS or nothing: prompts begin with it."""
-        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        whole = self.tokenizer("a")["input_ids"]
-        return tuple(next(whole[:at] for at in range(len(whole)) if whole[at: at + len(plain)] == plain))
-
-    @cached_property
-    def _opens_words(self) -> bool:
-        """Whether the tokenizer has every text begin with a word, and so a blank of its own (SentencePiece): one more
-        would be a token by itself."""
-        first = self.tokenizer("a", add_special_tokens=False)["input_ids"][0]
-        return str(self.tokenizer.convert_ids_to_tokens(first)).startswith(BLANK)
-
-    def text_of(self, prompt: Sequence[int]) -> str:
-        """The text of an encoded prompt."""
-        return str(self.tokenizer.decode(list(prompt[len(self.start):])))
-
-    def lost(self, text: str) -> str:
-        """Those of a text's characters that the tokenizer has no token for; empty where the text can be read whole."""
-        return lost_characters(self.tokenizer, text)
-
-    def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
-        return Encoded(prompt, target)
-
-    def subject_index(self, request: EditRequest) -> int:
-        """Position of the subject's last token among the prompt's tokens."""
-        spans = self.tokenizer(request.prompt.rstrip(), add_special_tokens=False, return_offsets_mapping=True)
-        inside = [i for i, (start, _) in enumerate(spans["offset_mapping"]) if start < request.subject_end]
-        return len(self.start) + inside[-1]
+    @property
+    def embeddings(self) -> int:
+        return self.weights.shape(self.input_table)[0]
 
     def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
         """Pads rows to one length. Positions count from each row's first real token, whatever the side."""
