@@ -54,8 +54,8 @@ def audit(
 
 def _read_by(model: str, cases: Sequence[Case]) -> list[Finding]:
     from editors.core.models.loading import load_reader  # loads torch
+    from evaluators.models import model_path
     from evaluators.scoring.usable import audit
-    from evaluators.testbed import model_path
 
     return list(audit(load_reader(model_path(model), name=model), cases))
 

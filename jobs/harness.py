@@ -43,7 +43,7 @@ def harness(
         check_device(device)
         files = patch or []
         from editors.core.models.loading import load_model
-        from evaluators.testbed import model_path
+        from evaluators.models import model_path
 
         loaded = load_model(model_path(model), name=model, device=device, dtype=dtype)
         edit = load_edit(files, loaded) if files else None

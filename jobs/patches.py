@@ -40,7 +40,7 @@ def read_patches(files: Sequence[Path]) -> Patch:
 
 def read_model(name: str, device: str, dtype: str) -> LanguageModel:
     from editors.core.models.loading import load_model
-    from evaluators.testbed import model_path
+    from evaluators.models import model_path
 
     return load_model(model_path(name), name=name, device=device, dtype=dtype)
 

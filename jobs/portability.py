@@ -19,6 +19,7 @@ from rich.table import Table
 
 from editors.core.errors import InputError
 from evaluators.files import make_folder
+from evaluators.models import model_path
 from evaluators.portability.asking import ask_all, unasked
 from evaluators.portability.building import (
     Candidate,
@@ -34,7 +35,6 @@ from evaluators.portability.journal import Journal
 from evaluators.portability.records import EditSource, read_source
 from evaluators.portability.review import FINAL, SHEET, read_verdicts, write_final, write_sheet
 from evaluators.scoring.metrics import KNOWN_RANK
-from evaluators.testbed import model_path
 from jobs.console import FAILED, console, count, exit_codes, shorten
 from jobs.progress import progress
 

@@ -12,8 +12,8 @@ from cluster.plan.refs import ArtefactRef, ModelRef
 from editors import EDITORS, get_editor
 from editors.core.errors import InputError, unknown
 from editors.core.models.architectures import Shape
+from evaluators.models import NAMES, model_path
 from evaluators.protocols.base import Protocol
-from evaluators.testbed import MODELS, model_path
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -50,8 +50,8 @@ def check_place(name: str, field: str) -> None:
 
 def resolve_model(spec: ModelSpec, threads: int = 1) -> tuple[ModelRef, PretrainedConfig]:
     path = str(model_path(spec.path or spec.name))
-    if spec.path is None and spec.name not in MODELS and "/" not in path and not os.path.isdir(path):
-        raise unknown("model", spec.name, MODELS)
+    if spec.path is None and spec.name not in NAMES and "/" not in path and not os.path.isdir(path):
+        raise unknown("model", spec.name, NAMES)
     check_place(path, "path")
     from editors.core.models.loading import find_model  # loads torch
 

@@ -19,8 +19,9 @@ from evaluators.datasets.forms import Reading
 from evaluators.datasets.keeping import CaseFile, Cases
 from evaluators.datasets.lookup import paraphrases_by_case, snippets_by_fact
 from evaluators.datasets.reading import Record, file_records, hub_records
-from evaluators.datasets.spec import BUILT_IN, DatasetSpec, Format
+from evaluators.datasets.spec import DatasetSpec, Format
 from evaluators.datasets.training import training_spec
+from evaluators.realworld.cases import real_cases
 from evaluators.testbed.cases import Split, testbed_cases
 
 JUDGED = 100  # records, of which most tell the format
@@ -104,7 +105,7 @@ def _open(spec: DatasetSpec) -> tuple[Format | None, Items]:
     if spec.is_built_in:
         # Making a case takes 0.1 ms: no more are made than are asked for.
         last = spec.offset + spec.limit if spec.limit is not None else None
-        items: Items = _range(iter(testbed_cases(BUILT_IN[spec.known_as], cast(Split, spec.split), last)), spec)
+        items: Items = _range(iter(_built_in(spec.known_as, cast(Split, spec.split), last)), spec)
     else:
         records = hub_records(spec.hub, spec.hub_config, spec.split) if spec.hub else file_records(spec.path or "")
         format, records = _recognised(records, spec)
@@ -115,6 +116,18 @@ def _open(spec: DatasetSpec) -> tuple[Format | None, Items]:
         items = _parsed(_range(records, spec), format, reading, spec)
     items = _editable(items)
     return format, _without_excluded(items, spec) if spec.exclude else items
+
+
+def _built_in(name: str, split: Split, last: int | None) -> Sequence[Case]:
+    """The first so many cases of a built-in data set."""
+    match name:
+        case "testbed-cloze":
+            return testbed_cases("cloze", split, last)
+        case "testbed-questions":
+            return testbed_cases("question", split, last)
+        case "real-facts":
+            return real_cases(split, last)
+    raise AssertionError(name)  # which `check_source` would have refused
 
 
 def _recognised(records: Iterator[Record], spec: DatasetSpec) -> tuple[Format, Iterator[Record]]:

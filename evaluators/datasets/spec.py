@@ -10,9 +10,9 @@ from editors.core.errors import InputError, unknown
 from editors.core.places import holds_secrets, shown
 from editors.core.settings import Name, Settings
 from evaluators.audit import Flag
-from evaluators.testbed.cases import Flavour, Split
+from evaluators.testbed.cases import Split
 
-BUILT_IN: dict[str, Flavour] = {"testbed-cloze": "cloze", "testbed-questions": "question"}
+BUILT_IN = ("testbed-cloze", "testbed-questions", "real-facts")
 
 Format = Literal["counterfact", "counterfact-flat", "zsre", "knowedit", "edits"]
 Target = Literal["alt", "answers0"]
@@ -27,7 +27,8 @@ class DatasetSpec(Settings):
     """A data set as a campaign names it: a built-in name alone, or a mapping."""
 
     name: str
-    """Of a built-in data set (`testbed-cloze`, `testbed-questions`); a free label with `path`, `hub` or `built_in`."""
+    """Of a built-in data set (`testbed-cloze`, `testbed-questions`, `real-facts`); a free label with `path`, `hub` or
+    `built_in`."""
     built_in: Name | None = None
     """Which built-in data set it is, under a name of your own: one can be in a campaign several times."""
     path: Name | None = None

