@@ -12,7 +12,7 @@ import evaluators
 
 #: Every room imports those before it alone.
 ROOMS = ("cases", "texts", "files", "audit", "testbed", "realworld", "models", "datasets", "metering", "scoring",
-         "protocols", "report", "portability", "harness")
+         "protocols", "kept", "report", "portability", "harness")
 HEAVY = ("torch", "transformers", "datasets", "pandas", "openai", "lm_eval")
 
 

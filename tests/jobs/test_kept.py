@@ -47,15 +47,12 @@ def made(tmp_path_factory, cases):
     return folder, said
 
 
-@pytest.fixture
-def stream(tmp_path, cases):
-    """Three edits, made one after another by a method that is quick, from a file of plain facts."""
-    lines = [json.dumps({"prompt": case.prompt, "subject": case.subject, "target_new": case.target_new})
-             for case in cases]
-    (tmp_path / "facts.jsonl").write_text("\n".join(lines))
-    run("edit", *GPTJ, "--editor", "mend", "--facts", "testbed-cloze", "--limit", 3, "--stream",
-        "--out", tmp_path / "stream.safetensors")
-    return tmp_path / "stream.safetensors"
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory):
+    """Three edits, made one after another by a method that is quick."""
+    file = tmp_path_factory.mktemp("stream") / "stream.safetensors"
+    run("edit", *GPTJ, "--editor", "mend", "--facts", "testbed-cloze", "--limit", 3, "--stream", "--out", file)
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -141,22 +138,21 @@ def test_show_tells_all_of_it(made):
     assert low["norm"] == pytest.approx(float((term.a @ term.b.T).norm()), rel=1e-4)
 
 
-def test_scores_are_the_protocols_own(made, cases, gptj):
+def test_scores_are_the_protocols_own(cases, gptj, tmp_path):
     """A batch of three, made and scored by a protocol, fares as the patch that was kept of it."""
     from editors import get_editor, resolve_config
     from evaluators.protocols.batch import BatchProtocol
     from evaluators.scoring.judge import baseline
 
-    folder, _ = made
-    editor = get_editor("ft")(gptj, resolve_config("ft", gptj.module.config))
+    editor = get_editor("ft")(gptj, resolve_config("ft", gptj.module.config, {"steps": 3}))
+    edit(gptj, "ft", [case.request() for case in cases], steps=3).save(tmp_path / "p")
     before, _ = baseline(gptj, cases)
     expected = {(each.case_id, each.metric): each.value
                 for each in BatchProtocol(sizes=(3,)).run(editor, cases, before, 3).scores}
-    told = json.loads(run("score", folder / "ft.safetensors", *GPTJ, "--facts", "testbed-cloze", "--limit", 3,
-                          "--json").stdout)
+    told = json.loads(run("score", tmp_path / "p", *GPTJ, "--facts", "testbed-cloze", "--limit", 3, "--json").stdout)
     found = {(each["fact"], each["metric"]): each["value"] for each in told["facts"]}
     assert found == pytest.approx(expected, abs=1e-5)
-    shown = run("score", folder / "ft.safetensors", *GPTJ, "--facts", "testbed-cloze", "--limit", 4)
+    shown = run("score", tmp_path / "p", *GPTJ, "--facts", "testbed-cloze", "--limit", 4)
     assert "reliability.exact" in shown.stdout and "1 fact of 4 are none of the patch's edits" in shown.stderr
 
 
@@ -332,8 +328,11 @@ def test_wrong_input_is_refused_and_nothing_written(made, tmp_path, arguments, p
     assert not (tmp_path / "out").exists()
 
 
-def test_edits_of_whole_weights_are_added_up(tmp_path):
-    run("edit", *GPTJ, "--editor", "ft", "--facts", "testbed-cloze", "--limit", 2, "--stream", "--set", "steps=2",
+def test_edits_of_whole_weights_are_added_up(cases, tmp_path):
+    """From a file of plain facts."""
+    (tmp_path / "facts.jsonl").write_text("\n".join(json.dumps(
+        {"prompt": case.prompt, "subject": case.subject, "target_new": case.target_new}) for case in cases[:2]))
+    run("edit", *GPTJ, "--editor", "ft", "--facts", tmp_path / "facts.jsonl", "--stream", "--set", "steps=2",
         "--out", tmp_path / "p")
     patch = Patch.load(tmp_path / "p")
     assert len(patch.terms) == 1 and not patch.origin.apart and len(patch.origin.facts) == 2
