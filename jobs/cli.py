@@ -30,6 +30,7 @@ COMMANDS = {
     "watch": Entry("jobs.watch:watch", "Watch a campaign that is being run, by its store or its metrics."),
     "report": Entry("jobs.report:report", "Show results, or differences between editors, with 95 % intervals."),
     "diff": Entry("jobs.diff:diff", "Compare two stores: tasks, missing results, and numbers that changed."),
+    "search": Entry("jobs.search:search", "Search for better settings of an editor, and hold them against its preset."),
     "metrics": Entry("jobs.metrics:metrics", "Show all metrics: unit, which way is better, version and meaning."),
     "schema": Entry("jobs.schema:schema", "Print the JSON Schema of campaigns, or the reference of all settings."),
     "audit": Entry("jobs.audit:audit", "Look for edits that measure something else than they seem to."),

@@ -18,7 +18,7 @@ are given; "ours" marks what no paper or published code says. What has no defaul
 are those of its method: presets for known models (`editors/configs/*.yaml`, each with its source) stand over them, and
 a campaign's `config` stands over both.
 """
-PARTS = {"models": "ModelSpec", "datasets": "DatasetEntry", "editors": "EditorSpec"}
+PARTS = {"models": "ModelSpec", "datasets": "DatasetEntry", "editors": "EditorSpec", "search": "SearchSpec"}
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 HUGE = 2**53  # bounds that mean nothing to people
 

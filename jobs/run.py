@@ -5,24 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import typer
-from rich.console import Console
 
-from cluster.driver import Pool, Progress, run_campaign
+from cluster.driver import run_campaign
 from cluster.exporter.server import LAST
 from cluster.journal import kept_in
 from cluster.log import logging_to
-from cluster.plan.planner import Plan
-from cluster.store.store import CampaignRecord, Standing, Store
-from evaluators.report.costs import costs, parted
-from evaluators.report.tables import summarise, to_rich_tables
+from cluster.store.store import Store
 from jobs.console import (
     FAILED,
     MOST_WORKERS,
@@ -31,16 +25,14 @@ from jobs.console import (
     Scale,
     Set,
     console,
-    count,
     default_store,
     exit_codes,
-    list_failed,
-    list_skipped,
     plan_campaign,
     warn,
 )
 from jobs.exporting import exporting
 from jobs.progress import progress
+from jobs.running import connecting, describe_progress, run_whole, show_summary
 
 ROUNDS = 3  # of a campaign whose results are lost as soon as they are made
 
@@ -83,60 +75,18 @@ def run(
         if workers is not None:
             spec = spec.model_copy(update={"count": workers})
 
-        def connect() -> AbstractContextManager[Pool]:
-            from cluster.workers.pool import ray_pool  # loads Ray: only where there is something to do
-
-            return ray_pool(store, spec, address)
-
         logged = nullcontext() if log is None and screen.is_terminal else logging_to(log)
         try:
             with logged, kept_in(store), progress(screen) as tell:
-                outcome, rows, standing = _whole(planned, store, lambda: run_campaign(
-                    planned, store, connect, lambda now: tell(_describe(now), now.cost_done, now.cost), exporter))
+                outcome, rows, standing = run_whole(planned, store, lambda: run_campaign(
+                    planned, store, connecting(store, spec, address),
+                    lambda now: tell(describe_progress(now), now.cost_done, now.cost), exporter))
         except KeyboardInterrupt:
             warn(f"What is done is kept; run the same command again to go on. Results: {store.place}")
             raise
-        whole = _summary(screen, store, planned.record(datetime.now(UTC)), rows, standing)
-        if not whole or outcome.abandoned or (outcome.failed and not tolerate):
+        complete = show_summary(screen, store, planned.record(datetime.now(UTC)), rows, standing)
+        if not complete or outcome.abandoned or (outcome.failed and not tolerate):
             raise typer.Exit(FAILED)
-
-
-def _whole(plan: Plan, store: Store, run_once: Callable[[], Progress]) -> tuple[Progress, pa.Table, Standing]:
-    """How a campaign ended, its rows, and which of its results are there: those that went missing or were damaged
-    after they had been made are made again."""
-    record = plan.record(datetime.now(UTC))
-    for _ in range(ROUNDS):
-        outcome = run_once()
-        rows = store.rows(record.tasks)
-        standing = store.standing(record)  # after reading, which finds what is damaged
-        if not _lost(record, standing):
-            break
-    return outcome, rows, standing
-
-
-def _lost(record: CampaignRecord, standing: Standing) -> int:
-    return len(record.tasks) - len(standing.done) - len(standing.failures)
-
-
-def _describe(progress: Progress) -> str:
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    return f"{progress.done}/{progress.tasks} tasks{failed}, {progress.edits_done}/{progress.edits} edits"
-
-
-def _summary(screen: Console, store: Store, record: CampaignRecord, rows: pa.Table, standing: Standing) -> bool:
-    """Shows the results; whether all of them are in the store, and any case was scored."""
-    scores, spent = parted(rows)
-    for table in to_rich_tables([*summarise(scores), *costs(spent)]):
-        screen.print(table)
-    for line in (*list_skipped(record), *list_failed(record, standing, store)):
-        screen.print(line, soft_wrap=True)
-    if lost := _lost(record, standing):
-        screen.print(f"{count(lost, 'result')} went missing or were damaged again and again; does something else write "
-                     "there? Running the campaign again makes them again", soft_wrap=True)
-    if not rows.num_rows:
-        screen.print("No case was scored.")
-    screen.print(f"{len(standing.done)} of {len(record.tasks)} tasks done. Results: {store.place}", soft_wrap=True)
-    return not lost and rows.num_rows > 0
 
 
 if __name__ == "__main__":

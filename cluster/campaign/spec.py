@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from cluster.campaign.search import SearchSpec
 from cluster.campaign.source import Source
 from cluster.scheduler.state import RetryPolicy
 from editors import EDITORS
@@ -262,6 +263,8 @@ class Campaign(Settings):
     """How much trouble is borne before a task, or the campaign, is given up."""
     tags: dict[Name, str] = Field(default_factory=dict, max_length=MOST_TAGS)
     """What you like to know of it later, such as `{study: rates}`: kept with the results, and shown by `status`."""
+    search: SearchSpec | None = None
+    """What `editfleet search` looks for; `run` takes no notice of it."""
     _source: Source = PrivateAttr(default_factory=Source)
     _points: tuple[Point, ...] = PrivateAttr(default=())
     _members: tuple[Campaign, ...] = PrivateAttr(default=())

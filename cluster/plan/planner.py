@@ -70,8 +70,9 @@ class Plan:
 READ = Sources()
 
 
-def plan(campaign: Campaign, sources: Sources = READ) -> Plan:
-    """All tasks of a campaign, or of its parts. Loads the data sets, but no model.
+def plan(campaign: Campaign, sources: Sources = READ, given: Sequence[Dataset] | None = None) -> Plan:
+    """All tasks of a campaign, or of its parts. Loads the data sets, unless others are `given` in their place, but no
+    model.
 
     Raises `InputError`, with its place in the campaign's file, for what would keep its tasks from running: an unknown
     model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
@@ -80,12 +81,7 @@ def plan(campaign: Campaign, sources: Sources = READ) -> Plan:
     if campaign.parts:
         return _united(campaign, [plan(part, sources) for part in campaign.members])
     check_names(campaign)
-    datasets = []
-    for number, spec in enumerate(campaign.datasets):
-        with campaign.at("datasets", number):
-            if spec.hub is not None:
-                check_place(spec.hub, "hub")
-            datasets.append(sources.dataset(spec))
+    datasets = _load(campaign, sources) if given is None else given
     planner = Planner(campaign, datasets, sources)
     notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
     tasks: dict[str, Task] = {}
@@ -93,6 +89,16 @@ def plan(campaign: Campaign, sources: Sources = READ) -> Plan:
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
     return Plan(campaign, tasks, planner.models, tuple(datasets), notes)
+
+
+def _load(campaign: Campaign, sources: Sources) -> list[Dataset]:
+    datasets = []
+    for number, spec in enumerate(campaign.datasets):
+        with campaign.at("datasets", number):
+            if spec.hub is not None:
+                check_place(spec.hub, "hub")
+            datasets.append(sources.dataset(spec))
+    return datasets
 
 
 def _united(campaign: Campaign, parts: Sequence[Plan]) -> Plan:
