@@ -14,7 +14,6 @@ from cluster.plan.planner import Plan, plan
 from cluster.plan.proposals import Space
 from cluster.plan.resolve import check_names, is_for, resolve_model
 from cluster.plan.tasks import ScoreTask
-from cluster.store.errors import Damaged
 from cluster.store.store import Store, TaskRecord
 from editors import get_editor, resolve_config
 from editors.core.errors import InputError, unknown
@@ -86,8 +85,7 @@ class Trials:
         label = self.label(settings)
         tasks = [task.record() for task in planned.tasks.values()
                  if isinstance(task, ScoreTask) and task.editor_title == label]
-        damaged: list[Damaged] = []
-        table = store.rows(tasks, damaged)
+        table = store.rows(tasks)
         try:
             if reason := _missing(store, planned, tasks):
                 raise InputError(reason)
@@ -111,12 +109,10 @@ class Trials:
 
 def _missing(store: Store, planned: Plan, tasks: Sequence[TaskRecord]) -> str:
     """Why some of these tasks have no result; "" where all have."""
-    done = store.done(task.key for task in tasks)
-    if len(done) == len(tasks):
-        return ""
-    lost = {task.id for task in tasks} - done
-    failures = [failure for failure in store.standing(planned.record(datetime.now(UTC))).failures if failure.task in lost]
-    return failures[0].summary if failures else f"{len(lost)} of its {len(tasks)} tasks are not done"
+    standing = store.standing(planned.record(datetime.now(UTC)))
+    lost = {task.id for task in tasks} - standing.done
+    failures = [failure.summary for failure in standing.failures if failure.task in lost]
+    return next(iter(failures), f"{len(lost)} of its {len(tasks)} tasks are not done" if lost else "")
 
 
 def _editor(campaign: Campaign, search: SearchSpec) -> EditorSpec:

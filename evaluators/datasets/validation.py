@@ -30,9 +30,10 @@ def validation_set(judged: Dataset, count: int) -> Dataset:
         ids.add(case.id)
     kept, found, digest = CaseFile(), 0, hashlib.sha256()
     try:
-        for case in stream_cases(source):
-            if (isinstance(case, Skipped) or case.id in ids or folded(case.subject) in subjects
-                    or folded(case.prompt) in prompts):
+        for item in stream_cases(source):
+            if isinstance(item, Skipped) or (case := item).id in ids:
+                continue
+            if folded(case.subject) in subjects or folded(case.prompt) in prompts:
                 continue
             ids.add(case.id)
             kept.add(case)

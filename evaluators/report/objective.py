@@ -121,6 +121,6 @@ class Objective:
         columns = [list(first.metrics).index(code) for code in codes]
         own, other = first.clusters().pick(columns), second.clusters().pick(columns)
         difference, low, high = (float(part[0]) for part in bootstrap_difference(own, other, self.statistic))
-        values = [float(self.statistic(clusters.means)[0]) for clusters in (other, own)]
+        before, after = (float(self.statistic(clusters.means)[0]) for clusters in (other, own))
         p = float(permutation_test(own, other, self.statistic)[0])
-        return Verdict(setting, *values, difference, low, high, p, first.cases(first.metrics[columns]))
+        return Verdict(setting, before, after, difference, low, high, p, first.cases(first.metrics[columns]))
