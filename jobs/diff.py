@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args
 
@@ -108,8 +108,8 @@ def _show(sides: list[Side], found: StoresDiffer, every: bool, *, markdown: bool
         grid(changes_grid(found.changed, titles))
     if found.cells:
         grid(cells_grid(found.cells, every))
-    for reasons in found.reasons:
-        lines(_about(reasons), *shorten(f"  {each}" for each in reasons.told or ("provenance does not tell",)))
+    for told, about in _by_reason(found.reasons).items():
+        lines(*shorten(about), *shorten(f"  {each}" for each in told or ("provenance does not tell why",)))
     same = "They are the same" if found.same else "They differ"
     lines(f"{same}; {count(found.compared, 'task')} compared number by number.")
 
@@ -129,9 +129,17 @@ def _about_side(name: str, side: Side) -> str:
             f"{record.started:%Y-%m-%d %H:%M} UTC: {len(side.standing.done)} of {len(record.tasks)} tasks done")
 
 
+def _by_reason(reasons: Sequence[Reasons]) -> dict[tuple[str, ...], list[str]]:
+    """What has the same reasons, a line each."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for each in reasons:
+        found.setdefault(each.told, []).append(_about(each))
+    return found
+
+
 def _about(reasons: Reasons) -> str:
     if reasons.cell is None:
-        return "tasks that are the same were done otherwise:"
+        return "tasks that both have:"
     model, dataset, protocol, edits = reasons.cell.setting
     return f"{reasons.cell.editor} on {model}, {dataset}, {protocol}, {count(edits, 'edit')}:"
 
