@@ -47,6 +47,7 @@ class Plan:
     models: Mapping[str, ModelRef]
     datasets: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
+    sweep: tuple[SweptEntry, ...] = ()
 
     def labels(self, task: str) -> Labels:
         """What a task is about."""
@@ -64,7 +65,7 @@ class Plan:
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
             tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, tags=self.campaign.tags,
-            sweep=tuple(SweptEntry(**point._asdict()) for part in self.campaign.members for point in part.points))
+            sweep=self.sweep)
 
 
 READ = Sources()
@@ -88,7 +89,11 @@ def plan(campaign: Campaign, sources: Sources = READ, given: Sequence[Dataset] |
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
-    return Plan(campaign, tasks, planner.models, tuple(datasets), notes)
+    return Plan(campaign, tasks, planner.models, tuple(datasets), notes, _swept(campaign))
+
+
+def _swept(campaign: Campaign) -> tuple[SweptEntry, ...]:
+    return tuple(SweptEntry(**point._asdict()) for part in campaign.members for point in part.points)
 
 
 def _load(campaign: Campaign, sources: Sources) -> list[Dataset]:
@@ -117,7 +122,7 @@ def _united(campaign: Campaign, parts: Sequence[Plan]) -> Plan:
         if not any(data.spec.name == other.spec.name and data.digest == other.digest for other in datasets):
             datasets.append(data)
     notes = dict.fromkeys(note for part in parts for note in part.notes)
-    return Plan(campaign, tasks, models, tuple(datasets), tuple(notes))
+    return Plan(campaign, tasks, models, tuple(datasets), tuple(notes), _swept(campaign))
 
 
 class Planner:

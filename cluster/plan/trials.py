@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,8 @@ from cluster.plan.planner import Plan, plan
 from cluster.plan.proposals import Space
 from cluster.plan.resolve import check_names, is_for, resolve_model
 from cluster.plan.tasks import ScoreTask
-from cluster.store.store import Store, TaskRecord
+from cluster.store.records import SweptEntry, TaskRecord
+from cluster.store.store import Store
 from editors import get_editor, resolve_config
 from editors.core.errors import InputError, unknown
 from evaluators.datasets import Dataset, load_dataset, validation_set
@@ -67,12 +68,15 @@ class Trials:
         return " ".join([self.editor.title, *(f"{name}={spelt(value)}" for name, value in settings.items())])
 
     def plan(self, tried: Sequence[Chosen]) -> Plan:
-        """The tasks of trials with these settings: of all so far, so that one report shows them."""
+        """The tasks of trials with these settings: of all so far, so that one report shows them, as a sweep."""
         specs = {self.label(settings): self._with(self.label(settings), settings) for settings in tried}
         protocols = tuple(protocol for protocol in self.campaign.protocols if protocol.scored)
-        return plan(self.campaign.model_copy(update={
+        made = plan(self.campaign.model_copy(update={
             "name": self.campaign.name + MARK, "editors": tuple(specs.values()), "protocols": protocols}),
             self.validation)
+        return replace(made, sweep=tuple(
+            SweptEntry(part="editors", name=label, varies=self.editor.title,
+                       settings={name: spec.config[name] for name in self.spaces}) for label, spec in specs.items()))
 
     def outcome(self, best: Chosen) -> Plan:
         """The campaign on its own cases, with the best settings beside the others."""

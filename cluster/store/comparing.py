@@ -53,7 +53,7 @@ class Reasons:
 
 @dataclass(frozen=True)
 class StoresDiffer:
-    """All that two campaigns do not have in common; `compared` tasks are done on both sides."""
+    """All that two campaigns do not have in common; so many tasks were `compared` by their numbers."""
 
     compared: int
     tasks: tuple[Unlike, ...]
@@ -105,7 +105,8 @@ def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> StoresDi
         reasons.append(Reasons(None, tuple(_why(sides, [both, both]))))
     unlike = [each for name, side, own in zip(get_args(SideName), sides, single, strict=True)
               for each in _unlike(name, side, own)]
-    return StoresDiffer(len(both), tuple(unlike), tuple(changed), tuple(compared), tuple(reasons))
+    numbered = set().union(*(tasks for of in found for tasks in of.values()))
+    return StoresDiffer(len(both & numbered), tuple(unlike), tuple(changed), tuple(compared), tuple(reasons))
 
 
 def _unlike(name: SideName, side: Side, own: set[str]) -> Iterator[Unlike]:

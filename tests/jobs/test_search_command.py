@@ -54,6 +54,13 @@ def test_a_search_ends_with_the_campaign_and_the_best_beside_the_preset(search, 
     assert "ft (found)" in told and "over the 4 cases that both have" in told
 
 
+def test_all_trials_are_a_sweep_in_a_report(search, invoke, tmp_path):
+    assert search().exit_code == 0
+    shown = invoke("report", tmp_path / "store", "--campaign", "small (search)", "--format", "markdown").stdout
+    rows = [line for line in shown.partition("ft by layers and lr")[2].splitlines() if line.startswith("|")]
+    assert rows[0].startswith("| layers | lr | cases | reliability.exact") and len(rows) == 2 + 5
+
+
 def test_it_goes_on_from_the_store_alone(search, local_pool, tmp_path):
     """Three trials, then five: the first three are found, as they are where five are tried at once."""
     assert search({"trials": 2}).exit_code == 0
