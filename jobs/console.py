@@ -19,6 +19,7 @@ from rich.text import Text
 
 from cluster.campaign.file import load_campaign
 from cluster.campaign.files import missing_files_told
+from cluster.campaign.spec import Campaign
 from cluster.plan.planner import Plan, plan
 from cluster.plan.sources import Assumed
 from cluster.store.errors import StoreError
@@ -111,12 +112,18 @@ def plan_campaign(name: str, scale: str | None, data: str | None, settings: Sequ
                   assumed: Assumed | None = None) -> Plan:
     """All tasks of a campaign. Raises `InputError` for whatever would keep it from running, but for what may be
     `assumed`."""
-    campaign = load_campaign(find_campaign(name), scale=scale, data=data, settings=settings or (),
-                             shipped=shipped_campaigns())
+    campaign = read_campaign(name, scale, data, settings)
     if assumed is not None:
         return plan(campaign, assumed)
     with missing_files_told(campaign):
         return plan(campaign)
+
+
+def read_campaign(name: str, scale: str | None, data: str | None,
+                  settings: Sequence[str] | None = None) -> Campaign:
+    """A campaign as it is written. Raises `InputError` for every mistake in it."""
+    return load_campaign(find_campaign(name), scale=scale, data=data, settings=settings or (),
+                         shipped=shipped_campaigns())
 
 
 def data_set(data: str, format: str | None = None, target: str | None = None, *, name: str | None = None,

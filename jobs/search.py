@@ -14,7 +14,6 @@ from typing import Annotated
 
 import typer
 
-from cluster.campaign.file import load_campaign
 from cluster.campaign.files import missing_files_told
 from cluster.driver import Pool, Progress, run_campaign
 from cluster.log import logging_to
@@ -35,7 +34,7 @@ from jobs.console import (
     count,
     default_store,
     exit_codes,
-    find_campaign,
+    read_campaign,
     shorten,
     warn,
 )
@@ -62,7 +61,7 @@ def search(
     with exit_codes():
         screen = console()
         with screen.status("planning"):
-            loaded = load_campaign(find_campaign(campaign), scale=scale, data=data)
+            loaded = read_campaign(campaign, scale, data)
             with missing_files_told(loaded):
                 trials = Trials.of(loaded)
             proposer = Proposer(trials.spaces, trials.search.seed, trials.objective.better)
