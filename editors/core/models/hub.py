@@ -13,10 +13,14 @@ SMALL = ("*.json", "*.txt", "*.model")  # configurations, tokenizers and indices
 
 
 def model_folder(path: str | Path, *, weights: bool = True, what: str = "model") -> ModelFolder:
-    """The folder of a model (or `what` it is). All its files are of one commit, where it comes from the hub; without
-    `weights`, these are not fetched. Raises `InputError` where there is none."""
+    """The folder of a model (or `what` it is), or that of a GGUF file, unpacked. All its files are of one commit, where
+    it comes from the hub; without `weights`, these are not fetched. Raises `InputError` where there is none."""
     if os.path.isdir(path):
         return ModelFolder(str(path), Path(path), what=what)
+    if str(path).endswith(".gguf") and os.path.isfile(path):
+        from editors.core.models.gguf import unpacked  # loads torch
+
+        return ModelFolder(str(path), unpacked(Path(path)), what=what)
     if Path(path).is_absolute() or str(path).startswith("."):
         raise InputError(f"cannot load {what} '{path}': there is no such folder")
     try:
