@@ -73,7 +73,7 @@ class Trials:
         protocols = tuple(protocol for protocol in self.campaign.protocols if protocol.scored)
         made = plan(self.campaign.model_copy(update={
             "name": self.campaign.name + MARK, "editors": tuple(specs.values()), "protocols": protocols}),
-            self.validation)
+            given=self.validation)
         return replace(made, sweep=tuple(
             SweptEntry(part="editors", name=label, varies=self.editor.title,
                        settings={name: spec.config[name] for name in self.spaces}) for label, spec in specs.items()))

@@ -30,7 +30,7 @@ def real_cases(split: Split, limit: int | None = None) -> tuple[Case, ...]:
 
 @cache
 def _subjects(split: Split) -> frozenset[str]:
-    by_kind = defaultdict(list)
+    by_kind = defaultdict[str, list[str]](list)
     for subject, name in facts():
         if subject not in by_kind[BY_NAME[name].about]:
             by_kind[BY_NAME[name].about].append(subject)

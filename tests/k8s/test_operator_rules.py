@@ -157,7 +157,8 @@ def test_the_operators_rules_are_kept(rendered, check):
     assert {name: list(check(objects)) for name, objects in rendered.items()} == {name: [] for name in rendered}
 
 
-@pytest.mark.parametrize(("check", "mutation"), MUTATIONS, ids=str)
+@pytest.mark.parametrize(("check", "mutation"), [pytest.param(*each, id=f"{each[0].__name__}-{each[1]}")
+                                                for each in MUTATIONS])
 def test_what_breaks_a_rule_is_seen(rendered, check, mutation):
     found = list(check(changed(rendered[mutation.name], mutation.kind, mutation.path, mutation.value)))
     assert any(mutation.said in error for error in found), found

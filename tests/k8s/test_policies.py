@@ -101,7 +101,8 @@ def test_our_manifests_keep_it(rendered, check):
     assert {name: list(check(objects)) for name, objects in rendered.items()} == {name: [] for name in rendered}
 
 
-@pytest.mark.parametrize(("check", "mutation"), MUTATIONS, ids=str)
+@pytest.mark.parametrize(("check", "mutation"), [pytest.param(*each, id=f"{each[0].__name__}-{each[1]}")
+                                                for each in MUTATIONS])
 def test_what_does_not_is_seen(shown, check, mutation):
     kind, name = mutation.kind, mutation.name
     objects = shown[name]
