@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from editors.core.errors import InputError
 from editors.core.files import atomic_folder
@@ -96,8 +96,9 @@ def _tensors(found: Mapping[str, _Factors], with_bias: bool) -> dict[str, Tensor
 
 def _config(model: LanguageModel, ranks: Mapping[str, int], with_bias: bool, base: str | None) -> dict[str, Any]:
     """Each module has its own rank, and as much of `alpha`, so that nothing is scaled."""
+    turned = not all(isinstance(model.submodule(module), nn.Linear) for module in ranks)  # GPT-2's Conv1D
     return {"peft_type": "LORA", "task_type": "SEQ_2_SEQ_LM" if model.has_encoder else "CAUSAL_LM",
             "base_model_name_or_path": base or model.name, "inference_mode": True, "bias": "none",
-            "lora_bias": with_bias, "lora_dropout": 0.0, "fan_in_fan_out": False, "init_lora_weights": True,
+            "lora_bias": with_bias, "lora_dropout": 0.0, "fan_in_fan_out": turned, "init_lora_weights": True,
             "target_modules": list(ranks), "r": max(ranks.values()), "lora_alpha": max(ranks.values()),
             "rank_pattern": dict(ranks), "alpha_pattern": dict(ranks)}

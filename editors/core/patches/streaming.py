@@ -15,7 +15,7 @@ import torch
 from editors.core.files import atomic_folder, raw_bytes
 from editors.core.models.checkpoint import FLOATS, Checkpoint
 from editors.core.models.configuration import CONFIG
-from editors.core.models.fitting import stored_name, tied_weights
+from editors.core.models.fitting import as_named, stored_name, tied_weights
 from editors.core.models.folder import CONTENT, OTHERS, ModelFolder
 from editors.core.models.loading import load_skeleton
 from editors.core.models.model import LanguageModel
@@ -52,9 +52,11 @@ def save_merged(path: Path | str, patch: Patch, folder: Path | str, *, name: str
 
 
 def _by_stored_name(model: LanguageModel, checkpoint: Checkpoint, found: Mapping[str, Sequence[Term]]) -> Changes:
+    named = as_named(model.module, checkpoint).weights  # in the same order
+    there = dict(zip(named, checkpoint.weights, strict=True))
     tied = tied_weights(model.module, model.module.config)
-    names = {name: stored_name(name, tied, checkpoint.weights) for name in found}
-    return {stored: (name, found[name]) for name, stored in names.items() if stored is not None}
+    names = {name: stored_name(name, tied, named) for name in found}
+    return {there[str(stored)]: (name, found[name]) for name, stored in names.items()}
 
 
 def _copy_beside(folder: ModelFolder, partial: Path, dtype: str | None) -> None:
