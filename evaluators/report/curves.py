@@ -1,12 +1,13 @@
 """Sweeps as a picture: a panel for each metric over the setting that is swept, means in bands of their 95 % intervals.
 
 One more setting makes a line of each of its values; where there are more, each combination of their values is a line.
+Where no two points share the other settings, as in a search, there are no lines, and each has a bar for its interval.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evaluators.report.colours import COLOURS, colour_of
@@ -107,6 +108,7 @@ class Style(NamedTuple):
     label: str
     colour: str
     dash: str
+    joined: bool = True
 
 
 def _lines(sweep: Sweep, across: str) -> list[tuple[Style, list[str]]]:
@@ -115,6 +117,8 @@ def _lines(sweep: Sweep, across: str) -> list[tuple[Style, list[str]]]:
     found: dict[tuple[Any, ...], list[Point]] = {}
     for point in sweep.points.values():
         found.setdefault(tuple(value_key(point.settings[name]) for name in others), []).append(point)
+    if len(found) == len(sweep.points) > 1:
+        return [(Style("", colour_of(sweep.varies), "", joined=False), list(sweep.points))]
     lines = []
     for number, key in enumerate(sorted(found)):
         points = found[key]
@@ -161,17 +165,24 @@ def _frame(panel: str, setting: str, axis: Axis, left: int, top: int) -> Iterato
 
 
 def _curve(at: Sequence[tuple[float, Summary]], style: Style, top: int) -> Iterator[str]:
-    """Means as dots on a line, in a band between the bounds of their intervals. What is not finite is left out."""
+    """Means as dots, on a line in a band between the bounds of their intervals, or each on a bar between its own. What
+    is not finite is left out."""
     def y(value: float) -> float:
         return top + HEIGHT * (1 - min(max(value, 0.0), 1.0))
 
     at = [(x, row) for x, row in at if math.isfinite(row.mean + row.low + row.high)]
-    if not at:
-        return
+    if at and style.joined:
+        yield from _joined(at, style, y)
+    for x, row in at:
+        if not style.joined:
+            yield (f'<line x1="{x:.1f}" y1="{y(row.low):.1f}" x2="{x:.1f}" y2="{y(row.high):.1f}" {_stroke(style)} '
+                   'stroke-opacity="0.4"/>')
+        yield f'<circle cx="{x:.1f}" cy="{y(row.mean):.1f}" r="3.5" fill="{style.colour}"/>'
+
+
+def _joined(at: Sequence[tuple[float, Summary]], style: Style, y: Callable[[float], float]) -> Iterator[str]:
     band = [*((x, y(row.high)) for x, row in at), *((x, y(row.low)) for x, row in reversed(at))]
     joined = [" ".join(f"{x:.1f},{height:.1f}" for x, height in points)
               for points in (band, [(x, y(row.mean)) for x, row in at])]
     yield f'<polygon points="{joined[0]}" fill="{style.colour}" fill-opacity="0.18"/>'
     yield f'<polyline points="{joined[1]}" fill="none" {_stroke(style)}/>'
-    for x, row in at:
-        yield f'<circle cx="{x:.1f}" cy="{y(row.mean):.1f}" r="3.5" fill="{style.colour}"/>'

@@ -169,6 +169,17 @@ def test_more_settings_are_in_the_lines_labels_and_many_lines_are_told_apart():
     assert len(looks) == len(set(looks)) == 12 and "layer 1, norm null, decay 0" in set(picture.itertext())
 
 
+def test_points_of_a_search_are_not_joined():
+    """No two share a learning rate or a number of steps: they are on no line, and each has its interval."""
+    found = [Point("editors", f"ft {number}", "ft", {"lr": rate, "steps": steps})
+             for number, (rate, steps) in enumerate(((0.1, 5), (0.4, 9), (0.2, 7)))]
+    picture = drawn([summary(point.name, "reliability.exact", 0.5) for point in found], found)
+    bars = [line for line in picture.iter(f"{SVG}line") if line.get("stroke-opacity")]
+    assert len(bars) == len(dots(picture)) == 3 and not list(picture.iter(f"{SVG}polyline"))
+    for bar in bars:
+        assert float(bar.get("y1")) - float(bar.get("y2")) == pytest.approx(HEIGHT * 0.2, abs=0.1)
+
+
 def test_what_is_no_share_or_not_finite_is_not_drawn():
     rows = [*ROWS, *(summary(name, "perplexity", 30.0) for name in MEANS),
             summary("ft lr=0.01", "generality.exact", math.nan)]
