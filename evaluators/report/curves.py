@@ -1,7 +1,8 @@
 """Sweeps as a picture: a panel for each metric over the setting that is swept, means in bands of their 95 % intervals.
 
 One more setting makes a line of each of its values; where there are more, each combination of their values is a line.
-Where no two points share the other settings, as in a search, there are no lines, and each has a bar for its interval.
+Where most points share the other settings with no other, as in a search, none are joined, and each has a bar for its
+interval.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _lines(sweep: Sweep, across: str) -> list[tuple[Style, list[str]]]:
     found: dict[tuple[Any, ...], list[Point]] = {}
     for point in sweep.points.values():
         found.setdefault(tuple(value_key(point.settings[name]) for name in others), []).append(point)
-    if len(found) == len(sweep.points) > 1:
+    if len(found) > max(1, len(sweep.points) // 2):
         return [(Style("", colour_of(sweep.varies), "", joined=False), list(sweep.points))]
     lines = []
     for number, key in enumerate(sorted(found)):
