@@ -30,6 +30,7 @@ from jobs.console import (
     Data,
     Scale,
     Screen,
+    Set,
     console,
     count,
     default_store,
@@ -52,6 +53,7 @@ def search(
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
     scale: Scale = None,
     data: Data = None,
+    set: Set = None,
     log: Annotated[Path | None, typer.Option(
         help="A file for one line per event; where there is no terminal, standard error has them.")] = None,
 ) -> None:
@@ -61,7 +63,7 @@ def search(
     with exit_codes():
         screen = console()
         with screen.status("planning"):
-            loaded = read_campaign(campaign, scale, data)
+            loaded = read_campaign(campaign, scale, data, set)
             with missing_files_told(loaded):
                 trials = Trials.of(loaded)
             proposer = Proposer(trials.spaces, trials.search.seed, trials.objective.better)
