@@ -10,23 +10,25 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from cluster.log import Lines, logged_by
-from cluster.store.errors import StoreError
 from cluster.store.store import Store
 
 INTERVAL = 60.0  # seconds between writes
 PART = 1 << 20  # bytes, about, of one file: a part that is full is not written again
+LAST = 5.0  # seconds that the end waits for what is not written yet
 
 
 @contextmanager
 def kept_in(store: Store, interval: float = INTERVAL) -> Iterator[None]:
     """Lines of all events of the block go to the store's `logs`, every minute and at its end, however it ends. Nobody
-    waits for them but at the end, and a store that does not take them is no harm: others will notice."""
+    waits for them but for some seconds at the end, and a store that does not take them is no harm: others will notice.
+    """
     journal = Journal(store)
     over = threading.Event()
 
     def write() -> None:
         while not over.wait(interval):
             journal.write()
+        journal.write()
 
     writer = threading.Thread(target=write, name="journal", daemon=True)
     with logged_by(journal):
@@ -35,8 +37,7 @@ def kept_in(store: Store, interval: float = INTERVAL) -> Iterator[None]:
             yield
         finally:
             over.set()
-            writer.join()
-            journal.write()
+            writer.join(LAST)
 
 
 class Journal(logging.Handler):
@@ -72,7 +73,7 @@ class Journal(logging.Handler):
             for number, text in texts.items():
                 try:
                     self._store.write_log(f"{self._run}-{number:04}", text)
-                except StoreError:
+                except Exception:  # of a driver of fsspec, any; a campaign does not end for its log
                     with self._lock:
                         self._unwritten.add(number)  # for the next time
                     continue
