@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,8 @@ def train(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to folder '{out}': {error.strerror or error}") from error
+        if not os.access(out, os.W_OK):  # to be told before hours of training, not after
+            raise InputError(f"cannot write to folder '{out}': give yourself the right to, or name another --out")
         try:
             _train_all(tasks, out, screen)
         except KeyboardInterrupt:
