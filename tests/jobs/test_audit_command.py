@@ -76,7 +76,7 @@ def test_notes_are_shown(invoke, write):
     (["testbed-cloze", "--target", "pred"], "unknown target 'pred'"),
     (["testbed-cloze", "--format", "zsre"], "leave 'format: zsre' out"),
     (["testbed-cloze", "--model", "no/such/folder"], "cannot load model 'no/such/folder'"),
-    (["testbed-cloze", "--json", "no/such/folder/a.json"], "cannot write 'no/such/folder/a.json'"),
+    (["testbed-cloze", "--json", "no/such/folder/a.json"], "cannot write to 'no/such/folder/a.json'"),
 ])
 def test_wrong_input(invoke, arguments, message):
     result = invoke(*arguments)

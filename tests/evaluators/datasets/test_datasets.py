@@ -150,7 +150,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
     with pytest.raises(InputError, match=r"absent\.json': No such file.*check the path"):
         load_dataset(spec(tmp_path / "absent.json"))
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="it is a folder; name a file"):
         load_dataset(spec(tmp_path))
     latin = tmp_path / "latin.json"
     latin.write_bytes('["é"]'.encode("latin-1"))

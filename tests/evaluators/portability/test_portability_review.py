@@ -114,7 +114,7 @@ def test_folders_in_their_place_are_refused_by_name(candidates, tmp_path, name):
     (tmp_path / name).mkdir()
     read = {CANDIDATES: lambda path: read_candidates(path.parent), "journal.jsonl": Journal}.get(
         name, lambda path: read_verdicts(path, candidates))
-    with pytest.raises(InputError, match=f"{tmp_path / name}': Is a directory"):
+    with pytest.raises(InputError, match=f"{tmp_path / name}': it is a folder"):
         read(tmp_path / name)
 
 

@@ -227,9 +227,10 @@ def test_what_is_no_file_is_refused_and_not_waited_for(folder, file, put):
     made = folder()
     (made / file).unlink(missing_ok=True)
     put(made / file)
-    refused(made, f"'{file}' is no file")
+    told = f"'{file}' is a pipe, and no file" if put is a_pipe else f"'{file}' is no file"
+    refused(made, told)
     if file != INDEX:
-        refused(made, f"'{file}' is no file", look=load_reader)
+        refused(made, told, look=load_reader)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
