@@ -1,6 +1,6 @@
 # make demo    set everything up, run the quickstart campaign, print its table
 # make test    the whole test suite
-# make chaos   campaigns whose workers, ranks, nodes, drivers and Ray are killed at random: twenty minutes
+# make chaos   campaigns whose workers, ranks, nodes, drivers and Ray are killed at random: half an hour
 # make bench   what the driver costs, simulated at full size and on real workers, into benchmarks/
 # make watch-demo  the quickstart and a Prometheus that sees it, until interrupted (needs prometheus)
 # make check   ruff and mypy

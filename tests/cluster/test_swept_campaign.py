@@ -29,7 +29,8 @@ def start(campaign, store):
                                  "--workers", "2"], env=environment, stdout=log, stderr=log)
 
 
-@pytest.mark.parametrize("points", [8, pytest.param(48, marks=pytest.mark.chaos)])
+@pytest.mark.chaos
+@pytest.mark.parametrize("points", [8, 48])
 def test_a_sweep_that_is_killed_twice_gives_the_same_table(write_campaign, local_pool, tmp_path, points):
     path = write_campaign(**ON[points], sweep=SWEEPS[points],
                           editors=["identity", {"name": "ft", "config": {"layers": [1], "stop_loss": 0}}])
