@@ -40,6 +40,12 @@ RESULTS = Path("results")  # where stores are that nobody names
 MOST_WORKERS = 1_000_000
 SHOWN = 10  # of a long list
 
+Address = Annotated[str | None, typer.Option(
+    help="A Ray cluster to use; without it RAY_ADDRESS, else this machine.")]
+Log = Annotated[Path | None, typer.Option(
+    help="A file for one line per event; where there is no terminal, standard error has them.")]
+Workers = Annotated[int | None, typer.Option(
+    min=1, max=MOST_WORKERS, help="Number of workers instead of the campaign's.")]
 CampaignName = Annotated[str, typer.Argument(help="A campaign file, or the name of a shipped campaign.")]
 Scale = Annotated[str | None, typer.Option(
     help="One of the campaign's `scales`: `testbed` has the paper's campaigns run on the built-in models.")]

@@ -23,13 +23,13 @@ from cluster.plan.sources import Assumed
 from cluster.store.store import CampaignRecord, Standing, Store
 from jobs.budget import expectation, hours_table, placement_lines, show_hours
 from jobs.console import (
-    MOST_WORKERS,
     RESULTS,
     CampaignName,
     Data,
     Scale,
     Screen,
     Set,
+    Workers,
     console,
     count,
     exit_codes,
@@ -47,8 +47,7 @@ def plan(
     campaign: CampaignName,
     out: Annotated[str | None, typer.Option(
         help="A store: tells what is done already. Without it: results/NAME, where there is one.")] = None,
-    workers: Annotated[int | None, typer.Option(
-        min=1, max=MOST_WORKERS, help="Number of workers instead of the campaign's.")] = None,
+    workers: Workers = None,
     scale: Scale = None,
     data: Data = None,
     set: Set = None,

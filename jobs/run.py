@@ -19,11 +19,13 @@ from cluster.log import logging_to
 from cluster.store.store import Store
 from jobs.console import (
     FAILED,
-    MOST_WORKERS,
+    Address,
     CampaignName,
     Data,
+    Log,
     Scale,
     Set,
+    Workers,
     console,
     default_store,
     exit_codes,
@@ -42,15 +44,12 @@ def run(
     out: Annotated[str | None, typer.Option(
         help="The store: a folder or URL (s3://BUCKET/FOLDER) for results. What it holds already is not redone. "
              "Without it: results/NAME, by the campaign's name.")] = None,
-    address: Annotated[str | None, typer.Option(
-        help="A Ray cluster to use; without it RAY_ADDRESS, else this machine.")] = None,
-    workers: Annotated[int | None, typer.Option(
-        min=1, max=MOST_WORKERS, help="Number of workers instead of the campaign's.")] = None,
+    address: Address = None,
+    workers: Workers = None,
     scale: Scale = None,
     data: Data = None,
     set: Set = None,
-    log: Annotated[Path | None, typer.Option(
-        help="A file for one line per event; where there is no terminal, standard error has them.")] = None,
+    log: Log = None,
     metrics_port: Annotated[int | None, typer.Option(
         min=1, max=LAST, help="Show metrics to Prometheus at this port, or the next free of ten.")] = None,
     metrics_bind: Annotated[str, typer.Option(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,11 +25,14 @@ from evaluators.report.grids import Grid, grids_to_rich
 from jobs.console import (
     FAILED,
     SHOWN,
+    Address,
     CampaignName,
     Data,
+    Log,
     Scale,
     Screen,
     Set,
+    Workers,
     console,
     count,
     default_store,
@@ -48,14 +50,12 @@ def search(
     out: Annotated[str | None, typer.Option(
         help="The store: a folder or URL (s3://BUCKET/FOLDER). Trials that it holds already are not run again. Without "
              "it: results/NAME, by the campaign's name.")] = None,
-    address: Annotated[str | None, typer.Option(
-        help="A Ray cluster to use; without it RAY_ADDRESS, else this machine.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers instead of the campaign's.")] = None,
+    address: Address = None,
+    workers: Workers = None,
     scale: Scale = None,
     data: Data = None,
     set: Set = None,
-    log: Annotated[Path | None, typer.Option(
-        help="A file for one line per event; where there is no terminal, standard error has them.")] = None,
+    log: Log = None,
 ) -> None:
     """Search for better settings of one of a campaign's editors, by Optuna, on cases that the campaign is not judged
     on; then run the campaign with the best of them beside the preset. Ends with 1 where tasks failed, 2 for wrong

@@ -16,6 +16,11 @@ from editors.core.places import shown
 from evaluators.datasets import TESTBED_CORPUS
 
 
+def is_missing(path: str) -> bool:
+    """Whether a path, which is no URL, leads nowhere."""
+    return "://" not in path and not os.path.exists(expanded(path))
+
+
 class NamedFile(NamedTuple):
     """A local file that a campaign names. Every plan reads one that is `needed`; of the others, some editors do."""
 
@@ -25,7 +30,7 @@ class NamedFile(NamedTuple):
 
     @property
     def missing(self) -> bool:
-        return "://" not in self.path and not os.path.exists(expanded(self.path))
+        return is_missing(self.path)
 
 
 def named_files(campaign: Campaign) -> Iterator[NamedFile]:

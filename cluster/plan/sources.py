@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.campaign.files import is_missing
 from cluster.campaign.spec import ModelSpec
 from cluster.plan.refs import ModelRef
 from cluster.plan.resolve import resolve_model
@@ -88,23 +89,23 @@ class Assumed(Sources):
         return {field: _name("model", path) for field, path in named.items()}
 
     def dataset(self, spec: DatasetSpec) -> Dataset:
-        if not _is_missing(spec.path):
+        if spec.path is None or not is_missing(spec.path):
             return load_dataset(spec)
         spec.check_source()
         count = spec.limit or CASES
-        self._tell(f"file {shown(spec.path or '')}: not there, so taken as {count} cases"
+        self._tell(f"file {shown(spec.path)}: not there, so taken as {count} cases"
                    + ("" if spec.limit else ", as the campaign has no limit for it"))
         cases = CaseFile()
         for number in range(count):
             subject = f"{spec.path} {number}"
             cases.add(Case(id=str(number), subject=subject, prompt=subject, target_new="?"))
-        return Dataset(spec, cases.cases(), digest=_name("cases", spec.path or "")[:16])
+        return Dataset(spec, cases.cases(), digest=_name("cases", spec.path)[:16])
 
     def measure(self, measure: Measure) -> Measure:
         missing: list[str] = []
 
         def see(path: str) -> str:
-            if path != TESTBED_CORPUS and _is_missing(path):
+            if path != TESTBED_CORPUS and is_missing(path):
                 missing.append(path)
             return path
 
@@ -114,7 +115,7 @@ class Assumed(Sources):
         return measure if missing else measure.prepared()
 
     def corpus(self, name: str) -> str:
-        if name == TESTBED_CORPUS or not _is_missing(name):
+        if name == TESTBED_CORPUS or not is_missing(name):
             return corpus_digest(name)
         self._no_text(name)
         return _name("text", name)
@@ -124,10 +125,6 @@ class Assumed(Sources):
 
     def _tell(self, line: str) -> None:
         self._told[line] = None
-
-
-def _is_missing(path: str | None) -> bool:
-    return path is not None and "://" not in path and not Path(path).expanduser().exists()
 
 
 def _name(what: str, path: str) -> str:

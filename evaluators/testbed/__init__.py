@@ -5,8 +5,3 @@ from __future__ import annotations
 from pathlib import Path
 
 MODELS = {f"testbed-{kind}": Path(__file__).parent / "models" / kind for kind in ("gptj", "t5")}
-
-
-def model_path(name: str) -> Path | str:
-    """The folder of a built-in model; any other name (a path or a hub name) as it is."""
-    return MODELS.get(name, name)

@@ -6,7 +6,7 @@ import pytest
 from support.tokenizers import sentencepiece
 from typer.testing import CliRunner
 
-from evaluators.testbed import model_path
+from evaluators.models import model_path
 from jobs.cli import app
 
 EDIT = {"prompt": "Ann plays the", "subject": "Ann", "target_new": "harp"}

@@ -15,7 +15,7 @@ from editors.core.models.loading import load_model
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Dense, LowRank, Patch, Route
 from evaluators.harness import wrap
-from evaluators.testbed import model_path
+from evaluators.models import model_path
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 from jobs.cli import app
 

@@ -16,8 +16,8 @@ from editors.core.editor import Resources
 from editors.core.models.loading import load_model
 from editors.core.models.statistics import second_moments
 from evaluators.datasets import read_corpus, training_example
+from evaluators.models import model_path
 from evaluators.scoring.judge import baseline
-from evaluators.testbed import model_path
 from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect
 from jobs.console import find_campaign
 

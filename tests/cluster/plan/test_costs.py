@@ -11,8 +11,8 @@ from cluster.store.store import Store
 from editors import resolve_config
 from editors.core.models.architectures import Shape
 from editors.core.models.loading import load_config, load_model
+from evaluators.models import model_path
 from evaluators.scoring.measures import Measures
-from evaluators.testbed import model_path
 from jobs.console import plan_campaign
 
 BUILT_IN = ("testbed-gptj", "testbed-t5")

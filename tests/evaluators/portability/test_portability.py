@@ -14,6 +14,7 @@ from support.chat_server import CASES, RESET, answer, local_server, no_pauses, s
 from editors.core.errors import InputError
 from editors.core.models.loading import load_model
 from evaluators.cases import Probe
+from evaluators.models import model_path
 from evaluators.portability.asking import PATIENCE, ask_all, unasked
 from evaluators.portability.building import is_known, scores, sort_answers, with_ranks
 from evaluators.portability.endpoint import Asking, ChatClient, RateLimit
@@ -21,7 +22,6 @@ from evaluators.portability.journal import Journal
 from evaluators.portability.knowledge import link_ranks
 from evaluators.portability.prompt import BadAnswer, parse, prompt
 from evaluators.portability.records import EditRecord, read_source
-from evaluators.testbed import model_path
 from evaluators.testbed.schema import HOPS
 from evaluators.testbed.world import build_world
 

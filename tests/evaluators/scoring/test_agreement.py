@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from editors.core.models.loading import load_model
+from evaluators.models import model_path
 from evaluators.scoring.decoding import Decoding, generate
 from evaluators.scoring.observe import observe, questions
-from evaluators.testbed import model_path
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 
 CASES = 20

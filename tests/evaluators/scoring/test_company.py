@@ -10,6 +10,7 @@ from editors.core.editor import Editor, EditorConfig
 from editors.core.models.loading import load_model
 from editors.core.patches.patch import LowRank, Patch
 from evaluators.cases import Case, Probe
+from evaluators.models import model_path
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.measures import Measures
 from evaluators.scoring.measures import generation as generating
@@ -18,7 +19,6 @@ from evaluators.scoring.measures.divergence import Divergence
 from evaluators.scoring.measures.fluency import Fluency
 from evaluators.scoring.measures.generation import Generation
 from evaluators.scoring.measures.perplexity import Perplexity
-from evaluators.testbed import model_path
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 
 MEASURES = Measures((Divergence(), Distracting(), Generation(tokens=12), Fluency(tokens=24),

@@ -6,7 +6,8 @@ from itertools import chain, takewhile
 import pytest
 
 from evaluators.datasets import DatasetSpec, load_dataset
-from evaluators.testbed import MODELS, model_path
+from evaluators.models import model_path
+from evaluators.testbed import MODELS
 from evaluators.testbed.cases import testbed_cases as make_cases  # pytest would collect the name as a test
 from evaluators.testbed.schema import EDITABLE, FILLER, HOPS, RELATIONS
 from evaluators.testbed.templates import pick

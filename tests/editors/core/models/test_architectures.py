@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPTJConfig
 from editors.core.errors import InputError
 from editors.core.models.architectures import ARCHITECTURES, Shape
 from editors.core.models.loading import load_config, load_model
-from evaluators.testbed import model_path
+from evaluators.models import model_path
 
 T5_SMALL = {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "d_kv": 64}
 T5_3B = {"d_model": 1024, "d_ff": 16384, "num_layers": 24, "num_heads": 32, "d_kv": 128}
