@@ -17,12 +17,6 @@ peft = pytest.importorskip("peft", reason="PEFT is not installed (pip install 'e
 TEXTS = [("The birthplace of Budrer is", "Vadolm"), ("X", "an answer"), ("It was", "so")]
 
 
-@pytest.fixture
-def draw():
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator) * 0.1
-
-
 @torch.no_grad()
 def under_peft(model, folder):
     """Logits at targets of the model with the adapter, which is taken off again."""

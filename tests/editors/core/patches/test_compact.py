@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Dense, LowRank, Neurons, Patch
-
-
-@pytest.fixture
-def draw():
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator) * 0.1
 
 
 @torch.no_grad()

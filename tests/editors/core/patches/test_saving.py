@@ -23,12 +23,6 @@ from evaluators.testbed.cases import testbed_cases as built_in_cases
 TEXTS = [("The birthplace of Budrer is", "Vadolm"), ("X", "an answer"), ("It was", "so")]
 
 
-@pytest.fixture
-def draw():
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator) * 0.1
-
-
 def patch_of(model, draw):
     """Terms of both kinds, as all methods whose edits are in weights make them, two of them on one module."""
     up, down, bias = model.up_path(1), model.down_path(1), not model.has_encoder

@@ -24,12 +24,6 @@ from editors.core.requests import EditRequest
 TEXTS = [("The birthplace of Budrer is", "Vadolm"), ("X", "an answer"), ("It was", "so")]
 
 
-@pytest.fixture
-def draw():
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator) * 0.1
-
-
 def patch_of(model, draw):
     down, bias = model.down_path(1), not model.has_encoder
     return Patch((LowRank(down, draw(32, 2), draw(64, 2)), Dense(down, draw(32, 64), draw(32) if bias else None),
