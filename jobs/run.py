@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +13,6 @@ import typer
 
 from cluster.driver import run_campaign
 from cluster.exporter.server import LAST
-from cluster.journal import kept_in
-from cluster.log import logging_to
-from cluster.store.store import Store
 from jobs.console import (
     FAILED,
     Address,
@@ -27,16 +23,12 @@ from jobs.console import (
     Set,
     Workers,
     console,
-    default_store,
     exit_codes,
     plan_campaign,
-    warn,
 )
 from jobs.exporting import exporting
 from jobs.progress import progress
-from jobs.running import connecting, describe_progress, run_whole, show_summary
-
-ROUNDS = 3  # of a campaign whose results are lost as soon as they are made
+from jobs.running import connecting, describe_progress, results_kept, run_whole, show_summary
 
 
 def run(
@@ -69,20 +61,13 @@ def run(
             screen.print(f"Metrics: {exporter.address}", soft_wrap=True)
         with screen.status("planning"):
             planned = plan_campaign(campaign, scale, data, set)
-            store = Store.create(default_store(planned.campaign.name) if out is None else out)
         spec = planned.campaign.workers
         if workers is not None:
             spec = spec.model_copy(update={"count": workers})
-
-        logged = nullcontext() if log is None and screen.is_terminal else logging_to(log)
-        try:
-            with logged, kept_in(store), progress(screen) as tell:
-                outcome, rows, standing = run_whole(planned, store, lambda: run_campaign(
-                    planned, store, connecting(store, spec, address),
-                    lambda now: tell(describe_progress(now), now.cost_done, now.cost), exporter))
-        except KeyboardInterrupt:
-            warn(f"What is done is kept; run the same command again to go on. Results: {store.place}")
-            raise
+        with results_kept(out, planned.campaign.name, log, screen) as store, progress(screen) as tell:
+            outcome, rows, standing = run_whole(planned, store, lambda: run_campaign(
+                planned, store, connecting(store, spec, address),
+                lambda now: tell(describe_progress(now), now.cost_done, now.cost), exporter))
         complete = show_summary(screen, store, planned.record(datetime.now(UTC)), rows, standing)
         if not complete or outcome.abandoned or (outcome.failed and not tolerate):
             raise typer.Exit(FAILED)

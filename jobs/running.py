@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import Pool, Progress
+from cluster.journal import kept_in
+from cluster.log import logging_to
 from cluster.plan.planner import Plan
 from cluster.store.store import CampaignRecord, Standing, Store
 from evaluators.report.costs import costs, parted
 from evaluators.report.tables import summarise, to_rich_tables
-from jobs.console import count, list_failed, list_skipped
+from jobs.console import count, default_store, list_failed, list_skipped, warn
 
 ROUNDS = 3  # of a campaign whose results are lost as soon as they are made
+
+
+@contextmanager
+def results_kept(out: str | None, campaign: str, log: Path | None, screen: Console) -> Iterator[Store]:
+    """The store of a campaign, made where there is none. Until the block ends, all events are told in the log that was
+    asked for and kept in the store; who interrupts it hears that what is done stays."""
+    with nullcontext() if log is None and screen.is_terminal else logging_to(log):  # before there is a store
+        store = Store.create(default_store(campaign) if out is None else out)
+        try:
+            with kept_in(store):
+                yield store
+        except KeyboardInterrupt:
+            warn(f"What is done is kept; run the same command again to go on. Results: {store.place}")
+            raise
 
 
 def connecting(store: Store, spec: WorkerSpec, address: str | None) -> Callable[[], AbstractContextManager[Pool]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -15,7 +15,6 @@ import typer
 
 from cluster.campaign.files import missing_files_told
 from cluster.driver import Pool, Progress, run_campaign
-from cluster.log import logging_to
 from cluster.plan.planner import Plan
 from cluster.plan.proposals import Proposer
 from cluster.plan.trials import FOUND, Trial, Trials, spelt
@@ -35,14 +34,13 @@ from jobs.console import (
     Workers,
     console,
     count,
-    default_store,
     exit_codes,
     read_campaign,
     shorten,
     warn,
 )
 from jobs.progress import Tell, progress
-from jobs.running import connecting, describe_progress, run_whole, show_summary
+from jobs.running import connecting, describe_progress, results_kept, run_whole, show_summary
 
 
 def search(
@@ -67,19 +65,14 @@ def search(
             with missing_files_told(loaded):
                 trials = Trials.of(loaded)
             proposer = Proposer(trials.spaces, trials.search.seed, trials.objective.better)
-            store = Store.create(default_store(loaded.name) if out is None else out)
         spec = loaded.workers if workers is None else loaded.workers.model_copy(update={"count": workers})
-        try:
-            with nullcontext() if log is None and screen.is_terminal else logging_to(log), progress(screen) as tell:
-                run = _Runner(store, connecting(store, spec, address), tell)
-                tried = _try(trials, proposer, run)
-                best = trials.best(tried)
-                if best is not None:
-                    planned = trials.outcome(best.settings)
-                    outcome, rows, standing = run_whole(planned, store, lambda: run(planned, loaded.name))
-        except KeyboardInterrupt:
-            warn(f"What is done is kept; run the same command again to go on. Results: {store.place}")
-            raise
+        with results_kept(out, loaded.name, log, screen) as store, progress(screen) as tell:
+            run = _Runner(store, connecting(store, spec, address), tell)
+            tried = _try(trials, proposer, run)
+            best = trials.best(tried)
+            if best is not None:
+                planned = trials.outcome(best.settings)
+                outcome, rows, standing = run_whole(planned, store, lambda: run(planned, loaded.name))
         _show_trials(screen, trials, tried)
         if best is None:
             warn("Every trial failed: there is nothing to choose from.")

@@ -77,6 +77,7 @@ def test_a_log_that_nobody_reads_is_refused(here):
     os.mkfifo(here / "x")
     (here / "c.yaml").write_text(GOOD)
     refused(["run", "c.yaml", "--out", "o", "--log", "x"], ["cannot write the log 'x'"])
+    assert not (here / "o").exists(), "no store is made for a campaign that does not begin"
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "generation_config.json",
