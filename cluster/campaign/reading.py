@@ -17,6 +17,8 @@ MOST_VALUES = 100_000  # in a campaign, with those that stand for others (`*name
 MOST_FILES = 100
 # What YAML 1.1 takes for a number and nobody else does: 010 is 8, and 1:30 is 90.
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# Values that no field has; `!!binary` would be taken for text.
+NO_FIELDS = {f"tag:yaml.org,2002:{tag}": f"!!{tag}" for tag in ("binary", "set", "omap", "pairs")}
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what YAML can spell
 ODD_NUMBER = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
@@ -84,6 +86,8 @@ def _origins(node: yaml.Node, start: Origin, at: Location = ()) -> Iterator[tupl
     def place(node: yaml.Node) -> str:
         return origin(node, ()).tell()
 
+    if tag := NO_FIELDS.get(node.tag):
+        raise InputError(f"{place(node)}: no field of a campaign is a {tag}; write text, a number, a list or fields")
     if not at:
         yield at, origin(node, at)
     if isinstance(node, yaml.MappingNode):

@@ -15,6 +15,8 @@ CHANGED = [
     (MODELS, "", ["models", "required"]),
     (DATASETS, "", ["datasets", "required"]),
     (EDITORS, "", ["editors", "required"]),
+    ("name: study", "name: !!binary aGVsbG8=", ["line 1", "name", "!!binary"]),
+    (MODELS, "models: !!set {testbed-gptj}", ["line 2", "models", "!!set"]),
     (MODELS, "models: []", ["line 2", "models", "at least 1"]),
     (MODELS, "models: testbed-gptj", ["line 2", "models"]),
     (MODELS, "models: {a: b}", ["line 2", "models"]),
