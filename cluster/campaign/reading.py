@@ -87,7 +87,7 @@ def _origins(node: yaml.Node, start: Origin, at: Location = ()) -> Iterator[tupl
         return origin(node, ()).tell()
 
     if tag := NO_FIELDS.get(node.tag):
-        raise InputError(f"{place(node)}: no field of a campaign is a {tag}; write text, a number, a list or fields")
+        raise InputError(f"{origin(node, at).tell()}: no field is a {tag}; write text, a number, a list or fields")
     if not at:
         yield at, origin(node, at)
     if isinstance(node, yaml.MappingNode):
