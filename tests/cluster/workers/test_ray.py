@@ -144,7 +144,7 @@ def test_workers_that_cannot_see_the_store_end_the_campaign(make_plan, tmp_path)
     store, elsewhere = Store.create(tmp_path / "store"), Store(tmp_path / "on another node")
     planned = make_plan(editors=["identity"], retries={"max_failed_starts": 2})
     outcome = run_campaign(planned, store, lambda: ray_pool(elsewhere, WorkerSpec(count=1)))
-    assert outcome.failed == 4
+    assert outcome.failed == 4 and outcome.abandoned
     [failure, *_] = store.standing(store.campaigns()[0]).failures
     assert "there is no store" in failure.reason
 
