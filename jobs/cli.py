@@ -5,12 +5,14 @@ Each command is a function in a module of its own, and `python -m jobs.NAME` too
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -122,9 +124,14 @@ def editfleet() -> None:
 def main(*command: str) -> None:
     """Runs `editfleet`, or one of its commands, with the arguments of this process. What nobody has foreseen ends it
     with its traceback, a line that names it, and code 1."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # a caller may have closed them
     try:
         app([*command, *sys.argv[1:]], prog_name="editfleet")
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            typer.echo("Error: cannot write: no space is left on a disk, or where the output goes", err=True)
+            os.dup2(_nowhere().fileno(), 1)  # where what is left of the output can go
+            sys.exit(1)
         from editors.core.places import scrubbed
         from editors.core.printable import printable_lines
 
@@ -132,6 +139,10 @@ def main(*command: str) -> None:
         told += f"Error: unexpected {type(error).__name__}: {error}. Please report it, with all of the above"
         typer.echo(printable_lines(scrubbed(told)), err=True)
         sys.exit(1)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 if __name__ == "__main__":

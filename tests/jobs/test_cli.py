@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -84,3 +85,20 @@ def test_what_nobody_has_foreseen_is_told_in_a_line_below_its_traceback(monkeypa
     assert ended.value.code == 1 and told.startswith("Traceback (most recent call last):\n")
     assert told.splitlines()[-1].startswith("Error: unexpected KeyError: ('\\x1b[31mhttps://***@host/'")
     assert "secret" not in told and "\x1b" not in told and "local = " not in told.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("output", "code", "told"), [
+    (">&-", 0, ""), ("> /dev/full", 1, "Error: cannot write: no space is left on a disk, or where the output goes\n")])
+@pytest.mark.parametrize("arguments", ["--help", "metrics"])
+def test_an_output_that_takes_nothing(arguments, output, code, told):
+    command = f"{shlex.quote(sys.executable)} -m jobs.cli {arguments} {output}"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True,
+                            env={"PYTHONPATH": ":".join(sys.path)})
+    assert (result.returncode, result.stderr) == (code, told)
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback():
+    command = f"{shlex.quote(sys.executable)} -m jobs.cli schema | head -c 1"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True,
+                            env={"PYTHONPATH": ":".join(sys.path)})
+    assert result.stdout == "{" and result.stderr == ""
