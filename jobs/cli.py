@@ -130,7 +130,8 @@ def main(*command: str) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             typer.echo("Error: cannot write: no space is left on a disk, or where the output goes", err=True)
-            os.dup2(_nowhere().fileno(), 1)  # where what is left of the output can go
+            with _nowhere() as nowhere:  # where what is left of the output can go
+                os.dup2(nowhere.fileno(), 1)
             sys.exit(1)
         from editors.core.places import scrubbed
         from editors.core.printable import printable_lines
