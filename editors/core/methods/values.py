@@ -25,8 +25,10 @@ from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
+from editors.core.models.sparing import Places, only_targets
 from editors.core.requests import EditRequest
 
+CPU_TOKENS = 1024  # of one optimisation on a CPU: activations of more do not stay in its cache
 CONTEXT = 7  # tokens that take as long as one row, forth and back through the blocks above the edited one
 
 
@@ -81,14 +83,13 @@ class Values:
 
 def optimise_values(model: LanguageModel, requests: Sequence[EditRequest], layer: int, contexts: Sequence[str],
                     config: ValueConfig, *, anchor: str) -> Iterator[tuple[list[int], Values]]:
-    """Yields (request numbers, values) for groups of requests of similar length.
+    """Yields (request numbers, values) for groups of requests that go on about as long after their subjects.
 
     `anchor` is the path of the module whose output, for the bare prompt at the subject's last token, scales clamp and
     weight decay: the MLP for ROME, the block for MEMIT.
     """
     rows = [_Rows.encode(model, request, contexts) for request in requests]
-    sizes = [max(map(len, row.prompts)) * (len(contexts) + 1) for row in rows]
-    for numbers in by_length(sizes, config.batch_tokens):
+    for numbers in _groups(rows, config.batch_tokens, model.device.type):
         yield numbers, _Optimisation(model, [rows[n] for n in numbers], layer, config, anchor).run()
 
 
@@ -116,14 +117,33 @@ class _Rows:
         return cls([model.encode(r.prompt, r.target) for r in within], [model.subject_index(r) for r in within],
                    Encoded(upto, ()))
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(map(len, [*self.prompts, self.essence]))
+
+    @property
+    def suffix(self) -> int:
+        """Tokens from the subject's last one on, at most."""
+        return max(len(row) - start for row, start in zip(self.prompts, self.subjects, strict=True))
+
+
+def _groups(rows: Sequence[_Rows], budget: int, device: str) -> Iterator[list[int]]:
+    """Numbers of requests whose suffixes, which the loop runs, are about as long; neither these nor the whole rows,
+    which are run once, are more tokens than the budget unless they are of one request."""
+    within = min(budget, CPU_TOKENS) if device == "cpu" else budget
+    for alike in by_length([row.suffix * len(row.prompts) for row in rows], within):
+        for part in by_length([rows[number].longest * (len(rows[number].prompts) + 1) for number in alike], budget):
+            yield [alike[place] for place in part]
+
 
 @dataclass(frozen=True)
 class _Suffixes:
     """Rows from the subject's last token on: all that a delta there can change.
 
     `hidden` [rows, length, width] leaves the edited block, whose FFN has `written` [rows, width] at the subject's last
-    token; `past` holds what attention needs of the tokens before, `edit` [rows] is each row's edit and `is_essence`
-    [rows] marks those that only guard the subject's distribution.
+    token; `past` holds what attention needs of the tokens before, in the blocks from `above` on, which alone are run;
+    `edit` [rows] is each row's edit, and `places` are where target tokens are predicted, if any are.
     """
 
     batch: Batch
@@ -131,15 +151,20 @@ class _Suffixes:
     written: Tensor
     past: KeysValues
     edit: Tensor
-    is_essence: Tensor
+    places: Places | None
+    above: int
 
     def select(self, rows: Tensor) -> _Suffixes:
-        return _Suffixes(self.batch.select(rows), self.hidden[rows], self.written[rows],
-                         [(k[rows], v[rows]) for k, v in self.past], self.edit[rows], self.is_essence[rows])
+        batch = self.batch.select(rows)
+        return _Suffixes(batch, self.hidden[rows], self.written[rows],
+                         [(k, v) if number < self.above else (k[rows], v[rows])
+                          for number, (k, v) in enumerate(self.past)],
+                         self.edit[rows], self.places and Places.of(batch), self.above)
 
 
 class _Optimisation:
-    """Deltas of one batch of edits. Rows are all prompts of all edits, then one essence row per edit."""
+    """Deltas of one batch of edits. Rows are all prompts of all edits; the essence rows, of one edit each and one token
+    behind their past, are run apart, where nothing pads them."""
 
     def __init__(self, model: LanguageModel, edits: Sequence[_Rows], layer: int, config: ValueConfig,
                  anchor: str) -> None:
@@ -147,32 +172,47 @@ class _Optimisation:
         self.edits, self.contexts = len(edits), len(edits[0].prompts)
         device = model.device
         numbers = torch.arange(self.edits, device=device)
-        edit = torch.cat([numbers.repeat_interleave(self.contexts), numbers])
-        subject = torch.tensor([i for row in edits for i in row.subjects]
-                               + [len(row.essence) - 1 for row in edits], device=device)
-        batch = model.collate([prompt for row in edits for prompt in row.prompts] + [row.essence for row in edits])
-        self._read_base(batch, edit, subject, anchor)
+        subject = torch.tensor([i for row in edits for i in row.subjects], device=device)
+        self._read_prompts(model.collate([prompt for row in edits for prompt in row.prompts]),
+                           numbers.repeat_interleave(self.contexts), subject, anchor)
+        last = torch.tensor([len(row.essence) - 1 for row in edits], device=device)
+        self._read_essences(model.collate([row.essence for row in edits]), numbers, last)
 
     @torch.no_grad()
-    def _read_base(self, batch: Batch, edit: Tensor, subject: Tensor, anchor: str) -> None:
-        """Runs the model once and keeps what the loop starts from."""
+    def _read_prompts(self, batch: Batch, edit: Tensor, subject: Tensor, anchor: str) -> None:
+        """Runs the prompts once and keeps what the loop starts from."""
         model, block, down = self.model, self.model.block_path(self.layer), self.model.down_path(self.layer)
         with capture_inputs(model, [down]) as inputs, capture_outputs(model, [block, down, anchor]) as outputs:
-            states, cache = model.states_and_cache(batch)
+            _, cache = model.states_and_cache(batch)
         rows = torch.arange(len(subject), device=subject.device)
-        prompts, essences = rows[: self.edits * self.contexts], rows[self.edits * self.contexts:]
 
         def at_subject(states: Tensor) -> Tensor:
-            return states[prompts, subject[prompts]].float().reshape(self.edits, self.contexts, -1)
+            return states[rows, subject].float().reshape(self.edits, self.contexts, -1)
 
         self.keys, self.values = at_subject(inputs[down]), at_subject(outputs[down])
         self.anchor = at_subject(outputs[anchor])[:, 0]
-        self.base = model.head(states[essences, subject[essences]]).log_softmax(-1)
+        self.rows = self._suffixes(batch, subject, outputs[block], outputs[down], cache, edit)
+
+    @torch.no_grad()
+    def _read_essences(self, batch: Batch, edit: Tensor, last: Tensor) -> None:
+        """Likewise the essence rows, and what the model says after them, p(· | s)."""
+        model, block, down = self.model, self.model.block_path(self.layer), self.model.down_path(self.layer)
+        with capture_outputs(model, [block, down]) as outputs:
+            states, cache = model.states_and_cache(batch)
+        self.base = model.head(states[edit, last]).log_softmax(-1)
+        self.essences = self._suffixes(batch, last, outputs[block], outputs[down], cache, edit)
+
+    def _suffixes(self, batch: Batch, subject: Tensor, hidden: Tensor, written: Tensor, cache: KeysValues,
+                  edit: Tensor) -> _Suffixes:
+        rows = torch.arange(len(subject), device=subject.device)
         suffix, taken = batch.suffix(subject)
         before = int(subject.max())
-        self.rows = _Suffixes(suffix, outputs[block][rows[:, None], taken], outputs[down][rows, subject].float(),
-                              [(keys[:, :, :before], values[:, :, :before]) for keys, values in cache],
-                              edit, rows >= len(prompts))
+        # Of blocks that are not run the length alone is needed; copies of the others, so that the rest can go.
+        past = [(keys[:1, :, :before].clone(), values[:1, :, :before].clone()) if number <= self.layer else
+                (keys[:, :, :before].clone(), values[:, :, :before].clone())
+                for number, (keys, values) in enumerate(cache)]
+        return _Suffixes(suffix, hidden[rows[:, None], taken], written[rows, subject].float(), past, edit,
+                         Places.of(suffix) if len(suffix.target) else None, self.layer + 1)
 
     def run(self) -> Values:
         """Adam on all deltas at once; an edit whose loss is low enough stops moving and leaves the batch."""
@@ -182,14 +222,14 @@ class _Optimisation:
         loss = torch.full((self.edits,), torch.inf, device=delta.device)
         steps = torch.zeros(self.edits, dtype=torch.long, device=delta.device)
         active = torch.ones(self.edits, dtype=torch.bool, device=delta.device)
-        rows = self.rows
+        rows, essences = self.rows, self.essences
         for step in range(config.steps):
-            current = self._loss(rows, delta, norms)
+            current = self._loss(rows, essences, delta, norms)
             loss = torch.where(active, current.detach(), loss)
             done = active & (loss < config.stop_loss)
             if done.any():
                 active = active & ~done
-                rows = rows.select(active[rows.edit].nonzero().flatten())
+                rows, essences = (of.select(active[of.edit].nonzero().flatten()) for of in (rows, essences))
             # As in the published code, the last step only evaluates.
             if step == config.steps - 1 or not active.any():
                 break
@@ -206,26 +246,27 @@ class _Optimisation:
             steps += active
         return Values(delta.detach(), self.anchor, self.keys, self.values, loss, steps)
 
-    def _loss(self, rows: _Suffixes, delta: Tensor, norms: Tensor) -> Tensor:
+    def _loss(self, rows: _Suffixes, essences: _Suffixes, delta: Tensor, norms: Tensor) -> Tensor:
         """L(δ) of every edit [edits]; only that of edits with rows here means anything."""
         model, config, batch = self.model, self.config, rows.batch
-        # h <- h + δ at the subject's last token, where every row begins
-        hidden = rows.hidden.float()
-        first = model.with_more(self.layer, hidden[:, 0], rows.written, delta[rows.edit])
-        moved = torch.cat([first[:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
-        states = model.run_from(moved, batch, BlockRef("decoder", self.layer + 1), rows.past)
-
         # 1/N Σ_j 1/T Σ_t -log p_δ(o_t | context_j p, o_<t)
         tokens = torch.bincount(batch.row, minlength=len(rows.edit))[batch.row]
-        share = model.target_nll(states, batch) / (tokens * self.contexts)
+        share = model.target_nll(self._states(rows, delta), batch) / (tokens * self.contexts)
         nll = share.new_zeros(self.edits).index_add(0, rows.edit[batch.row], share)
 
         # KL(p_δ(· | s) ‖ p(· | s)), right after the subject
-        essence = rows.is_essence.nonzero().flatten()
-        edit = rows.edit[essence]
-        edited = model.head(states[essence, 0]).log_softmax(-1)
-        divergence = nn.functional.kl_div(self.base[edit], edited, log_target=True, reduction="none").sum(-1)
-        drift = delta.new_zeros(self.edits).index_add(0, edit, divergence)
+        edited = model.head(self._states(essences, delta)[:, 0]).log_softmax(-1)
+        divergence = nn.functional.kl_div(self.base[essences.edit], edited, log_target=True, reduction="none").sum(-1)
+        drift = delta.new_zeros(self.edits).index_add(0, essences.edit, divergence)
 
         length: Tensor = delta.norm(dim=1)
         return nll + config.kl * drift + config.weight_decay * length / norms**2
+
+    def _states(self, rows: _Suffixes, delta: Tensor) -> Tensor:
+        """Final states [rows, length, width] where targets are predicted, of rows without any everywhere."""
+        # h <- h + δ at the subject's last token, where every row begins
+        hidden = rows.hidden.float()
+        first = self.model.with_more(self.layer, hidden[:, 0], rows.written, delta[rows.edit])
+        moved = torch.cat([first[:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
+        with only_targets(self.model, rows.places):
+            return self.model.run_from(moved, rows.batch, BlockRef("decoder", self.layer + 1), rows.past)

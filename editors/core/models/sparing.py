@@ -1,0 +1,70 @@
+"""Spares the last block's FFN the positions that nobody reads: only attention mixes positions, and none comes after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from editors.core.models.batches import Batch
+from editors.core.models.model import LanguageModel
+from editors.core.models.work import DONE
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where targets are predicted, as a rectangle: `taken` [rows, most] are positions, and `put` [rows, most] where
+    what is made of them goes: there, or, where a row has fewer, behind the row's end."""
+
+    taken: Tensor
+    put: Tensor
+    length: int
+
+    @staticmethod
+    def of(batch: Batch) -> Places:
+        """The places of a batch; of equal ones one."""
+        rows, length = batch.input_ids.shape
+        found = (batch.row * length + batch.position).unique()
+        row, position = found // length, found % length
+        counts = torch.bincount(row, minlength=rows)
+        # the number of a place among those of its row
+        number = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+        put = row.new_full((rows, int(counts.max()) if len(row) else 0), length)
+        put[row, number] = position
+        return Places(put.clamp(max=length - 1), put, length)
+
+
+@contextmanager
+def only_targets(model: LanguageModel, places: Places | None) -> Iterator[None]:
+    """Inside, the last block's FFN computes a batch's `places` alone, all without any; final states elsewhere mean
+    nothing. Patches on that FFN have to be put on outside. A decoder behind an encoder reads little else than targets,
+    and is left alone."""
+    if model.has_encoder or places is None or places.put.shape[1] >= places.length:
+        yield
+        return
+    ffn = model.submodule(model.ffn_path(model.depth - 1))
+    size = sum(math.prod(model.weights.shape(weight)) for weight in ffn.parameters())
+
+    def narrow(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return args[0].gather(1, _each(places.taken, args[0])), *args[1:]
+
+    def widen(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        DONE.add(output.shape[0] * (output.shape[1] - places.length), size, backward=output.requires_grad)  # spared
+        wide = output.new_zeros(output.shape[0], places.length + 1, output.shape[2])
+        return wide.scatter(1, _each(places.put, output), output)[:, :-1]
+
+    handles = ffn.register_forward_pre_hook(narrow), ffn.register_forward_hook(widen)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _each(places: Tensor, states: Tensor) -> Tensor:
+    """Places [rows, most] as an index of states [rows, length, width]."""
+    return places[..., None].expand(-1, -1, states.shape[2])

@@ -1,0 +1,76 @@
+"""Final states where targets are predicted, when the last FFN computes those alone, against whole passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.families import FAMILIES, VARIANTS, tiny
+
+from editors.core.models.batches import BlockRef
+from editors.core.models.capture import capture_inputs
+from editors.core.models.sparing import Places, only_targets
+from editors.core.patches.overlay import overlay
+from editors.core.patches.patch import LowRank, Neurons, Patch
+
+ROWS = [("What is the birthplace of Budrer Vadolm?", "so many words"), ("It", "was"), ("Ann Lee lives", "here, or not")]
+ON = [0, -1, 1]
+
+
+def patches_of(model):
+    """One on the inner maps of the last FFN, one on the FFN as a whole, both on a block below."""
+    generator = torch.Generator().manual_seed(1)
+
+    def low(path):
+        out, inner = model.matrix(path)
+        return LowRank(path, torch.randn(out, 2, generator=generator), torch.randn(inner, 2, generator=generator) / 4)
+
+    last = model.depth - 1
+    neurons = Neurons(model.ffn_path(last), torch.randn(3, model.width, generator=generator),
+                      torch.randn(model.width, 3, generator=generator), "relu")
+    return [Patch((low(model.up_path(last)), low(model.down_path(last)), low(model.down_path(1)))),
+            Patch((neurons, low(model.down_path(1))))]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
+def test_equals_a_whole_pass_in_every_family(name):
+    model = tiny(name)
+    batch = model.collate([model.encode(*row) for row in ROWS], "left" if name == "gpt2" else "right")
+    patches, last = patches_of(model), model.depth - 1
+    more = torch.zeros(3, model.width, requires_grad=True)
+    found = []
+    for spared in (False, True):
+        with torch.no_grad():
+            hidden = model.run_to(batch, BlockRef("decoder", 1))
+        with overlay(model, patches, ON), capture_inputs(model, [model.down_path(last)]) as inputs:
+            if spared:
+                with only_targets(model, Places.of(batch)):
+                    states = model.run_from(hidden + more[:, None], batch, BlockRef("decoder", 1))
+            else:
+                states = model.run_from(hidden + more[:, None], batch, BlockRef("decoder", 1))
+        nll = model.target_nll(states, batch)
+        found.append((nll, *torch.autograd.grad(nll.sum(), more)))
+    assert inputs[model.down_path(last)].shape[1] == torch.bincount(batch.row).max() < batch.input_ids.shape[1]
+    for spared, whole in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(spared, whole, atol=2e-5, rtol=1e-4)
+    with torch.no_grad(), overlay(model, patches, ON):
+        torch.testing.assert_close(model.target_nll(model.states(batch), batch), found[0][0], atol=2e-5, rtol=1e-4)
+
+
+def test_places_of_rows_with_none_and_of_equal_ones(tiny_gptj):
+    batch = tiny_gptj.collate([tiny_gptj.encode("A long prompt of words", "two words or more"), tiny_gptj.encode("It"),
+                               tiny_gptj.encode("Where?", "there")])
+    places = Places.of(batch)
+    real = places.put < places.length
+    rows, numbers = real.nonzero().unbind(1)
+    assert list(zip(rows.tolist(), places.put[rows, numbers].tolist(), strict=True)) == \
+        list(zip(batch.row.tolist(), batch.position.tolist(), strict=True))
+    assert not real[1].any()
+    assert torch.equal(places.taken[real], places.put[real])
+
+
+def test_a_decoder_behind_an_encoder_is_left_alone(tiny_t5):
+    batch = tiny_t5.collate([tiny_t5.encode("Where is it?", "here or there"), tiny_t5.encode("X", "y")])
+    with torch.no_grad():
+        whole = tiny_t5.states(batch)
+        with only_targets(tiny_t5, Places.of(batch)):
+            assert torch.equal(tiny_t5.states(batch), whole)
