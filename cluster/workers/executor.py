@@ -29,6 +29,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.methods.checkpoints import Checkpoint
+from editors.core.models.kept import KeptStates
 from editors.core.models.loading import load_model, model_digest
 from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE
@@ -39,6 +40,7 @@ from editors.core.models.statistics import (
     sum_moments,
     tokens_of,
 )
+from editors.core.models.weights import Weights
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
@@ -248,6 +250,11 @@ class TaskExecutor:
         return ProtocolResult.joined([task.protocol.run(editor, cases, before, task.count, task.measures)
                                       for cases in pieces])
 
+    def forget(self) -> None:
+        """Lets go of what is kept for later tasks alone, where memory does not suffice."""
+        if self._model is not None and self._model.kept is not None:
+            self._model.kept.clear()
+
     # --- what comes in
 
     def _observations(self, task: ScoreTask) -> list[Observation]:
@@ -276,6 +283,8 @@ class TaskExecutor:
                 model = self.load(ref.path, device=self.device, dtype=ref.dtype)
             if model.digest != ref.digest:
                 raise InputError(f"the model at '{ref.path}' has changed since the campaign was planned; run it again")
+            if type(model.weights) is Weights:  # else a rank without some would leave others waiting
+                model.kept = KeptStates()
             self._model, self._model_key = model, ref.key
         return self._model
 

@@ -69,11 +69,12 @@ def _after(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, 
     distinct = {id(each.patch): each.patch for each in changed}
     place = {name: number for number, name in enumerate(distinct)}
     after = _observe(model, [each.case for each in changed], list(distinct.values()),
-                     [place[id(each.patch)] for each in changed], measures, measures.edited_roles)
+                     [place[id(each.patch)] for each in changed], measures, measures.edited_roles, before)
     return {each.case.id: before[each.case.id] for each in edited} | {one.case_id: one for one in after}
 
 
 def _observe(model: LanguageModel, cases: Sequence[Case], patches: Sequence[Patch], rows: Sequence[int],
-             measures: Measures, roles: Collection[Role]) -> list[Observation]:
-    observations = observe(model, cases, patches, rows, roles=roles, kl_roles=measures.compared)
+             measures: Measures, roles: Collection[Role],
+             before: Mapping[str, Observation] | None = None) -> list[Observation]:
+    observations = observe(model, cases, patches, rows, roles=roles, kl_roles=measures.compared, before=before)
     return measures.observe(model, cases, observations, patches, rows)

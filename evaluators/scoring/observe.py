@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import NamedTuple
 
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from editors.core.errors import CaseError
-from editors.core.models.batches import Encoded, Padding, by_length
+from editors.core.models.batches import BlockRef, Encoded, Padding, by_length
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED, overlay
-from editors.core.patches.patch import Patch
+from editors.core.patches.patch import Patch, Route
 from evaluators.cases import ROLES, Case, ProbeKey, Role, Which, ask
+from evaluators.scoring.resuming import lowest_block, resume
 
 NO_TOKEN = -1  # what a model "predicts" where its logits are not finite
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # a third faster on CPUs than 4096: activations stay in the cache
@@ -113,20 +114,41 @@ class Row(NamedTuple):
 
 def observe(model: LanguageModel, cases: Sequence[Case], patches: Sequence[Patch], rows: Sequence[int], *,
             batch_tokens: int | None = None, padding: Padding = "right", roles: Collection[Role] = ROLES,
-            kl_roles: Collection[Role] = ()) -> list[Observation]:
+            kl_roles: Collection[Role] = (), before: Mapping[str, Observation] | None = None) -> list[Observation]:
     """Answers the probes of case i with `patches[rows[i]]` on (`rows[i]` = -1: unedited), in the order of `cases`.
 
     `kl_roles` are those whose answers are compared with the unedited model's, which takes a second forward pass.
-    `batch_tokens` and the errors are those of `answer`, which says how it is done: `questions` tells which case it was.
+    `before` are the unedited model's observations of the same questions, by case id, where they are known: what a patch
+    routes nowhere is answered as there. `batch_tokens` and the errors are those of `answer`, which says how it is done:
+    `questions` tells which case it was.
     """
     asked = [{key: Row(row if row != UNPATCHED and patches[row] else UNPATCHED, encoded)
               for key, encoded in questions(model, case, roles).items()}
              for case, row in zip(cases, rows, strict=True)]
+    known = _unrouted(model, cases, asked, patches, before or {})
     compared = {row for case in asked for key, row in case.items() if key.role in kl_roles and key.which == "answer"}
-    answered = answer(model, {row for case in asked for row in case.values()}, patches, compared,
-                      batch_tokens=batch_tokens, padding=padding)
+    answered = known | answer(model, {row for case in asked for row in case.values() if row not in known}, patches,
+                              compared, batch_tokens=batch_tokens, padding=padding)
     return [Observation(case.id, {key: answered[row] for key, row in keys.items()})
             for case, keys in zip(cases, asked, strict=True)]
+
+
+def _unrouted(model: LanguageModel, cases: Sequence[Case], asked: Sequence[Mapping[ProbeKey, Row]],
+              patches: Sequence[Patch], before: Mapping[str, Observation]) -> dict[Row, Outputs]:
+    """The outputs of questions under patches that do nothing but route, and do not route these."""
+    routing = {number for number, patch in enumerate(patches)
+               if patch and all(isinstance(term, Route) for term in patch.terms)}
+    known = {row: replace(outputs, text=None) for case, keys in zip(cases, asked, strict=True) if case.id in before
+             for key, row in keys.items() if row.patch in routing
+             and (outputs := before[case.id].outputs.get(key)) is not None}
+    if not known:
+        return known
+    rows = list(known)
+    with overlay(model, patches, [row.patch for row in rows]):
+        assert model.router is not None
+        for number, _, _ in model.router.answered_elsewhere([row.encoded for row in rows]):
+            del known[rows[number]]
+    return known
 
 
 def answer(model: LanguageModel, rows: Collection[Row], patches: Sequence[Patch], compared: Collection[Row] = (), *,
@@ -134,15 +156,20 @@ def answer(model: LanguageModel, rows: Collection[Row], patches: Sequence[Patch]
     """The outputs of every question; of those `compared`, with `kl`.
 
     Equal questions under one patch are computed once, and a question whose tokens begin another's is read off it.
-    `batch_tokens` bounds rows x longest row of one forward pass (default: by device).
+    `batch_tokens` bounds rows x longest row of one forward pass (default: by device). Where the model has a place for
+    `kept` states, what enters the lowest block that a patch changes is kept there.
     """
     guests = _guests(rows)
+    lowest = lowest_block(model, [patches[number] for number in {row.patch for row in rows} - {UNPATCHED}])
+    if model.kept is not None:
+        model.kept.begin()
     answered: dict[Row, Outputs] = {}
     budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cpu"])
     # Rows of similar length together, those of one patch side by side.
     ordered = sorted(guests, key=lambda row: (len(row.encoded), row.patch, row.encoded.prompt, row.encoded.target))
     for group in by_length([len(row.encoded) for row in ordered], budget):
-        answered |= _answer(model, patches, [ordered[number] for number in group], guests, compared, padding)
+        answered |= _answer(model, patches, [ordered[number] for number in group], guests, compared, padding,
+                            lowest)
     return answered
 
 
@@ -161,10 +188,12 @@ def _guests(rows: Collection[Row]) -> dict[Row, list[Row]]:
 
 @torch.no_grad()
 def _answer(model: LanguageModel, patches: Sequence[Patch], hosts: Sequence[Row],
-            guests: Mapping[Row, Sequence[Row]], compared: Collection[Row], padding: Padding) -> dict[Row, Outputs]:
-    """One forward pass over `hosts`; the outputs of all their guests."""
+            guests: Mapping[Row, Sequence[Row]], compared: Collection[Row], padding: Padding,
+            lowest: BlockRef | None) -> dict[Row, Outputs]:
+    """One forward pass over `hosts`, below block `lowest` without patches; the outputs of all their guests."""
+    forward = resume(model, [host.encoded for host in hosts], padding, lowest)
     with overlay(model, patches, [host.patch for host in hosts]):
-        logits = model.target_logits(model.collate([host.encoded for host in hosts], padding))
+        logits = forward()
     asked: list[tuple[Row, int]] = []  # each guest, and which of the logits predicts its first target token
     start = 0
     for host in hosts:
@@ -179,7 +208,7 @@ def _answer(model: LanguageModel, patches: Sequence[Patch], hosts: Sequence[Row]
     places, tokens = _pairs(((at, row.encoded.target[0]) for row, at in asked), model)
     above = (logits[places] > logits[places, tokens].unsqueeze(1)).sum(-1)
     ranks = torch.where(finite[places], above, logits.shape[-1]).tolist()
-    kl = _divergence(model, hosts, logits, padding) if any(row in compared for row, _ in asked) else []
+    kl = _divergence(hosts, logits, forward) if any(row in compared for row, _ in asked) else []
 
     outputs = {}
     end = 0
@@ -191,12 +220,12 @@ def _answer(model: LanguageModel, patches: Sequence[Patch], hosts: Sequence[Row]
     return outputs
 
 
-def _divergence(model: LanguageModel, hosts: Sequence[Row], logits: Tensor, padding: Padding) -> list[float]:
+def _divergence(hosts: Sequence[Row], logits: Tensor, forward: Callable[[], Tensor]) -> list[float]:
     """KL(unedited || edited) in nats at every target token; 0 for hosts without a patch, infinite where the edited
     logits are not finite."""
     if all(host.patch == UNPATCHED for host in hosts):
         return [0.0] * len(logits)
-    before = model.target_logits(model.collate([host.encoded for host in hosts], padding)).log_softmax(-1)
+    before = forward().log_softmax(-1)
     kl = (before.exp() * (before - logits.log_softmax(-1))).sum(-1).clamp(min=0)
     edited = [host.patch != UNPATCHED for host in hosts for _ in host.encoded.target]
     return [value if patched else 0.0

@@ -51,6 +51,14 @@ class EncoderDecoder(LanguageModel):
             return self._encode(self._part("encoder", 0, at.layer, norm=False), source, input_ids=source.input_ids)
         return self._run(self._part("decoder", 0, at.layer, norm=False), self.read(batch), input_ids=batch.input_ids)
 
+    def run_between(self, hidden: Tensor, batch: Batch, start: BlockRef, stop: BlockRef) -> Tensor:
+        if start == stop:
+            return hidden
+        part = self._part(start.stack, start.layer, stop.layer, norm=False)
+        if start.stack == "encoder":
+            return self._encode(part, self._source(batch), inputs_embeds=hidden)
+        return self._run(part, self.read(batch), inputs_embeds=hidden)
+
     def run_from(self, hidden: Tensor, batch: Batch, at: BlockRef, past: KeysValues | None = None) -> Tensor:
         if past is not None:
             raise ValueError("a decoder behind an encoder has no cached prompt")

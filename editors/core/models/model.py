@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from editors.core.errors import InputError
 from editors.core.models.architectures import architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
+from editors.core.models.kept import KeptStates
 from editors.core.models.layouts import Layout, Stack, longest
 from editors.core.models.linear import is_turned
 from editors.core.models.reading import Reader
@@ -43,7 +44,9 @@ class LanguageModel(Reader):
     `weights` is the way to read them.
 
     `sides` are the models that patches may route questions to, by the digest of their artefact; `router` is set by
-    `overlay` while such a patch is on, and `patches` are those it has put on every row, the innermost last.
+    `overlay` while such a patch is on, and `patches` are those it has put on every row, the innermost last. Whoever
+    asks the same questions of many edits of the model, whose weights stay as they are, gives it a place for `kept`
+    states.
     """
 
     has_encoder = False
@@ -58,6 +61,7 @@ class LanguageModel(Reader):
         self.sides: dict[str, Any] = {}
         self.router: Router | None = None
         self.patches: tuple[Patch, ...] = ()
+        self.kept: KeptStates | None = None
         #: Parameters of a block, by stack.
         self._block_size: dict[Stack, int] = {}
 
@@ -158,6 +162,14 @@ class LanguageModel(Reader):
         rows, columns = self.weights.shape(module.get_parameter("weight"))
         return (columns, rows) if is_turned(module) else (rows, columns)
 
+    def block_of(self, path: str) -> BlockRef | None:
+        """The block that the module at a dotted path is part of; None for those outside of all blocks."""
+        for stack, layout in self.architecture.layouts.items():
+            number, dot, _ = path.removeprefix(f"{layout.backbone}.{layout.blocks}.").partition(".")
+            if dot and number.isdecimal():
+                return BlockRef(stack, int(number))
+        return None
+
     # --- tokens to batches
 
     @property
@@ -252,6 +264,13 @@ class LanguageModel(Reader):
     def run_to(self, batch: Batch, at: BlockRef) -> Tensor:
         """The hidden states [rows, length, width] that enter block `at`; neither it nor those above are run."""
         return self._run(self._blocks(0, at.layer, norm=False), batch, input_ids=batch.input_ids)
+
+    def run_between(self, hidden: Tensor, batch: Batch, start: BlockRef, stop: BlockRef) -> Tensor:
+        """The hidden states that enter block `stop` when `hidden` [rows, length, width] enters `start` of its stack."""
+        if start == stop:
+            return hidden
+        part = self._blocks(start.layer, stop.layer, norm=False, entered=True)
+        return self._run(part, batch, inputs_embeds=hidden)
 
     def run_from(self, hidden: Tensor, batch: Batch, at: BlockRef, past: KeysValues | None = None) -> Tensor:
         """Final hidden states when `hidden` [rows, length, width] enters block `at`: blocks below are not run.
