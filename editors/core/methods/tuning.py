@@ -12,7 +12,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.editor import Editor, EditorConfig
-from editors.core.models.batches import Batch, BlockRef
+from editors.core.models.batches import Batch, BlockRef, alike
+from editors.core.models.sparing import Places, only_targets
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
@@ -77,16 +78,18 @@ class Delta(ABC):
 
 @dataclass(frozen=True)
 class _MiniBatch:
-    """Rows of several groups, each row's `group` [rows], and the `hidden` states [rows, length, width] that enter the
-    first edited block: blocks below it see no change, and are run once."""
+    """Rows of several groups, each row's `group` [rows], where targets are predicted, and the `hidden` states [rows,
+    length, width] that enter the first edited block: blocks below it see no change, and are run once."""
 
     batch: Batch
     hidden: Tensor
     group: Tensor
+    places: Places
 
     def of_groups(self, active: Sequence[int]) -> _MiniBatch:
         rows = torch.isin(self.group, torch.tensor(active, device=self.group.device)).nonzero().flatten()
-        return _MiniBatch(self.batch.select(rows), self.hidden[rows], self.group[rows])
+        batch = self.batch.select(rows)
+        return _MiniBatch(batch, self.hidden[rows], self.group[rows], Places.of(batch))
 
 
 class Tuner(Editor[C]):
@@ -107,9 +110,13 @@ class Tuner(Editor[C]):
         return BlockRef("decoder", min(self.config.layers))
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
-        size = self.config.edits_at_once
-        chunks = [requests[start: start + size] for start in range(0, len(requests), size)]
-        return [patch for chunk in chunks for patch in self._train([[request] for request in chunk])]
+        end = self.config.objective == "target_new"
+        rows = [self.model.encode(request.prompt, request.target, end=end) for request in requests]
+        sizes = [len(row.prompt) if self.model.has_encoder else len(row) for row in rows]
+        patches: dict[int, Patch] = {}
+        for numbers in alike(sizes, self.config.edits_at_once):
+            patches |= zip(numbers, self._train([[requests[number]] for number in numbers]), strict=True)
+        return [patches[number] for number in range(len(requests))]
 
     def edit(self, requests: Sequence[EditRequest]) -> Patch:
         return self._train([list(requests)])[0] if requests else Patch()
@@ -123,14 +130,16 @@ class Tuner(Editor[C]):
                         for start in range(0, max(map(len, groups)), size)]
         active = list(range(len(groups)))
         for _ in range(self.config.steps):
-            losses = torch.stack([self._step(mini.of_groups(active), deltas, optimizer) for mini in mini_batches])
+            losses = torch.stack([self._step(mini, deltas, optimizer) for mini in mini_batches])
             means = losses.nanmean(0)  # of a group's mini-batches, as they were before their updates
             for group in active:
                 deltas[group].loss = float(means[group])
                 deltas[group].steps += 1
-            active = [group for group in active if not means[group] < self.config.stop_loss]
-            if not active:
+            still = [group for group in active if not means[group] < self.config.stop_loss]
+            if not still:
                 break
+            if len(still) < len(active):
+                active, mini_batches = still, [mini.of_groups(still) for mini in mini_batches]
         return [delta.finished(self.name) for delta in deltas]
 
     @torch.no_grad()
@@ -143,7 +152,7 @@ class Tuner(Editor[C]):
             batch = replace(batch, position=batch.first_position[batch.row])
         batch = self.model.read(batch)
         group = torch.tensor([number for number, _ in rows], device=batch.row.device)
-        return _MiniBatch(batch, self.model.run_to(batch, self._first), group)
+        return _MiniBatch(batch, self.model.run_to(batch, self._first), group, Places.of(batch))
 
     def _step(self, mini: _MiniBatch, deltas: Sequence[Delta], optimizer: torch.optim.Optimizer) -> Tensor:
         """One update of every group with rows here; returns the loss of each group [groups], NaN where it has none."""
@@ -151,7 +160,8 @@ class Tuner(Editor[C]):
         groups = mini.group.unique()
         if not len(groups):
             return losses
-        with overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()):
+        with (overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()),
+              only_targets(self.model, mini.places)):
             states = self.model.run_from(mini.hidden, mini.batch, self._first)
         # L = -1/n Σ_i 1/T_i Σ_t log p(o_it), over the n facts of a group and the T_i target tokens of each
         nll = self.model.target_nll(states, mini.batch)

@@ -46,6 +46,12 @@ def by_length(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield group
 
 
+def alike(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Numbers of items in groups of `most`, small ones first; the last group may be short."""
+    numbers = sorted(range(len(sizes)), key=sizes.__getitem__)
+    return [numbers[start: start + most] for start in range(0, len(numbers), most)]
+
+
 @dataclass(frozen=True)
 class EncoderInput:
     """What an encoder reads, both [rows, length], and once it has read it, its states [rows, length, width]."""
