@@ -23,7 +23,7 @@ from editors.core.files import Slot
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
 from editors.core.models.architectures import Shape
-from editors.core.models.batches import BlockRef, by_length
+from editors.core.models.batches import BlockRef, alike, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Neurons, Patch
@@ -111,13 +111,16 @@ class TPatcher(Editor[TPatcherConfig]):
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         memory, held_out = self.memories()
-        patches = []
-        for start in range(0, len(requests), self.config.edits_at_once):
-            part = requests[start: start + self.config.edits_at_once]
+        # Targets of as many tokens together: each of an edit's tokens may need a neuron, and all edits of a loop get as
+        # many as one of them needs.
+        tokens = [len(self.model.encode(each.prompt, each.target, end=True).target) for each in requests]
+        patches: dict[int, Patch] = {}
+        for numbers in alike(tokens, self.config.edits_at_once):
+            part = [requests[number] for number in numbers]
             training = NeuronTraining(self.model, self.config, self.read(part), part, self.seed)
             training.train(memory, held_out)
-            patches += [training.patch(edit) for edit in range(len(part))]
-        return patches
+            patches |= {number: training.patch(edit) for edit, number in enumerate(numbers)}
+        return [patches[number] for number in range(len(requests))]
 
     @torch.no_grad()
     def read(self, requests: Sequence[EditRequest]) -> Positions:

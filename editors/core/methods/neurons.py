@@ -117,19 +117,19 @@ class NeuronTraining:
         """One neuron per wrong token, for the first few: its key answers its own query with 1, its value is random."""
         self.model, self.config, self.positions = model, config, positions
         self.activation = "relu" if model.gated else model.activation
-        edits, most, width, device = len(requests), config.max_neurons, positions.q.shape[1], positions.q.device
+        edits, width, device = len(requests), positions.q.shape[1], positions.q.device
         wrong = self._logits(positions, None).argmax(-1) != positions.target
+        found = [(wrong & (positions.edit == edit)).nonzero().flatten()[: config.max_neurons] for edit in range(edits)]
+        self.count = torch.tensor([*map(len, found)], device=device)
+        most = max(map(len, found))  # where there are fewer, the others are there, and do nothing
         self.query = positions.q.new_zeros(edits, most, width)
         values = torch.zeros_like(self.query)
-        self.count = torch.zeros(edits, dtype=torch.long, device=device)
-        for edit, request in enumerate(requests):
-            found = (wrong & (positions.edit == edit)).nonzero().flatten()[:most]
-            self.count[edit] = len(found)
-            self.query[edit, : len(found)] = positions.q[found]
+        for edit, (request, places) in enumerate(zip(requests, found, strict=True)):
+            self.query[edit, : len(places)] = positions.q[places]
             # e ~ N(0, 1), whatever the request's place among the others
             digest = hashlib.sha256(f"{seed} {request.prompt} {request.target}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            values[edit] = torch.randn(most, width, generator=generator).to(device)
+            values[edit] = torch.randn(config.max_neurons, width, generator=generator)[:most].to(device)
         self.real = torch.arange(most, device=device)[None] < self.count[:, None]
         # k = q / ‖q‖² and b = 0, so that a(q) = k·q + b = 1
         norms = self.query.square().sum(-1, keepdim=True).clamp(min=1e-12)
