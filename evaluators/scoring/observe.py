@@ -165,11 +165,11 @@ def answer(model: LanguageModel, rows: Collection[Row], patches: Sequence[Patch]
         model.kept.begin()
     answered: dict[Row, Outputs] = {}
     budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cpu"])
-    # Rows of similar length together, those of one patch side by side.
+    # Rows of similar length together, and in each group those of one patch side by side.
     ordered = sorted(guests, key=lambda row: (len(row.encoded), row.patch, row.encoded.prompt, row.encoded.target))
     for group in by_length([len(row.encoded) for row in ordered], budget):
-        answered |= _answer(model, patches, [ordered[number] for number in group], guests, compared, padding,
-                            lowest)
+        hosts = sorted((ordered[number] for number in group), key=lambda row: row.patch)
+        answered |= _answer(model, patches, hosts, guests, compared, padding, lowest)
     return answered
 
 

@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from editors.core.models.model import LanguageModel
 from editors.core.patches.fitting import refuse_misfits
 from editors.core.patches.patch import Patch, Term
 from editors.core.patches.route import routing
+from editors.core.patches.runs import NONE, Runs
 
-UNPATCHED = -1
+UNPATCHED = NONE
 
 
 @contextmanager
@@ -57,25 +57,26 @@ def _hooks(patches: Sequence[Patch], rows: Sequence[int] | None,
 
 
 def _make_hook(path: str, terms: Sequence[tuple[int, Term]], rows: Sequence[int] | None) -> Callable[..., Tensor]:
-    groups = _groups(terms)
+    groups = [(list(group.values()), None if rows is None else _runs(group, rows)) for group in _groups(terms)]
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = args[0]
         if rows is not None and len(rows) != x.shape[0]:
             raise ValueError(f"overlay has {len(rows)} rows, but {path} got a batch of {x.shape[0]}")
         # y + Σ_p Δ_p(x), over the patches p of each row
-        delta = sum(_delta(group, rows, x) for group in groups)
+        delta = sum(group[0].delta(x) if runs is None else type(group[0]).delta_by_row(group, runs, x)
+                    for group, runs in groups)
         return (output + delta).to(output.dtype)
 
     return hook
 
 
 def _groups(terms: Sequence[tuple[int, Term]]) -> list[dict[int, Term]]:
-    """Splits terms into groups of one class and dtype that hold at most one term of each patch: rows are computed as
+    """Splits terms into groups of one class and form that hold at most one term of each patch: rows are computed as
     they would be alone."""
     groups: list[tuple[object, dict[int, Term]]] = []
     for number, term in terms:
-        own = type(term), term.dtype
+        own = type(term), term.form
         for kind, group in groups:
             if kind == own and number not in group:
                 group[number] = term
@@ -85,12 +86,6 @@ def _groups(terms: Sequence[tuple[int, Term]]) -> list[dict[int, Term]]:
     return [group for _, group in groups]
 
 
-def _delta(group: dict[int, Term], rows: Sequence[int] | None, x: Tensor) -> Tensor:
-    terms = list(group.values())
-    if rows is None:
-        return terms[0].delta(x)
+def _runs(group: dict[int, Term], rows: Sequence[int]) -> Runs:
     place = {number: position for position, number in enumerate(group)}
-    index = torch.tensor([place.get(number, UNPATCHED) for number in rows], device=x.device)
-    touched = (index != UNPATCHED).nonzero().flatten()
-    part = type(terms[0]).delta_by_row(terms, index[touched], x[touched])
-    return part.new_zeros(x.shape[0], *part.shape[1:]).index_copy(0, touched, part)
+    return Runs([place.get(number, UNPATCHED) for number in rows])

@@ -17,9 +17,11 @@ from editors.core.errors import InputError, first_problem, unknown
 from editors.core.files import damaged, read_tensors, write_tensors
 from editors.core.headers import PatchHeader
 from editors.core.patches.origin import Origin, joined
+from editors.core.patches.runs import Runs
 
-# Up to this rank, or so many neurons, copying each row's factors and one batched product beat a loop over the patches.
-GATHER_RANK = 16
+# Up to this rank, or so many neurons, copying each row's factors for one batched product beats one product for each run
+# of rows, by the type of device: on a CPU never.
+GATHER_RANK = {"cpu": 0, "cuda": 16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +43,27 @@ class Term:
         """The addition [rows, ..., out] for module inputs x [rows, ..., in], all rows carrying this term."""
         raise TypeError(f"{type(self).__name__} has no delta")
 
+    @property
+    def form(self) -> Hashable:
+        """Terms of one class and equal forms can be computed in one product, each for its own rows."""
+        return self.dtype
+
     @classmethod
-    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
-        """The addition when row i of x carries `terms[index[i]]`. Loops over the terms; subclasses may do better."""
-        parts = [(rows, term.delta(x[rows])) for number, term in enumerate(terms)
-                 if len(rows := (index == number).nonzero().flatten())]
-        out = parts[0][1].new_zeros(x.shape[0], *parts[0][1].shape[1:])
-        for rows, part in parts:
-            out = out.index_copy(0, rows, part)
-        return out
+    def delta_by_row(cls, terms: Sequence[Self], runs: Runs, x: Tensor) -> Tensor:
+        """The addition when the rows of x carry the terms, all of one form, as `runs` say. Loops over the runs; terms
+        that are `small` are computed in one product."""
+        if all(term.small(x.device) for term in terms):
+            return runs.gathered(lambda rows, index: cls.delta_at_once(terms, index, x[rows]), x.device)
+        return runs.join(lambda run: terms[run.term].delta(x[run.start: run.stop]))
+
+    def small(self, device: torch.device) -> bool:
+        """Whether a row's copy of the term costs so little there that `delta_at_once` pays."""
+        return False
+
+    @classmethod
+    def delta_at_once(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+        """The addition when row i of x carries `terms[index[i]]`."""
+        raise TypeError(f"{cls.__name__} has no delta_at_once")
 
     @property
     def merge_key(self) -> Hashable | None:
@@ -125,11 +139,16 @@ class LowRank(Term):
         # a₁ b₁ᵀ + a₂ b₂ᵀ = [a₁ a₂] [b₁ b₂]ᵀ
         return cls(terms[0].module, torch.cat([term.a for term in terms], 1), torch.cat([term.b for term in terms], 1))
 
+    @property
+    def form(self) -> Hashable:
+        return self.dtype, self.small(self.b.device)
+
+    def small(self, device: torch.device) -> bool:
+        return self.b.shape[1] <= GATHER_RANK.get(device.type, 0)
+
     @classmethod
-    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+    def delta_at_once(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
         rank = max(term.b.shape[1] for term in terms)
-        if rank > GATHER_RANK:
-            return super().delta_by_row(terms, index, x)
         # For row i: (x_i b_i) a_iᵀ, with columns of zeros where a rank is below the largest.
         a = torch.stack([_pad_columns(term.a, rank) for term in terms])[index]
         b = torch.stack([_pad_columns(term.b, rank) for term in terms])[index]
@@ -200,11 +219,16 @@ class Neurons(Term):
                   for name in terms[0].tensors()}
         return cls(terms[0].module, activation=terms[0].activation, **joined)
 
+    @property
+    def form(self) -> Hashable:
+        return self.dtype, self.small(self.keys.device), self.activation, self.gate is None
+
+    def small(self, device: torch.device) -> bool:
+        return len(self.keys) <= GATHER_RANK.get(device.type, 0)
+
     @classmethod
-    def delta_by_row(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
+    def delta_at_once(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
         count = max(len(term.keys) for term in terms)
-        if count > GATHER_RANK or len({(term.activation, term.gate is None) for term in terms}) > 1:
-            return super().delta_by_row(terms, index, x)
         # For row i as in `delta`. Padded neurons have a value of 0, so that it does not matter what they fire.
         flat = x.to(terms[0].keys.dtype).reshape(x.shape[0], -1, x.shape[-1])
         keys = torch.stack([_pad_columns(term.keys.T, count) for term in terms])[index]

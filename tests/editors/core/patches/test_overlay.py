@@ -8,7 +8,7 @@ import torch
 from editors.core.errors import InputError
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import overlay
-from editors.core.patches.patch import GATHER_RANK, Dense, LowRank, Patch
+from editors.core.patches.patch import GATHER_RANK, Dense, LowRank, Neurons, Patch
 
 TEXTS = [("The birthplace of Budrer is", "Vadolm"), ("X", "an answer"), ("It was", "so"), ("As for Art, it is", "so")]
 
@@ -47,7 +47,7 @@ def logits(model, rows=TEXTS):
 def patches_of(model):
     return {
         "low rank": Patch((low_rank(model, 1, 1),)),
-        "rank above the gather limit": Patch((low_rank(model, 2, 2, GATHER_RANK + 3, 0.1),)),
+        "rank above the gather limit": Patch((low_rank(model, 2, 2, GATHER_RANK["cuda"] + 3, 0.1),)),
         "dense": Patch((dense(model, 0, 3),)),
         "dense without bias": Patch((dense(model, 3, 4, bias=False),)),
         "several layers": Patch((low_rank(model, 0, 5), dense(model, 2, 6), low_rank(model, 2, 7, 2))),
@@ -65,7 +65,10 @@ def test_overlay_equals_changed_weights(tiny_gptj, kind):
     assert not torch.allclose(inside, logits(tiny_gptj), atol=1e-3)
 
 
-def test_rows_of_one_batch_carry_different_patches(tiny_gptj):
+@pytest.mark.parametrize("rank", [0, GATHER_RANK["cuda"]])
+def test_rows_of_one_batch_carry_different_patches(tiny_gptj, monkeypatch, rank):
+    """Whether run by run, as on a CPU, or what is small in one product."""
+    monkeypatch.setitem(GATHER_RANK, "cpu", rank)
     patches = list(patches_of(tiny_gptj).values())
     rows, numbers = TEXTS * 2, [3, -1, 0, 5, 4, 4, 1, 2]
     with overlay(tiny_gptj, patches, numbers):
@@ -76,6 +79,25 @@ def test_rows_of_one_batch_carry_different_patches(tiny_gptj):
         alone = logits(model, [row])
         torch.testing.assert_close(together[start: start + len(alone)], alone, atol=2e-5, rtol=1e-4)
         start += len(alone)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_neurons_in_one_product_equal_run_by_run(tiny_gptj, monkeypatch, activation):
+    generator = torch.Generator().manual_seed(1)
+
+    def neurons(count, own, bias):
+        keys, values = (torch.randn(*size, generator=generator) for size in ((count, 32), (32, count)))
+        return Patch((Neurons(tiny_gptj.ffn_path(2), keys, values, own, torch.randn(count) if bias else None),))
+
+    patches = [neurons(1, activation, True), neurons(3, "relu", False), neurons(2, activation, False)]
+    rows, numbers = TEXTS * 2, [0, 0, -1, 2, 1, 1, 0, 2]
+    found = []
+    for rank in (0, 16):
+        monkeypatch.setitem(GATHER_RANK, "cpu", rank)
+        with overlay(tiny_gptj, patches, numbers):
+            found.append(logits(tiny_gptj, rows))
+    torch.testing.assert_close(*found, atol=2e-5, rtol=1e-4)
+    assert (found[0] - logits(tiny_gptj, rows)).abs().max() > 0.1
 
 
 def test_nothing_remains_afterwards(tiny_gptj):
