@@ -10,6 +10,7 @@ from torch import Tensor
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.kept import Entering
 from editors.core.models.model import LanguageModel
+from editors.core.models.sparing import Places, only_targets
 from editors.core.patches.patch import Patch, Route
 
 
@@ -34,13 +35,20 @@ def resume(model: LanguageModel, rows: Sequence[Encoded], padding: Padding,
     """How to compute the logits [targets, vocabulary] in fp32 of these rows' target tokens, under whatever patches are
     on when it is called, if none of them changes anything below block `at`; without a block, from the start."""
     batch = model.collate(rows, padding)
+    places = Places.of(batch)
+
+    def whole() -> Tensor:
+        with only_targets(model, places):
+            return model.target_logits(batch)
+
     if at is None:
-        return lambda: model.target_logits(batch)
+        return whole
     found = _entering(model, batch, rows, padding, at)
     batch = replace(batch, source=found.source) if found.source else batch
 
     def logits() -> Tensor:
-        states = model.run_from(found.hidden, batch, at)
+        with only_targets(model, places):
+            states = model.run_from(found.hidden, batch, at)
         return model.head(states[batch.row, batch.position])
 
     return logits
