@@ -62,3 +62,9 @@ class FineTuning(Tuner[FineTuningConfig]):
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
         return _Weights(self.model, self.config)
+
+    @property
+    def patch_bytes(self) -> int:
+        # fp32 matrices as large as the weights
+        return sum(4 * rows * columns for rows, columns in map(self.model.matrix, map(self.model.down_path,
+                                                                                     self.config.layers)))

@@ -81,6 +81,12 @@ class Editor(ABC, Generic[C]):
         if self.resources.artefact is not None:
             self.resources.artefact.check(self.name, self.version, model.digest)
 
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of the patch of one edit, where these are so many that not all of a task's can be held at once; 0 where
+        they are few."""
+        return 0
+
     @classmethod
     def cost(cls, config: C, shape: Shape) -> float:
         """Floating point operations of making one edit of a model of this shape; by default as many as fine-tuning's.

@@ -10,6 +10,8 @@ from evaluators.protocols.base import Piece, Protocol, cut
 from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 
+PATCHES = 2**32  # bytes of the patches that are held at once
+
 if TYPE_CHECKING:
     from editors.core.editor import Editor
     from evaluators.scoring.observe import Observation
@@ -31,8 +33,11 @@ class SingleProtocol(Protocol):
     def run(self, editor: Editor, cases: Sequence[Case], baseline: Sequence[Observation], count: int = 1,
             measures: Measures = NOTHING_MORE) -> ProtocolResult:
         """A case that cannot be edited is in `failed`, and the others go on. An edit that is not finite is scored like
-        any other, with `edit.diverged` = 1. Raises what the editor raised where it fails on every case by its own
-        fault."""
+        any other, with `edit.diverged` = 1. Edits whose patches are large are scored before the next ones are made.
+        Raises what the editor raised where it fails on every case by its own fault."""
         from evaluators.protocols.editing import edit_alone, edit_and_judge
 
-        return edit_and_judge(editor, cases, baseline, measures, lambda usable: edit_alone(editor, usable))
+        size = max(PATCHES // editor.patch_bytes, 1) if editor.patch_bytes else max(len(cases), 1)
+        parts = [cases[start: start + size] for start in range(0, len(cases), size)] or [cases]
+        return ProtocolResult.joined([edit_and_judge(editor, part, baseline, measures,
+                                                     lambda usable: edit_alone(editor, usable)) for part in parts])

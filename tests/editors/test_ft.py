@@ -102,3 +102,8 @@ def test_chunks_do_not_matter(tiny_gptj, requests):
 
 def test_no_requests_no_patches(tiny_gptj):
     assert ft(tiny_gptj).edit_each([]) == [] and not ft(tiny_gptj).edit([])
+
+
+def test_patches_are_as_large_as_they_say(tiny_gptj, requests):
+    editor = ft(tiny_gptj, layers=[1, 2], bias=False, steps=1)
+    assert [patch.nbytes for patch in editor.edit_each(requests)] == [editor.patch_bytes] * len(requests)

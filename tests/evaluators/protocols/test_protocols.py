@@ -10,6 +10,7 @@ from editors.core.errors import InputError
 from editors.core.patches.patch import Patch
 from editors.identity import Identity
 from evaluators.cases import EditedFacts
+from evaluators.protocols.single import PATCHES
 from evaluators.scoring import judge as judging
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.measures import NOTHING_MORE
@@ -57,6 +58,19 @@ def test_single_scores_each_case_with_its_own_edit(editor, cases):
         [each.value for each in expected if not isinstance(each, tuple)], abs=1e-5)
     assert result.costs.keys() == {"edit", "score"} and min(spent.seconds for spent in result.costs.values()) > 0
     assert result.costs["score"].memory.rss > 100 * 2**20
+
+
+def test_large_patches_are_scored_before_the_next_are_made(editor, cases):
+    class Large(Scripted):
+        patch_bytes = PATCHES // 2
+
+    large = Large(editor.model)
+    results = [run(each, cases) for each in (large, editor)]
+    assert (large.calls, editor.calls) == ([2, 1], [3])
+    assert [(each.case_id, each.metric) for each in results[0].scores] == [
+        (each.case_id, each.metric) for each in results[1].scores]
+    assert [each.value for each in results[0].scores] == pytest.approx([each.value for each in results[1].scores],
+                                                                       abs=1e-5)
 
 
 def test_only_guilty_cases_fail(editor, cases):
