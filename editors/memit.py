@@ -24,6 +24,8 @@ from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Dense, LowRank, Patch, Term
 from editors.core.requests import EditRequest
 
+FACTORS = 0.2  # of a device's memory, that factors of second moments may take
+
 
 class MemitConfig(ValueConfig):
     """The value's settings, and how it is spread over layers."""
@@ -99,13 +101,23 @@ class MEMIT(Editor[MemitConfig]):
 
     @cached_property
     def _solvers(self) -> dict[int, KeySolver]:
-        solvers = {}
+        solvers: dict[int, KeySolver] = {}
         for layer in self.config.layers:
             path = self.model.down_path(layer)
             if path not in self.resources.statistics:
                 raise InputError(f"memit needs the second moment of '{path}'; compute it with `second_moments`")
             solvers[layer] = KeySolver(self.resources.statistics[path].to(self.model.device))
+            if not self._factors_fit(solvers[layer]):
+                solvers[layer].put(torch.device("cpu"))  # one at a time comes back, to solve with
         return solvers
+
+    def _factors_fit(self, solver: KeySolver) -> bool:
+        """Whether the factors of all layers take no more than their share of the device's memory."""
+        device = solver.factor.device
+        if device.type != "cuda":
+            return True
+        total = torch.cuda.get_device_properties(device).total_memory
+        return bool(len(self.config.layers) * solver.factor.nbytes <= FACTORS * total)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -265,3 +266,12 @@ def test_every_step_of_a_text_is_among_the_likeliest_tokens(tiny_gptj):
     for end in range(len(tiny_gptj.tokenise("The")), 8):
         batch = tiny_gptj.collate([Encoded(ids[:end], (0,))])
         assert ids[end] in tiny_gptj.target_logits(batch)[0].topk(5).indices
+
+
+@pytest.mark.parametrize(("gib", "fits"), [(80, True), (32, False)])
+def test_factors_stay_on_a_device_that_has_room_for_all(make, monkeypatch, gib, fits):
+    """Six of 16,384 keys in fp64 take 12 GiB."""
+    editor = make()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * 2**30))
+    factor = SimpleNamespace(nbytes=8 * 16_384**2 * 6 // len(editor.config.layers), device=torch.device("cuda", 0))
+    assert editor._factors_fit(SimpleNamespace(factor=factor)) == fits

@@ -178,6 +178,10 @@ class KeySolver:
                           f"with a ridge of {ridge:.0e} of its mean diagonal; take it from more text", stacklevel=2)
         self.ridge = ridge
 
+    def put(self, device: torch.device) -> None:
+        """Where the factor lies while nothing is solved."""
+        self.factor = self.factor.to(device)
+
     def solve(self, keys: Tensor) -> Tensor:
-        """`C⁻¹ keys` in fp64, for keys [m, n]."""
-        return torch.cholesky_solve(keys.to(self.factor), self.factor)
+        """`C⁻¹ keys` in fp64, for keys [m, n], on their device."""
+        return torch.cholesky_solve(keys.double(), self.factor.to(keys.device))
