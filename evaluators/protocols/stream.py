@@ -98,7 +98,7 @@ def extend(editor: Editor, cases: Sequence[Case], stream: Stream, step: int = 1)
     for start in range(0, len(sound), step):
         with meter.phase("edit"):
             done, more, guilty = edit_on(editor, sound[start: start + step], longer.patch, errors)
-            patch = (longer.patch + more).compact()
+            patch = (longer.patch + more).compact().slim()
         facts = EditedFacts.of(done)
         with meter.phase("score"):
             newest = {**longer.newest, **_newest(editor.model, done, patch)}

@@ -134,6 +134,15 @@ class LowRank(Term):
     def merge_key(self) -> Hashable:
         return self.module, self.a.dtype, self.b.dtype, self.a.device
 
+    @property
+    def outgrown(self) -> bool:
+        """Whether the factors are larger than their product."""
+        return self.a.numel() + self.b.numel() > len(self.a) * len(self.b)
+
+    def dense(self) -> Dense:
+        """The term as one matrix, a bᵀ."""
+        return Dense(self.module, self.a @ self.b.T)
+
     @classmethod
     def merge(cls, terms: Sequence[Self]) -> Self:
         # a₁ b₁ᵀ + a₂ b₂ᵀ = [a₁ a₂] [b₁ b₂]ᵀ
@@ -311,6 +320,12 @@ class Patch:
         if self.origin is None or len(terms) == len(self.terms):
             return Patch(terms, self.info, self.origin)
         return Patch(terms, self.info, self.origin.merged(len(terms)))
+
+    def slim(self) -> Patch:
+        """The same edit with low-rank terms as dense ones where those are smaller: a long stream of low-rank edits has
+        more ranks than a matrix has rows."""
+        terms = tuple(term.dense() if isinstance(term, LowRank) and term.outgrown else term for term in self.terms)
+        return Patch(terms, self.info, self.origin).compact()
 
     def without(self, number: int) -> Patch:
         """The patch without the edit of that number, counted from 1; what was made after it stays as it was made.

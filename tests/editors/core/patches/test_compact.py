@@ -43,3 +43,19 @@ def test_step_by_step_is_all_at_once(draw):
         running = (running + patch).compact()
     (one,), (other,) = running.terms, sum(patches[1:], patches[0]).compact().terms
     assert torch.equal(one.a, other.a) and torch.equal(one.b, other.b)
+
+
+def test_factors_that_have_outgrown_their_product_become_it(tiny_gptj, draw):
+    down, up = tiny_gptj.down_path(1), tiny_gptj.up_path(2)
+    patch, kinds = Patch(), []
+    for _ in range(4):  # a matrix of 32 x 64 is as large as factors of rank 21
+        patch = (patch + Patch((LowRank(down, draw(32, 8) / 9, draw(64, 8) / 9), LowRank(up, draw(64, 1),
+                                                                                       draw(32, 1))))).compact()
+        slim = patch.slim()
+        kinds.append([type(term) for term in slim.terms])
+        torch.testing.assert_close(logits(tiny_gptj, slim), logits(tiny_gptj, patch), rtol=1e-5, atol=1e-5)
+    assert kinds == [[LowRank, LowRank]] * 2 + [[Dense, LowRank]] * 2
+    grown = (slim + Patch((LowRank(down, draw(32, 30), draw(64, 30)),))).compact()
+    assert [type(term) for term in grown.terms] == [Dense, LowRank, LowRank]
+    assert [type(term) for term in grown.slim().terms] == [Dense, LowRank]
+    torch.testing.assert_close(logits(tiny_gptj, grown.slim()), logits(tiny_gptj, grown), rtol=1e-5, atol=1e-4)
