@@ -329,7 +329,10 @@ class TaskExecutor:
 
     def _told(self, task: Task, failed: Sequence[Skipped], measured: Mapping[str, Any]) -> Told:
         costs = at_once(self.share(self._meter.costs))
-        return {**made_of(task, self.device), **measured, "failed": [case.model_dump() for case in failed],
+        model = self._model  # of which sums of shards have none
+        begun = model.tokenizer.convert_ids_to_tokens(list(model.start)) if model else None
+        return {**made_of(task, self.device), "prompts_begin_with": begun, **measured,
+                "failed": [case.model_dump() for case in failed],
                 "phases": {phase: spent.model_dump(exclude_none=True) for phase, spent in costs.items()}}
 
     def _seconds(self, phase: Phase) -> float:

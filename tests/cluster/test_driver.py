@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 from support.campaigns import ROME
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 import editors
 from cluster.driver import run_campaign
@@ -74,6 +76,7 @@ def test_a_campaign_leaves_its_rows_and_how_they_came_about(make_plan, store, lo
     assert provenance["identity"]["editor"]["config"]["steps"] == 2
     assert provenance["statistics"]["tokens"] == 500
     assert set(store.rows([score.record()])["settings"].to_pylist()) == {score.settings} == {provenance["settings"]}
+    assert provenance["prompts_begin_with"] == []
     assert provenance["versions"].keys() >= {"torch", "transformers", "python"}
     assert min(provenance[cost] for cost in ("seconds_edit", "seconds_score")) > 0
     phases = provenance["phases"]
@@ -192,6 +195,19 @@ def test_a_failure_that_passes_is_not_a_failure(make_plan, store, local_pool, br
     broken_editor += [ValueError("disk full")] * 3  # both cases of the first task, at once and one by one
     outcome = run_campaign(make_plan(editors=["broken"]), store, local_pool(store))
     assert outcome.failed == 0 and outcome.done == 4
+
+
+def test_what_a_tokenizer_puts_before_prompts_is_told(make_plan, store, local_pool, tiny_folder, tmp_path):
+    begun = tmp_path / "begun"
+    shutil.copytree(tiny_folder, begun)
+    tokenizer = AutoTokenizer.from_pretrained(begun)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.eos_token_id)])
+    tokenizer.save_pretrained(begun)
+    planned = make_plan(models=[{"name": "tiny", "path": str(begun)}], editors=["identity"])
+    assert run_campaign(planned, store, local_pool(store)).failed == 0
+    score = next(task for task in planned.tasks.values() if task.title.startswith("identity"))
+    assert store.provenance(score.key)["prompts_begin_with"] == ["<|endoftext|>"]
 
 
 def test_a_model_that_changed_since_it_was_planned_fails(make_plan, store, local_pool, tiny_folder, tmp_path):
