@@ -1,0 +1,185 @@
+"""What edits and their scores cost: CPU seconds of one thread on the built-in GPT-J, and how well they are spent.
+
+    python -m benchmarks.editors --out benchmarks/editors.json
+
+Operations are reckoned from shapes (`editors.core.models.work`). `gflop` counts every position that was computed, and
+`gflop_real` those of real tokens alone; `padding` is the one by the other in the blocks. `share_of_peak` is what was
+done on real tokens, by what the largest matrix products reach in the same run. Every time is the least of several.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from cluster.campaign.spec import Campaign
+from cluster.plan.planner import plan
+from cluster.plan.tasks import BaselineTask, ScoreTask, StreamTask
+from cluster.store.store import Store
+from cluster.workers.executor import TaskExecutor
+from editors.core.editor import Editor
+from editors.core.models.batches import Batch
+from editors.core.models.kept import KeptStates
+from editors.core.models.model import LanguageModel
+from editors.core.models.work import DONE
+from evaluators.cases import Case, Edited, EditedFacts
+from evaluators.scoring.judge import baseline, judge
+
+NAMES = ("ft", "calinet", "t-patcher", "ke", "mend", "serac", "kn", "memit", "rome")
+MANY = 100  # edits, which are measured once
+PEAK_TOKENS, PEAK_WIDTH = 1024, 1024
+
+
+@dataclass
+class Spent:
+    """CPU seconds; operations, all and those on real tokens; likewise positions, each times the blocks that it passed.
+    """
+
+    seconds: float
+    flops: float
+    real_flops: float
+    positions: float
+    real_positions: float
+
+
+class Watch:
+    """Counts real tokens beside the positions that a model's blocks compute."""
+
+    def __init__(self) -> None:
+        self.positions = self.real = self.idle_flops = 0.0
+
+    @contextmanager
+    def watching(self, model: LanguageModel) -> Iterator[None]:
+        run: Callable[..., Tensor] = model._run
+
+        def counting(backbone: nn.Module, batch: Batch, *cache: Any, **start: Tensor) -> Tensor:
+            before = DONE.flops
+            hidden = run(backbone, batch, *cache, **start)
+            length = hidden.shape[1]
+            real = float(batch.attention_mask[:, -length:].sum()) / (hidden.shape[0] * length)
+            blocks = backbone._modules[model.layout("decoder").blocks]
+            assert isinstance(blocks, nn.ModuleList)
+            self.positions += hidden.shape[0] * length * len(blocks)
+            self.real += real * hidden.shape[0] * length * len(blocks)
+            self.idle_flops += (1 - real) * (DONE.flops - before)
+            return hidden
+
+        vars(model)["_run"] = counting
+        try:
+            yield
+        finally:
+            del vars(model)["_run"]
+
+
+def measure(model: LanguageModel, act: Callable[[], object], times: int) -> Spent:
+    """What `act` takes, the least of so many times."""
+    found = []
+    for _ in range(times):
+        watch, flops, seconds = Watch(), DONE.flops, time.process_time()
+        with watch.watching(model):
+            act()
+        seconds, flops = time.process_time() - seconds, DONE.flops - flops
+        found.append(Spent(seconds, flops, flops - watch.idle_flops, watch.positions, watch.real))
+    return min(found, key=lambda spent: spent.seconds)
+
+
+def peak(times: int = 5) -> float:
+    """Operations a second of a product of fp32 matrices."""
+    left, right = torch.randn(PEAK_TOKENS, PEAK_WIDTH), torch.randn(PEAK_WIDTH, PEAK_WIDTH)
+    least = float("inf")
+    for _ in range(times):
+        seconds = time.process_time()
+        for _ in range(5):
+            left @ right
+        least = min(least, (time.process_time() - seconds) / 5)
+    return 2 * PEAK_TOKENS * PEAK_WIDTH**2 / least
+
+
+def prepare(names: Sequence[str], cases: int, folder: Path) -> tuple[LanguageModel, dict[str, Editor], Sequence[Case]]:
+    """The model, the editors with all that they need, and cases to edit."""
+    planned = plan(Campaign.model_validate({
+        "name": "editors", "models": ["testbed-gptj"], "editors": list(names), "chunk": cases,
+        "datasets": [{"name": "testbed-cloze", "limit": cases}], "statistics": {"tokens": 30_000},
+        "protocols": [{"name": "sequential", "lengths": [cases]}]}))
+    executor, editors, edited = TaskExecutor(Store.create(folder / "store")), dict[str, Editor](), tuple[Case, ...]()
+    for task in planned.tasks.values():
+        if not isinstance(task, StreamTask | BaselineTask | ScoreTask):
+            executor.run(task)
+    for task in planned.tasks.values():
+        if isinstance(task, StreamTask):
+            editors[task.method.editor.name], edited = executor.editor_of(task), tuple(task.chunk.cases)
+    return next(iter(editors.values())).model, editors, edited
+
+
+def editing(editor: Editor, cases: Sequence[Case], counts: Sequence[int], times: int, top: float) -> dict[str, Any]:
+    """Seconds an edit by the number of edits, and how they are spent at the largest."""
+    requests = [case.request() for case in cases]
+    editor.edit_each(requests[:1])  # what is made once
+    spent = {count: measure(editor.model, partial(editor.edit_each, requests[:count]), 1 if count >= MANY else times)
+             for count in counts}
+    return {"seconds_an_edit": {str(count): round(each.seconds / count, 5) for count, each in spent.items()},
+            **_described(spent[max(counts)], max(counts), top)}
+
+
+def scoring(model: LanguageModel, cases: Sequence[Case], editors: dict[str, Editor], times: int,
+            top: float) -> dict[str, Any]:
+    """Seconds a case, unedited and under each editor's patches: alone, and where another edit of the lowest block was
+    scored before, so that what enters the edited one is kept."""
+    observations, _ = baseline(model, cases)
+    before = {each.case_id: each for each in observations}
+    unedited = measure(model, partial(baseline, model, cases), times)
+    found = {"unedited": {"seconds_a_case": round(unedited.seconds / len(cases), 5),
+                          **_described(unedited, len(cases), top)}}
+    for name, editor in editors.items():
+        edited = [Edited(case, patch, EditedFacts.of([case])) for case, patch
+                  in zip(cases, editor.edit_each([case.request() for case in cases]), strict=True)]
+        model.kept = None
+        alone = measure(model, partial(judge, model, edited, before), times)
+        model.kept = KeptStates()
+        judge(model, edited, before)
+        again = measure(model, partial(judge, model, edited, before), times)
+        model.kept = None
+        found[name] = {"seconds_a_case": round(alone.seconds / len(cases), 5),
+                       "seconds_a_case_kept": round(again.seconds / len(cases), 5),
+                       **_described(alone, len(cases), top)}
+    return found
+
+
+def _described(spent: Spent, count: int, top: float) -> dict[str, Any]:
+    return {"gflop": round(spent.flops / count / 1e9, 3), "gflop_real": round(spent.real_flops / count / 1e9, 3),
+            "padding": round(spent.positions / spent.real_positions, 3) if spent.real_positions else None,
+            "share_of_peak": round(spent.real_flops / spent.seconds / top, 3) if spent.seconds else None}
+
+
+def main(out: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")],
+         editors: Annotated[str, typer.Option(help="Editors, by commas.")] = ",".join(NAMES),
+         counts: Annotated[str, typer.Option(help="Numbers of edits made at once, by commas.")] = "1,10,100",
+         cases: Annotated[int, typer.Option(help="Cases that are scored.")] = 25,
+         times: Annotated[int, typer.Option(help="How often each is measured; 100 edits are made once.")] = 3) -> None:
+    """Measure each editor and scoring, one after another."""
+    torch.set_num_threads(1)
+    numbers = [int(count) for count in counts.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        model, made, facts = prepare(editors.split(","), max(*numbers, cases), Path(folder))
+        top = peak()
+        edits = {name: editing(editor, facts, numbers, times, top) for name, editor in made.items()}
+        scores = scoring(model, facts[:cases], made, times, top)
+        top = max(top, peak())
+    found = {"threads": 1, "peak_gflops": round(top / 1e9, 1), "editing": edits, "scoring": scores}
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    typer.echo(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
