@@ -16,6 +16,7 @@ from torch import Tensor
 from editors.core.errors import InputError, first_problem, unknown
 from editors.core.files import damaged, read_tensors, write_tensors
 from editors.core.headers import PatchHeader
+from editors.core.patches import at_once
 from editors.core.patches.origin import Origin, joined
 from editors.core.patches.runs import Runs
 
@@ -134,14 +135,10 @@ class LowRank(Term):
     def merge_key(self) -> Hashable:
         return self.module, self.a.dtype, self.b.dtype, self.a.device
 
-    @property
-    def outgrown(self) -> bool:
-        """Whether the factors are larger than their product."""
-        return self.a.numel() + self.b.numel() > len(self.a) * len(self.b)
-
-    def dense(self) -> Dense:
-        """The term as one matrix, a bᵀ."""
-        return Dense(self.module, self.a @ self.b.T)
+    def slim(self) -> LowRank | Dense:
+        """The term, or its product a bᵀ where that is smaller than the factors."""
+        small = self.a.numel() + self.b.numel() <= len(self.a) * len(self.b)
+        return self if small else Dense(self.module, self.a @ self.b.T)
 
     @classmethod
     def merge(cls, terms: Sequence[Self]) -> Self:
@@ -157,12 +154,7 @@ class LowRank(Term):
 
     @classmethod
     def delta_at_once(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
-        rank = max(term.b.shape[1] for term in terms)
-        # For row i: (x_i b_i) a_iᵀ, with columns of zeros where a rank is below the largest.
-        a = torch.stack([_pad_columns(term.a, rank) for term in terms])[index]
-        b = torch.stack([_pad_columns(term.b, rank) for term in terms])[index]
-        flat = x.to(b.dtype).reshape(x.shape[0], -1, x.shape[-1])
-        return torch.bmm(torch.bmm(flat, b), a.transpose(1, 2)).reshape(*x.shape[:-1], a.shape[1])
+        return at_once.low_rank([term.a for term in terms], [term.b for term in terms], index, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,18 +229,9 @@ class Neurons(Term):
 
     @classmethod
     def delta_at_once(cls, terms: Sequence[Self], index: Tensor, x: Tensor) -> Tensor:
-        count = max(len(term.keys) for term in terms)
-        # For row i as in `delta`. Padded neurons have a value of 0, so that it does not matter what they fire.
-        flat = x.to(terms[0].keys.dtype).reshape(x.shape[0], -1, x.shape[-1])
-        keys = torch.stack([_pad_columns(term.keys.T, count) for term in terms])[index]
-        values = torch.stack([_pad_columns(term.values, count) for term in terms])[index]
-        biases = [term.keys.new_zeros(len(term.keys)) if term.bias is None else term.bias for term in terms]
-        bias = torch.stack([_pad_columns(bias[None], count) for bias in biases])[index]
-        active = activation_function(terms[0].activation)(torch.baddbmm(bias, flat, keys))
-        if terms[0].gate is not None:
-            gates = [term.gate for term in terms if term.gate is not None]
-            active = active * torch.bmm(flat, torch.stack([_pad_columns(gate.T, count) for gate in gates])[index])
-        return torch.bmm(active, values.transpose(1, 2)).reshape(*x.shape[:-1], values.shape[1])
+        gates = [term.gate for term in terms if term.gate is not None]
+        return at_once.neurons([term.keys for term in terms], [term.bias for term in terms], gates or None,
+                               [term.values for term in terms], activation_function(terms[0].activation), index, x)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -289,10 +272,6 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     return function
 
 
-def _pad_columns(matrix: Tensor, columns: int) -> Tensor:
-    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1]))
-
-
 @dataclass(frozen=True, eq=False)
 class Patch:
     """An immutable edit. The empty patch changes nothing; `p + q` is both, and raises `InputError` where they are known
@@ -324,7 +303,7 @@ class Patch:
     def slim(self) -> Patch:
         """The same edit with low-rank terms as dense ones where those are smaller: a long stream of low-rank edits has
         more ranks than a matrix has rows."""
-        terms = tuple(term.dense() if isinstance(term, LowRank) and term.outgrown else term for term in self.terms)
+        terms = tuple(term.slim() if isinstance(term, LowRank) else term for term in self.terms)
         return Patch(terms, self.info, self.origin).compact()
 
     def without(self, number: int) -> Patch:
