@@ -57,7 +57,7 @@ class FineTuning(Tuner[FineTuningConfig]):
     """Trains a dense change of the down-projections with Adam. Independent edits train side by side."""
 
     name = "ft"
-    version = 1
+    version = 2
     Config = FineTuningConfig
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:

@@ -40,7 +40,7 @@ class ROME(Editor[RomeConfig]):
     """Finds a value for the subject's key, then the smallest change of W that stores it."""
 
     name = "rome"
-    version = 1
+    version = 2
     Config = RomeConfig
     decoder_only = True
 

@@ -59,7 +59,7 @@ class TPatcher(Editor[TPatcherConfig]):
     """
 
     name = "t-patcher"
-    version = 2
+    version = 3
     in_weights = False
     Config = TPatcherConfig
     trained = True

@@ -21,7 +21,7 @@ class SequentialProtocol(Protocol):
     scored."""
 
     name = "sequential"
-    version = 3
+    version = 4
     numbers = "lengths"
 
     lengths: tuple[PositiveInt, ...] = ()
