@@ -20,6 +20,7 @@ from rich.text import Text
 from cluster.campaign.file import load_campaign
 from cluster.campaign.files import missing_files_told
 from cluster.campaign.spec import Campaign
+from cluster.plan.known import told
 from cluster.plan.planner import Plan, plan
 from cluster.plan.sources import Assumed
 from cluster.store.errors import StoreError
@@ -206,10 +207,12 @@ def kinds(record: CampaignRecord) -> list[str]:
 
 
 def list_skipped(record: CampaignRecord) -> Iterator[str]:
-    """Cases per data set, which records of it are unusable and why, and which cases are left out."""
+    """Cases per data set, which records of it are unusable and why, which cases are known, and which are left out."""
     for data in record.datasets:
         yield f"{data.name}: {count(data.cases, 'case')}" + (f", {len(data.skipped)} skipped:" if data.skipped else "")
         yield from shorten(f"  {case.case_id}: {case.reason}" for case in data.skipped)
+    for each in record.known:
+        yield from shorten(told(each))
     yield from record.notes
 
 

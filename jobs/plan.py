@@ -17,6 +17,7 @@ from cluster.plan.budget import budget
 from cluster.plan.costs import SMALL
 from cluster.plan.devices import Devices, parse_devices
 from cluster.plan.forecast import Forecast, forecast
+from cluster.plan.known import Knowledge, told
 from cluster.plan.memory import GIB, REFERENCE, memory_of
 from cluster.plan.planner import Plan
 from cluster.plan.sources import Assumed
@@ -60,10 +61,12 @@ def plan(
         assumed = None if devices is None else Assumed()
         there = None if devices is None else parse_devices(devices)
         planned = plan_campaign(campaign, scale, data, set, assumed)
-        record = planned.record(datetime.now(UTC))
         usual = RESULTS / planned.campaign.name
         place = (str(usual) if is_store(usual) else None) if out is None else out
         store = Store.open(place) if place is not None and Store.occupied(place) else None
+        if store and planned.is_open and assumed is None:
+            planned = planned.settled(Knowledge(store))
+        record = planned.record(datetime.now(UTC))
         standing = None
         if place is not None:
             standing = store.standing(record) if store else Standing(frozenset(), ())
@@ -90,7 +93,7 @@ def _tell_costs(screen: Screen, planned: Plan, left: Forecast, devices: Devices,
     for line in expectation(found, devices, len(left.seconds)):
         screen.print(line, soft_wrap=True)
     screen.print(_memory_table(planned, devices.device.memory))
-    for line in placement_lines(planned, found, devices):
+    for line in (*placement_lines(planned, found, devices), *(line for each in planned.known for line in told(each))):
         screen.print(line, soft_wrap=True)
     if assumed.told:
         screen.print("Assumed, as it is not at hand; the ids of tasks are provisional, and this plan cannot be run:")
@@ -114,7 +117,8 @@ def _expectation(planned: Plan, left: Forecast, workers: int) -> Iterator[str]:
     if not left.seconds:
         yield "All tasks are done."
         return
-    yield (f"{count(len(left.seconds), 'task')} left: about {show_hours(left.hours(workers))} hours on "
+    most = "At most " if planned.is_open else ""
+    yield (f"{most}{count(len(left.seconds), 'task')} left: about {show_hours(left.hours(workers))} hours on "
            f"{count(workers, 'worker')}, at least {show_hours(left.chain / 3600)} on any number of them")
     if len(left.measured) < len(left.seconds):
         small = {task.model.shape.parameters < SMALL for task in planned.tasks.values()}

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cluster.plan.known import told
 from cluster.store.errors import Damaged
 from cluster.store.store import Store
 from editors.core.errors import InputError
@@ -51,6 +52,9 @@ def report(
         for line in shorten(found.strays()):
             warn(printable(line))
         record = choose_campaign(found.place, found.campaigns(), campaign)
+        for known in record.known:
+            for line in shorten(told(known)):
+                warn(line)
         damaged: list[Damaged] = []
         table = found.rows(record.tasks, damaged)
         for line in shorten(sorted(f"{found.place}: {each}; it is left out" for each in damaged)):

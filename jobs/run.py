@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from cluster.driver import run_campaign
+from cluster.driver import Progress, run_campaign
 from cluster.exporter.server import LAST
+from cluster.plan.planner import Plan
 from jobs.console import (
     FAILED,
     Address,
@@ -24,11 +25,12 @@ from jobs.console import (
     Workers,
     console,
     exit_codes,
+    list_failed,
     plan_campaign,
 )
 from jobs.exporting import exporting
 from jobs.progress import progress
-from jobs.running import connecting, describe_progress, results_kept, run_whole, show_summary
+from jobs.running import connecting, describe_progress, results_kept, run_whole, settle, show_summary
 
 
 def run(
@@ -65,11 +67,20 @@ def run(
         if workers is not None:
             spec = spec.model_copy(update={"count": workers})
         with results_kept(out, planned.campaign.name, log, screen) as store, progress(screen) as tell:
-            outcome, rows, standing = run_whole(planned, store, lambda: run_campaign(
-                planned, store, connecting(store, spec, address),
-                lambda now: tell(describe_progress(now), now.cost_done, now.cost), exporter))
+            def run_once(plan: Plan, line: str = "") -> Progress:
+                return run_campaign(
+                    plan, store, connecting(store, spec, address),
+                    lambda now: tell(line + describe_progress(now), now.cost_done, now.cost), exporter)
+
+            settled = settle(planned, store, lambda asking: run_once(asking, "what models know: "))
+            planned = settled.plan
+            outcome, rows, standing = run_whole(planned, store, lambda: settled.ended or run_once(planned))
         complete = show_summary(screen, store, planned.record(datetime.now(UTC)), rows, standing)
-        if not complete or outcome.abandoned or (outcome.failed and not tolerate):
+        if settled.failed and not settled.ended:
+            asking = settled.failed.record(datetime.now(UTC))
+            for line in list_failed(asking, store.standing(asking), store):
+                screen.print(line, soft_wrap=True)
+        if not complete or outcome.abandoned or ((outcome.failed or settled.failed) and not tolerate):
             raise typer.Exit(FAILED)
 
 

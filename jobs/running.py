@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 from rich.console import Console
@@ -14,6 +15,7 @@ from cluster.campaign.spec import WorkerSpec
 from cluster.driver import Pool, Progress
 from cluster.journal import kept_in
 from cluster.log import logging_to
+from cluster.plan.known import Knowledge
 from cluster.plan.planner import Plan
 from cluster.store.store import CampaignRecord, Standing, Store
 from evaluators.report.costs import costs, parted
@@ -45,6 +47,34 @@ def connecting(store: Store, spec: WorkerSpec, address: str | None) -> Callable[
         return ray_pool(store, spec, address)
 
     return connect
+
+
+class Settled(NamedTuple):
+    """The plan to run. `failed` is that of asking models for what they know, where it failed; `ended` is how it ended
+    where there were no workers to ask, and then it is the plan itself."""
+
+    plan: Plan
+    failed: Plan | None = None
+    ended: Progress | None = None
+
+
+def settle(plan: Plan, store: Store, run: Callable[[Plan], Progress]) -> Settled:
+    """The plan with the cases that models know, where data sets are kept to these: models are asked first. Where asking
+    fails, those data sets are left out for those models."""
+    if not plan.known:
+        return Settled(plan)
+    for _ in range(ROUNDS):
+        plan = plan.settled(Knowledge(store))
+        asking = plan.examination
+        if not plan.is_open:
+            store.drop_campaign(asking.record(datetime.now(UTC)).digest)  # all that it tells the plan does, too
+            return Settled(plan)
+        asked = run(asking)
+        if asked.abandoned:
+            return Settled(asking, asking, asked)
+        if asked.failed:
+            break
+    return Settled(plan.settled(Knowledge(store, final=True)), asking)
 
 
 def run_whole(plan: Plan, store: Store, run_once: Callable[[], Progress]) -> tuple[Progress, pa.Table, Standing]:

@@ -21,6 +21,7 @@ DISK_RATE = 200e6  # bytes per second
 
 # Tokens read, or as many as would take the same time.
 PROBES = 160  # all questions of a case
+RECALLED = 15  # an edit's prompt with the true answer
 HANDLED = 1  # a case whose answers are known already
 
 
@@ -43,6 +44,11 @@ def edit_seconds(shape: Shape, editor: str, config: Mapping[str, Any]) -> float:
 def baseline_seconds(shape: Shape, measures: Measures = NOTHING_MORE) -> float:
     """To ask the unedited model all questions of a case."""
     return reading_seconds(shape, PROBES + sum(measure.tokens_asked for measure in measures))
+
+
+def known_seconds(shape: Shape) -> float:
+    """To ask the unedited model for the fact that a case edits."""
+    return reading_seconds(shape, RECALLED)
 
 
 def score_seconds(shape: Shape, editor: str, measures: Measures = NOTHING_MORE) -> float:

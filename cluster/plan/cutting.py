@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from cluster.plan.refs import Chunk
 from evaluators.audit import without_contradictions
@@ -19,11 +20,17 @@ class CampaignCases:
     Chunks are made once, as the digest of their cases takes long.
     """
 
-    def __init__(self, dataset: Dataset, *, contradictions: bool = False) -> None:
+    def __init__(self, dataset: Dataset, *, contradictions: bool = False,
+                 source: Mapping[str, Any] | None = None) -> None:
         self.dataset = dataset
+        self.source = dataset.provenance if source is None else source
         self._allowed = contradictions
         self._ordered: dict[int | None, Cases] = {None: dataset.cases}
         self._chunks: dict[tuple[int | None, int, int], Chunk] = {}
+
+    def kept(self, dataset: Dataset, source: Mapping[str, Any]) -> CampaignCases:
+        """Other cases in the place of these; `source` tells where they come from."""
+        return CampaignCases(dataset, contradictions=self._allowed, source=source)
 
     @property
     def contradicting(self) -> list[Skipped]:
@@ -53,7 +60,7 @@ class CampaignCases:
         key = order, start, stop
         if key not in self._chunks:
             self._chunks[key] = Chunk(self.dataset.spec.name, start + 1, self.ordered(order)[start:stop],
-                                      self.dataset.provenance)
+                                      self.source)
         return self._chunks[key]
 
     def chunks(self, size: int) -> list[Chunk]:

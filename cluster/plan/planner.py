@@ -1,5 +1,8 @@
 """From a campaign to tasks: what has to be computed, and in which order.
 
+    known                              (which cases a model knows, where a data set is kept to these: asked first, and
+                                        all others are planned by the answers)
+
     baseline ──────────┐
                        ├──> score
     statistics ─┬──────┤               (statistics and train only where the editor asks for them; of a long text,
@@ -10,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import product
@@ -19,12 +22,13 @@ from typing import TYPE_CHECKING
 from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
 from cluster.plan.cells import Cell
 from cluster.plan.cutting import CampaignCases
+from cluster.plan.known import Examination, Knowledge, KnownTask, examine
 from cluster.plan.labels import Labels, labels_of
 from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
 from cluster.plan.resolve import check_joint, check_names, check_place, is_for, resolve_artefact
 from cluster.plan.sources import Sources
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
-from cluster.store.records import SweptEntry
+from cluster.store.records import KnownRecord, SweptEntry
 from cluster.store.store import CampaignRecord, DatasetRecord
 from editors import get_editor, resolve_config
 from editors.core.errors import InputError
@@ -48,6 +52,24 @@ class Plan:
     datasets: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
     sweep: tuple[SweptEntry, ...] = ()
+    known: tuple[KnownRecord, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its cases hang on answers of models that are not there: its tasks are as if they knew all of them."""
+        return any(each.missing and not each.left_out for each in self.known)
+
+    @property
+    def examination(self) -> Plan:
+        """The tasks that find out which cases models know, as a campaign of their own."""
+        asked = {id: task for id, task in self.tasks.items() if isinstance(task, KnownTask)}
+        return replace(self, campaign=self.campaign.model_copy(update={"name": self.campaign.name + EXAMINATION}),
+                       tasks=asked, notes=(), sweep=())
+
+    def settled(self, knowledge: Knowledge) -> Plan:
+        """The plan of the same campaign by what is known of models' answers."""
+        given = None if self.campaign.parts else self.datasets
+        return plan(self.campaign, given=given, knowledge=knowledge)
 
     def labels(self, task: str) -> Labels:
         """What a task is about."""
@@ -65,31 +87,35 @@ class Plan:
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
             tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, tags=self.campaign.tags,
-            sweep=self.sweep)
+            sweep=self.sweep, known=self.known)
 
 
 READ = Sources()
+NOTHING_KNOWN = Knowledge()
+EXAMINATION = " (known)"  # behind the campaign's name
 
 
-def plan(campaign: Campaign, sources: Sources = READ, given: Sequence[Dataset] | None = None) -> Plan:
+def plan(campaign: Campaign, sources: Sources = READ, given: Sequence[Dataset] | None = None,
+         knowledge: Knowledge = NOTHING_KNOWN) -> Plan:
     """All tasks of a campaign, or of its parts. Loads the data sets, unless others are `given` in their place, but no
-    model.
+    model. `knowledge` tells which cases models know, where data sets are kept to these.
 
     Raises `InputError`, with its place in the campaign's file, for what would keep its tasks from running: an unknown
     model, a data set that cannot be read, a configuration that does not fit the model, an editor that cannot do what a
     protocol asks for, training cases that are missing.
     """
     if campaign.parts:
-        return _united(campaign, [plan(part, sources) for part in campaign.members])
+        return _united(campaign, [plan(part, sources, knowledge=knowledge) for part in campaign.members])
     check_names(campaign)
     datasets = _load(campaign, sources) if given is None else given
-    planner = Planner(campaign, datasets, sources)
-    notes = tuple(note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data)))
+    planner = Planner(campaign, datasets, sources, knowledge)
+    notes = [note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data))]
     tasks: dict[str, Task] = {}
     for number in range(len(campaign.models)):
         for task in planner.tasks(number):
             tasks.setdefault(task.id, task)
-    return Plan(campaign, tasks, planner.models, tuple(datasets), notes, _swept(campaign))
+    return Plan(campaign, tasks, planner.models, tuple(datasets), (*notes, *planner.notes_on_known), _swept(campaign),
+                tuple(planner.known))
 
 
 def _swept(campaign: Campaign) -> tuple[SweptEntry, ...]:
@@ -102,7 +128,7 @@ def _load(campaign: Campaign, sources: Sources) -> list[Dataset]:
         with campaign.at("datasets", number):
             if spec.hub is not None:
                 check_place(spec.hub, "hub")
-            datasets.append(sources.dataset(spec))
+            datasets.append(sources.dataset(spec.read))
     return datasets
 
 
@@ -122,25 +148,32 @@ def _united(campaign: Campaign, parts: Sequence[Plan]) -> Plan:
         if not any(data.spec.name == other.spec.name and data.digest == other.digest for other in datasets):
             datasets.append(data)
     notes = dict.fromkeys(note for part in parts for note in part.notes)
-    return Plan(campaign, tasks, models, tuple(datasets), tuple(notes), _swept(campaign))
+    known = dict.fromkeys(each for part in parts for each in part.known)
+    return Plan(campaign, tasks, models, tuple(datasets), tuple(notes), _swept(campaign), tuple(known))
 
 
 class Planner:
     """Makes the tasks of a campaign on data sets that are loaded."""
 
-    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sources: Sources) -> None:
+    def __init__(self, campaign: Campaign, datasets: Sequence[Dataset], sources: Sources,
+                 knowledge: Knowledge) -> None:
         self.campaign = campaign
         self.sources = sources
         self.models: dict[str, ModelRef] = {}
+        self.known: list[KnownRecord] = []
+        self.notes_on_known: list[str] = []
+        self._knowledge = knowledge
         self._cases = [CampaignCases(data, contradictions=campaign.contradictions == "allow") for data in datasets]
         self._training: dict[tuple[int, int | None], Chunk] = {}
         self._corpora: dict[str, str] = {}
 
     def notes(self, data: int) -> Iterator[str]:
         """What people should know of a data set under the measures and protocols. Refuses more edits than there are
-        cases."""
-        cases = self._cases[data]
-        name = cases.dataset.spec.name
+        cases. Of those that are kept to what a model knows, `notes_on_known` tells once `tasks` are made."""
+        return self._notes(self._cases[data]) if self.campaign.datasets[data].known is None else iter(())
+
+    def _notes(self, cases: CampaignCases, model: str = "") -> Iterator[str]:
+        name, whose = cases.dataset.spec.name, f" that {model} knows" if model else ""
         told = [measure.note(cases.dataset.cases) for measure in self.measures]
         if any(protocol.together for protocol in self.campaign.protocols) and cases.contradicting:
             first = cases.contradicting[0]
@@ -152,9 +185,10 @@ class Planner:
                 cure = f"take {most} off the list" if protocol.numbers else "lower the protocol's 'edits'"
                 with self.campaign.at("protocols", number, *filter(None, [protocol.numbers])):
                     raise InputError(f"{protocol.name} editing with {most} edits needs as many cases, and data set "
-                                     f"'{name}' has {count}; raise its limit or {cure}")
+                                     f"'{name}' has {count}{whose}; raise its {'examine' if model else 'limit'} or "
+                                     f"{cure}")
             told.append(protocol.note(count))
-        return (f"{name}: {note}" for note in told if note)
+        return (f"{name}{whose}: {note}" for note in told if note)
 
     def tasks(self, number: int) -> Iterator[Task]:
         """The tasks of one model."""
@@ -163,15 +197,33 @@ class Planner:
             model, config = self.sources.model(spec, self.campaign.workers.threads)
         self.models[spec.name] = model
         asked = self.measures.of_baseline
+        cases = {place: self._cases[place] for place, entry in enumerate(self.campaign.datasets)
+                 if is_for(spec, entry) and entry.known is None}
+        for found in self._examinations(spec, model, cases):
+            yield from found.to_do
         baselines = {place: [BaselineTask(f"baseline of {spec.name}: {chunk}", model, chunk, asked)
-                             for chunk in self._cases[place].chunks(self.campaign.chunk)]
-                     for place, entry in enumerate(self.campaign.datasets) if is_for(spec, entry)}
+                             for chunk in taken.chunks(self.campaign.chunk)] for place, taken in cases.items()}
         if any(protocol.scored for protocol in self.campaign.protocols):
             for tasks in baselines.values():
                 yield from tasks
         for place, wanted in enumerate(self.campaign.editors):
             if is_for(spec, wanted):
-                yield from self._editor_tasks(place, wanted, spec, model, config, baselines)
+                yield from self._editor_tasks(place, wanted, spec, model, config, cases, baselines)
+
+    def _examinations(self, spec: ModelSpec, model: ModelRef,
+                      cases: dict[int, CampaignCases]) -> Iterator[Examination]:
+        """What a model is asked of the data sets that are kept to what it knows; adds what is left of them to `cases`.
+        """
+        for place, entry in enumerate(self.campaign.datasets):
+            if not is_for(spec, entry) or entry.known is None:
+                continue
+            with self.campaign.at("datasets", place):
+                found = examine(self._cases[place], entry, spec.name, model, self._knowledge)
+            self.known.append(found.record)
+            if found.cases is not None:
+                cases[place] = found.cases
+                self.notes_on_known += self._notes(found.cases, spec.name)
+            yield found
 
     @cached_property
     def measures(self) -> Measures:
@@ -183,7 +235,7 @@ class Planner:
         return self.campaign.measures.each(prepare)
 
     def _editor_tasks(self, place: int, wanted: EditorSpec, spec: ModelSpec, model: ModelRef,
-                      model_config: PretrainedConfig,
+                      model_config: PretrainedConfig, cases: Mapping[int, CampaignCases],
                       baselines: Mapping[int, Sequence[BaselineTask]]) -> Iterator[Task]:
         with self.campaign.at("editors", place):
             method = get_editor(wanted.name)
@@ -207,14 +259,14 @@ class Planner:
             training = None
             if method.trained and artefact is None:
                 with self.campaign.at("editors", place):
-                    cases = self._training_cases(data, wanted)
-                training = TrainTask(f"training of {editor.name} on {spec.name}: {cases.dataset}", model, editor,
-                                     method.training_settings(config), cases, seed)
+                    lessons = self._training_cases(data, wanted)
+                training = TrainTask(f"training of {editor.name} on {spec.name}: {lessons.dataset}", model, editor,
+                                     method.training_settings(config), lessons, seed)
                 yield training
             made = Method(editor, seed, statistics, training.key if training else None, artefact,
                           training.cases.digest if training else None)
             dataset = self._cases[data].dataset.spec
-            cell = Cell(wanted.title, spec.name, model, made, self._cases[data], asked_before,
+            cell = Cell(wanted.title, spec.name, model, made, cases[data], asked_before,
                         self.measures.on(dataset))
             for protocol in asked:
                 yield from cell.tasks(protocol, self.campaign.orders, self.campaign.chunk)

@@ -98,7 +98,7 @@ class Assumed(Sources):
         cases = CaseFile()
         for number in range(count):
             subject = f"{spec.path} {number}"
-            cases.add(Case(id=str(number), subject=subject, prompt=subject, target_new="?"))
+            cases.add(Case(id=str(number), subject=subject, prompt=subject, target_new="?", target_true="!"))
         return Dataset(spec, cases.cases(), digest=_name("cases", spec.path)[:16])
 
     def measure(self, measure: Measure) -> Measure:

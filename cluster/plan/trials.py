@@ -53,6 +53,12 @@ class Trials:
             raise InputError(f"campaign '{campaign.name}' has no search: add 'search', with 'editor' and 'over', what "
                              "to search; or run it as it is")
         check_names(campaign)
+        for number, entry in enumerate(campaign.datasets):
+            if entry.known is not None:
+                with campaign.at("datasets", number, "known"):
+                    raise InputError(f"a search is judged on other cases than the campaign, and models are not asked "
+                                     f"what they know of those; leave 'known: {entry.known}' out of it, and 'run' a "
+                                     "campaign with the settings that it finds")
         search = campaign.search
         editor = _editor(campaign, search)
         spaces = _spaces(campaign, search, editor)

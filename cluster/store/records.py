@@ -54,6 +54,27 @@ class DatasetRecord(_Record):
     skipped: tuple[Skipped, ...]
 
 
+class KnownRecord(_Record):
+    """What became of a data set that is kept to what a model knows, `by` which criterion.
+
+    Of its cases so many were `examined`: those without a true answer (`untold`) and those that this model cannot be
+    asked about (`unusable`) are among them. So many are `known`, and the first `kept` of these are the campaign's.
+    Where the model was not asked about all of them yet, so many tasks are `missing`, and the counts are as if it knew
+    every case; unless they are `left_out`, as asking failed.
+    """
+
+    model: str
+    dataset: str
+    by: str
+    examined: int
+    known: int
+    kept: int
+    untold: int = 0
+    unusable: tuple[Skipped, ...] = ()
+    missing: int = 0
+    left_out: bool = False
+
+
 class SweptEntry(_Record):
     """An entry of a campaign that its `sweep` made: the part it stands in, its name in rows, the entry it varies, and
     what it has in each of the settings that are swept."""
@@ -76,6 +97,7 @@ class CampaignRecord(_Record):
     notes: tuple[str, ...] = ()
     tags: dict[str, str] = {}
     sweep: tuple[SweptEntry, ...] = ()
+    known: tuple[KnownRecord, ...] = ()
 
     @model_validator(mode="after")
     def _has_what_its_tasks_need(self) -> Self:

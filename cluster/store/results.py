@@ -139,18 +139,25 @@ class Results:
     def rows(self, tasks: Iterable[TaskRecord], damaged: list[Damaged] | None = None) -> pa.Table:
         """The rows of all of these tasks that are done. Damaged results are added to `damaged`, and quarantined where
         the store may be written: ask `standing` afterwards."""
+        tables = self.tables([task.key for task in tasks if task.output == "rows"], ROW_SCHEMA, damaged)
+        nothing = pa.Table.from_batches([], ROW_SCHEMA)  # `empty_table` would import pandas
+        return pa.concat_tables([nothing, *tables.values()])
+
+    def tables(self, keys: Iterable[ResultKey], schema: pa.Schema,
+               damaged: list[Damaged] | None = None) -> dict[ResultKey, pa.Table]:
+        """Those of these results that are there, tables of this schema; damaged ones as in `rows`."""
         def read(key: ResultKey) -> pa.Table | None:
             try:
-                return self.read_table(key, ROW_SCHEMA)
+                return self.read_table(key, schema)
             except Damaged as error:
                 if damaged is not None and self._files.exists(_provenance(key)):  # else it is not made yet
                     damaged.append(error)
                 self._quarantine_if_possible(key)
                 return None
 
-        tables = self._in_threads(read, [task.key for task in tasks if task.output == "rows"])
-        nothing = pa.Table.from_batches([], ROW_SCHEMA)  # `empty_table` would import pandas
-        return pa.concat_tables([nothing, *(table for table in tables if table is not None)])
+        keys = list(keys)
+        found = zip(keys, self._in_threads(read, keys), strict=True)
+        return {key: table for key, table in found if table is not None}
 
     @contextmanager
     def new_artefact(self, key: ResultKey, provenance: Mapping[str, Any]) -> Iterator[Path]:

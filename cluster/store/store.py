@@ -158,6 +158,10 @@ class Store(Results):
     def write_campaign(self, record: CampaignRecord) -> None:
         self._files.write(path_in("campaigns", record.digest), to_json(record))
 
+    def drop_campaign(self, digest: str) -> None:
+        """Removes a campaign's record, if it is there; its results stay."""
+        self._files.remove(path_in("campaigns", digest))
+
     def campaigns(self) -> list[CampaignRecord]:
         """Every campaign ever run into this store, the last one run first; of records that cannot be read, `strays`
         tells."""

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from cluster.plan.known import KnownTask
 from cluster.plan.refs import EditorRef, ModelRef, digest
 from cluster.plan.tasks import (
     BaselineTask,
@@ -51,9 +52,11 @@ from evaluators.metering.spent import Costs, Phase, Spent, at_once
 from evaluators.protocols.efficiency import EfficiencyProtocol
 from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
+from evaluators.scoring import known
 from evaluators.scoring.judge import baseline
 from evaluators.scoring.metrics import Score
 from evaluators.scoring.observe import TABLE, Observation, from_table, to_table
+from evaluators.scoring.recall import recall
 from evaluators.scoring.usable import unusable
 
 
@@ -114,6 +117,8 @@ class TaskExecutor:
         self._meter = Meter(torch.device(self.device))
         _settle(task)
         match task:
+            case KnownTask():
+                told = self._known(task, parts)
             case BaselineTask():
                 told = self._baseline(task, parts)
             case StatisticsTask():
@@ -135,6 +140,15 @@ class TaskExecutor:
         """The editor that makes a task's edits, on its model, with what the tasks before it have left in the store."""
         _settle(task)
         return self._hold_editor(task.method, self._hold_model(task.model))
+
+    def _known(self, task: KnownTask, parts: int) -> Told:
+        model = self._hold_model(task.model)
+        with self._meter.phase("baseline"):
+            pieces = [recall(model, cases) for cases in in_parts(task.chunk.cases, parts)]
+        recalls = [each for found, _ in pieces for each in found]
+        failed = [skipped for _, unusable in pieces for skipped in unusable]
+        return self._write(task, known.to_table(recalls, failed), failed, cases=len(task.chunk.cases),
+                           seconds=self._seconds("baseline"), parts=parts)
 
     def _baseline(self, task: BaselineTask, parts: int) -> Told:
         model = self._hold_model(task.model)

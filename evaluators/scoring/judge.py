@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from editors.core.errors import InputError
 from editors.core.models.model import LanguageModel
@@ -12,7 +12,7 @@ from editors.core.patches.patch import Patch
 from evaluators.cases import Case, Edited, Role, Skipped
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import Score, score
-from evaluators.scoring.observe import Observation, observe
+from evaluators.scoring.observe import Observation, Outputs, observe
 from evaluators.scoring.usable import unusable
 
 
@@ -27,12 +27,17 @@ def baseline(model: LanguageModel, cases: Sequence[Case],
     asked = [case for case in cases if case.id not in known]
     observations = _observe(model, asked, [], [UNPATCHED] * len(asked), measures, measures.roles)
     for each in observations:
-        if not all(outputs.is_finite for outputs in each.outputs.values()):
-            dtype = str(model.module.dtype).removeprefix("torch.")
-            raise InputError(f"the unedited model '{model.name}' has outputs that are not finite in {dtype}, such as "
-                             f"those of case '{each.case_id}': take another dtype (bfloat16, float32), or weights that "
-                             "are whole")
+        check_finite(model, each.case_id, each.outputs.values())
     return observations, failed
+
+
+def check_finite(model: LanguageModel, case_id: str, outputs: Iterable[Outputs]) -> None:
+    """Raises `InputError` where the unedited model's answers to a case are not finite."""
+    if not all(each.is_finite for each in outputs):
+        dtype = str(model.module.dtype).removeprefix("torch.")
+        raise InputError(f"the unedited model '{model.name}' has outputs that are not finite in {dtype}, such as "
+                         f"those of case '{case_id}': take another dtype (bfloat16, float32), or weights that are "
+                         "whole")
 
 
 def usable(model: LanguageModel, cases: Sequence[Case], before: Mapping[str, Observation],
