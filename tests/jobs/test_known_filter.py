@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
+from support.campaigns import LocalPool
 from support.plain_recall import greedy_and_rank
 
+from cluster.campaign.file import load_campaign
+from cluster.plan.known import Knowledge
+from cluster.plan.planner import plan
 from cluster.store.store import Store
+from cluster.workers import executor
+from cluster.workers.executor import TaskExecutor
+from evaluators.scoring.known import Criterion
 from evaluators.testbed.cases import testbed_cases as cases_of  # a name that pytest does not collect
 
 EXAMINED, TOP = 12, 300  # of the first cases, random models know about a third among the 300 most probable of 1,024
@@ -119,8 +125,6 @@ def test_sweeps_and_repeats_are_made_of_the_same_answers(invoke, campaign, model
 
 def test_it_goes_on_where_the_driver_was_killed(invoke, campaign, models, local_pool, small_tasks, monkeypatch,
                                                tmp_path):
-    from support.campaigns import LocalPool
-
     plain = LocalPool.wait
 
     def wait(self, seconds):
@@ -133,8 +137,8 @@ def test_it_goes_on_where_the_driver_was_killed(invoke, campaign, models, local_
     assert invoke("run", path, "--out", tmp_path / "store").exit_code == 130
     half = invoke("status", tmp_path / "store").stdout
     assert "small (known)" in half and "2 of 3 tasks done" in half and "known: not found out yet" in half
-    plan = invoke("plan", path, "--out", tmp_path / "store").stdout
-    assert "At most" in plan and "known: not found out yet" in plan
+    planned = invoke("plan", path, "--out", tmp_path / "store").stdout
+    assert "At most" in planned and "known: not found out yet" in planned
     monkeypatch.setattr(LocalPool, "wait", plain)
     assert invoke("run", path, "--out", tmp_path / "store").exit_code == 0
     assert scored(Store.open(tmp_path / "store")) == {"tiny": known_by(models[1]["tiny"])}
@@ -158,8 +162,6 @@ def test_damaged_answers_are_asked_for_again(invoke, campaign, models, local_poo
 
 
 def test_where_asking_fails_the_others_go_on(invoke, campaign, models, monkeypatch, tmp_path):
-    from cluster.workers import executor
-
     plain, out = executor.recall, tmp_path / "store"
 
     def recall(model, cases):
@@ -218,16 +220,34 @@ def test_a_search_is_not_judged_by_what_is_known(invoke, campaign, models, tmp_p
     assert result.exit_code == 2 and "leave 'known: top300' out of it" in result.stderr
 
 
-def test_parts_of_a_task_make_the_same_answers(campaign, models, tmp_path):
-    from cluster.campaign.file import load_campaign
-    from cluster.plan.planner import plan
-    from cluster.workers.executor import TaskExecutor
+@pytest.fixture
+def asked(campaign, models, tmp_path):
+    """The plan of a campaign on one model, and a store in which it was asked what it knows, in so many parts."""
+    def ask(parts=1):
+        planned = plan(load_campaign(campaign(models=models[0][:1])))
+        store = Store.create(tmp_path / f"in {parts}")
+        for task in planned.examination.tasks.values():
+            TaskExecutor(store).run(task, parts)
+        return planned, store
+    return ask
 
-    planned = plan(load_campaign(campaign(models=models[0][:1])))
-    (task,) = planned.examination.tasks.values()
+
+def test_parts_of_a_task_make_the_same_answers(asked):
     tables = []
     for parts in (1, 5):
-        store = Store.create(tmp_path / f"in {parts}")
-        TaskExecutor(store).run(task, parts)
+        planned, store = asked(parts)
+        (task,) = planned.examination.tasks.values()
         tables.append(store.read_table(task.key))
-    assert tables[0].equals(tables[1]) and tables[0].num_rows == EXAMINED and torch.is_grad_enabled()
+    assert tables[0].equals(tables[1]) and tables[0].num_rows == EXAMINED
+
+
+def test_tasks_are_those_of_a_campaign_of_the_same_cases(asked, campaign, models, monkeypatch):
+    """The filter is no part of what is done with the cases that it leaves."""
+    monkeypatch.setattr(Criterion, "holds", lambda self, recall: True)
+    planned, store = asked()
+    filtered = planned.settled(Knowledge(store))
+    plain = plan(load_campaign(campaign({"known": None, "examine": None, "limit": EXAMINED}, models=models[0][:1])))
+    assert planned.is_open and not filtered.is_open and not plain.known
+    assert set(filtered.tasks) - set(filtered.examination.tasks) == set(plain.tasks)
+    assert planned.tasks.keys() == filtered.tasks.keys()  # the bound is as if all were known
+    assert Knowledge(store).of(list(filtered.examination.tasks.values())).keys() == filtered.examination.tasks.keys()
