@@ -68,8 +68,8 @@ def assess(model: LanguageModel, cases: Sequence[Case], patch: Patch) -> Assessm
     known = {case.case_id for case in skipped}
     asked = [case for case in cases if case.id not in known]
     facts = EditedFacts.of([case for case in asked if is_of(patch, case)])
-    scores = judge(model, [Edited(case, patch, facts) for case in asked], {each.case_id: each for each in before})
-    return Assessment(scores, skipped)
+    judged = judge(model, [Edited(case, patch, facts) for case in asked], {each.case_id: each for each in before})
+    return Assessment(judged.scores, skipped)
 
 
 def is_of(patch: Patch, case: Case) -> bool:

@@ -31,6 +31,7 @@ COMMANDS = {
     "status": Entry("jobs.status:status", "Show what is done, what failed and what is missing in a store."),
     "watch": Entry("jobs.watch:watch", "Watch a campaign that is being run, by its store or its metrics."),
     "report": Entry("jobs.report:report", "Show results, or differences between editors, with 95 % intervals."),
+    "cases": Entry("jobs.cases:cases", "Show single edits: what models say to every question, before and after."),
     "diff": Entry("jobs.diff:diff", "Compare two stores: tasks, missing results, and numbers that changed."),
     "search": Entry("jobs.search:search", "Search for better settings of an editor, and hold them against its preset."),
     "metrics": Entry("jobs.metrics:metrics", "Show all metrics: unit, which way is better, version and meaning."),

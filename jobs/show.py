@@ -38,10 +38,12 @@ def show(
 
 
 def _told(file: Path, patch: Patch) -> dict[str, Any]:
+    from editors.core.patches.norms import term_norm
+
     origin = patch.origin
     return {"file": str(file), "bytes": file.stat().st_size, "origin": origin and origin.model_dump(mode="json"),
             "facts_digest": origin and origin.facts_digest, "info": dict(patch.info),
-            "terms": [{"kind": term.kind, "module": term.module, "size": _size(term), "norm": _norm(term)}
+            "terms": [{"kind": term.kind, "module": term.module, "size": _size(term), "norm": term_norm(term)}
                       for term in patch.compact().terms]}
 
 
@@ -66,9 +68,11 @@ def _lines(file: Path, patch: Patch) -> Iterator[str]:
 
 def _table(patch: Patch) -> Table:
     """What all edits together add to which module."""
+    from editors.core.patches.norms import term_norm
+
     table = Table("module", "kind", "size", "norm")
     for term in patch.compact().terms:
-        norm = _norm(term)
+        norm = term_norm(term)
         table.add_row(term.module or "-", term.kind, _size(term), "-" if norm is None else f"{norm:.4g}")
     return table
 
@@ -84,20 +88,6 @@ def _size(term: Term) -> str:
         case Route():
             return count(len(term.memory), "entrie" if len(term.memory) > 1 else "entry")
     return " x ".join(map(str, term.tensors()["weight"].shape))
-
-
-def _norm(term: Term) -> float | None:
-    """The Frobenius norm of a change of a weight; None of what is none."""
-    from editors.core.patches.patch import Dense, LowRank
-
-    match term:
-        case LowRank():
-            # ‖a bᵀ‖² = tr((aᵀ a)(bᵀ b)), which takes no matrix of the weight's size
-            a, b = term.a.double(), term.b.double()
-            return float(((a.T @ a) * (b.T @ b)).sum().clamp(min=0).sqrt())
-        case Dense():
-            return float(term.weight.double().norm())
-    return None
 
 
 if __name__ == "__main__":

@@ -266,6 +266,9 @@ class Campaign(Settings):
     2023)."""
     measures: Measures = Measures()
     """What is measured beyond the teacher-forced scores: `true`, or its settings, for each."""
+    answers: bool = True
+    """Whether what the unedited and the edited model say to every question is kept beside the scores, for people to
+    look at (`editfleet cases`). No part of what a task is: tasks that are done are not done again for it. Ours."""
     data: Name | None = None
     """The folder or URL that the paths of data sets and of corpora start from; the campaign's own folder, unless it is
     given."""

@@ -16,7 +16,7 @@ from evaluators.scoring.measures import Measures
 @dataclass(frozen=True)
 class Cell:
     """All that the tasks of one cell are made of; titles are for tables and people. `baselines` are those of all cases,
-    `chunk` to each."""
+    `chunk` to each; `answers` says whether what models say is kept."""
 
     editor_title: str
     model_title: str
@@ -25,6 +25,7 @@ class Cell:
     cases: CampaignCases
     baselines: Sequence[BaselineTask]
     measures: Measures
+    answers: bool
 
     def tasks(self, protocol: Protocol, orders: Sequence[int], chunk: int) -> Iterator[Task]:
         """What a protocol makes of the cases: about `chunk` of them in a task, in each order where order matters."""
@@ -46,7 +47,8 @@ class Cell:
     def _score(self, protocol: Protocol, count: int, chunk: Chunk, order: int | None,
                baselines: tuple[BaselineTask, ...], stream: ResultKey | None) -> ScoreTask:
         return ScoreTask(self._title(protocol.how(count), order, chunk), self.model, self.method, chunk, protocol,
-                         count, baselines, stream, self.editor_title, self.model_title, order or 0, self.measures)
+                         count, baselines, stream, self.editor_title, self.model_title, order or 0, self.measures,
+                         self.answers)
 
     def _title(self, how: str, order: int | None, chunk: Chunk) -> str:
         shuffled = f" in order {order}" if order else ""

@@ -267,7 +267,7 @@ class Planner:
                           training.cases.digest if training else None)
             dataset = self._cases[data].dataset.spec
             cell = Cell(wanted.title, spec.name, model, made, cases[data], asked_before,
-                        self.measures.on(dataset))
+                        self.measures.on(dataset), self.campaign.answers)
             for protocol in asked:
                 yield from cell.tasks(protocol, self.campaign.orders, self.campaign.chunk)
 

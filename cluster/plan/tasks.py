@@ -249,7 +249,8 @@ class ScoreTask(Task):
     """The scores of a chunk under one protocol, and its edits where no `stream` has made them.
 
     `count` is how many edits a model has on it. `baselines` are those of all its cases; `editor_title`, `model_title`
-    and `order`, the number of the shuffle that the cases are in, go into its rows.
+    and `order`, the number of the shuffle that the cases are in, go into its rows. Whether it keeps `answers`, what
+    models said, is no part of its identity: its rows are the same.
     """
 
     kind = "score"
@@ -264,6 +265,7 @@ class ScoreTask(Task):
     model_title: str
     order: int = 0
     measures: Measures = NOTHING_MORE
+    answers: bool = True
 
     @property
     def settings(self) -> str:

@@ -16,7 +16,16 @@ ROW_SCHEMA = pa.schema([("editor", pa.string()), ("model", pa.string()), ("datas
                         ("task", pa.string()), ("settings", pa.string()), ("seed", pa.int64()),
                         ("order", pa.int64()), ("texts", pa.list_(pa.string()))])
 
-Output = Literal["rows", "baselines", "artefacts"]
+_TEXT = pa.dictionary(pa.int32(), pa.string())  # the same again and again
+#: What models said, a row to a question: what `evaluators.scoring.said.Answer` tells, behind what rows have, too.
+ANSWER_SCHEMA = pa.schema([("editor", _TEXT), ("model", _TEXT), ("dataset", _TEXT), ("protocol", _TEXT),
+                           ("edits", pa.int64()), ("seed", pa.int64()), ("order", pa.int64()), ("task", _TEXT),
+                           ("settings", _TEXT), ("case_id", _TEXT), ("subject", _TEXT), ("relation", _TEXT),
+                           ("question", _TEXT), ("prompt", _TEXT), ("target", _TEXT), ("expected", _TEXT),
+                           ("unedited", _TEXT), ("edited", _TEXT), ("unedited_written", _TEXT),
+                           ("edited_written", _TEXT), ("right", pa.float64()), ("patch_norm", pa.float64())])
+
+Output = Literal["rows", "baselines", "artefacts", "answers"]  # no task yields answers alone
 
 
 class ResultKey(NamedTuple):
@@ -106,8 +115,16 @@ class CampaignRecord(_Record):
         return self
 
 
+class AnswersFile(_Record):
+    """What models said, in a file beside a result's rows."""
+
+    bytes: NonNegativeInt
+    sha256: str
+
+
 class Provenance(_Record):
-    """How a result came about, as far as a store itself reads it: tasks tell more."""
+    """How a result came about, as far as a store itself reads it: tasks tell more. `seconds_each` is what an edit took,
+    where that is known."""
 
     task: str
     output: Output
@@ -116,6 +133,8 @@ class Provenance(_Record):
     failed: tuple[Skipped, ...]
     notes: tuple[str, ...] = ()
     device: str | None = None
+    answers: AnswersFile | None = None
+    seconds_each: float | None = None
 
 
 def last_line(reason: str) -> str:

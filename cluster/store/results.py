@@ -6,7 +6,7 @@ import contextlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,13 +20,15 @@ from pydantic_core import from_json
 from cluster.store.checksums import FileChecksums, sha256
 from cluster.store.errors import Damaged, StoreError
 from cluster.store.files import Files, WorkingFile
-from cluster.store.records import ROW_SCHEMA, Provenance, ResultKey, TaskRecord
+from cluster.store.records import ANSWER_SCHEMA, ROW_SCHEMA, Provenance, ResultKey, TaskRecord
+from cluster.store.tables import from_parquet, to_parquet
 from editors.core.errors import first_problem
 from evaluators.cases import Skipped
 
 THREADS, REMOTE_THREADS = 4, 16  # the latter mostly wait
-SUFFIXES = {"rows": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors", "checkpoints": ".safetensors",
-            "provenance": ".json", "failures": ".json", "campaigns": ".json", "logs": ".log"}
+SUFFIXES = {"rows": ".parquet", "answers": ".parquet", "baselines": ".parquet", "artefacts": ".safetensors",
+            "checkpoints": ".safetensors", "provenance": ".json", "failures": ".json", "campaigns": ".json",
+            "logs": ".log"}
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -111,17 +113,32 @@ class Results:
                          + ", ".join(f"{device} ({count} tasks)" for device, count in devices.most_common()))
         return notes
 
-    def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any]) -> None:
-        """Writes a table, and how it came about."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
+    def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any],
+                    answers: pa.Table | None = None) -> None:
+        """Writes a table, and how it came about; and what models said where the table has their scores. That is for
+        people to look at: where it cannot be kept the scores are, and a note tells."""
+        about = dict(provenance)
+        if answers is not None:
+            about |= self._write_answers(key, answers, about.get("notes", []))
+        data = to_parquet(table)
         self._files.write(_result(key), data)
-        self._write_provenance(key, provenance, len(data), sha256(data))
+        self._write_provenance(key, about, len(data), sha256(data))
+
+    def _write_answers(self, key: ResultKey, answers: pa.Table, notes: Sequence[str]) -> dict[str, Any]:
+        """Writes what models said, and gives what the provenance tells of it: what it does not name is not there."""
+        data = to_parquet(answers, text=True)
+        try:
+            self._files.write(_answers(key), data)
+        except StoreError as error:
+            return {"notes": [*notes, f"{_answers(key)}, what models said, could not be kept: {error}"]}
+        return {"answers": {"bytes": len(data), "sha256": sha256(data)}}
 
     def read_table(self, key: ResultKey, schema: pa.Schema | None = None) -> pa.Table:
         """Reads a result. Raises `Damaged` where it is missing or damaged, or of another `schema` than it should be."""
-        expected = self.provenance(key)
+        return self._read_table(key, self.provenance(key), schema)
+
+    def _read_table(self, key: ResultKey, expected: Mapping[str, Any], schema: pa.Schema | None) -> pa.Table:
+        """A table that is of `expected` size and checksum."""
         try:
             data = self._files.read(_result(key))
         except OSError as error:
@@ -129,7 +146,7 @@ class Results:
         if reason := _difference(expected, len(data), sha256(data)):
             raise Damaged(key, reason)
         try:
-            table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+            table = from_parquet(data, schema)
         except (pa.ArrowException, OSError) as error:
             raise Damaged(key, f"it is no table: {error}") from error
         if schema is not None and (reason := _misfit(table.schema, schema)):
@@ -159,6 +176,27 @@ class Results:
         found = zip(keys, self._in_threads(read, keys), strict=True)
         return {key: table for key, table in found if table is not None}
 
+    def answers(self, tasks: Iterable[TaskRecord], damaged: list[Damaged] | None = None) -> pa.Table:
+        """What models said to the questions of all of these tasks that are done and have kept it: the columns of
+        `ANSWER_SCHEMA`, and `seconds`, the share of each case in what making the edits took (null where that is not
+        known). Damaged answers are left out, and added to `damaged`: their rows are as good as ever."""
+        def read(key: ResultKey) -> pa.Table | None:
+            try:
+                about = self.provenance(key)
+                if not (kept := about.get("answers")):
+                    return None
+                table = self._read_table(ResultKey("answers", key.id), kept, ANSWER_SCHEMA)
+            except Damaged as error:
+                if damaged is not None and error.key.output == "answers":  # of rows `rows` tells
+                    damaged.append(error)
+                return None
+            seconds = pa.scalar(about.get("seconds_each"), pa.float64())
+            return table.append_column("seconds", pa.repeat(seconds, len(table)))
+
+        tables = self._in_threads(read, [task.key for task in tasks if task.output == "rows"])
+        nothing = pa.Table.from_batches([], ANSWER_SCHEMA.append(pa.field("seconds", pa.float64())))
+        return pa.concat_tables([nothing, *(table for table in tables if table is not None)])
+
     @contextmanager
     def new_artefact(self, key: ResultKey, provenance: Mapping[str, Any]) -> Iterator[Path]:
         """Yields a path to write a file to; when the block ends well it appears under its name, and then how it came
@@ -185,6 +223,8 @@ class Results:
         """Removes a result, if it is there."""
         self._files.remove(_provenance(key))
         self._files.remove(_result(key))
+        if key.output == "rows":
+            self._files.remove(_answers(key))
 
     def quarantine(self, key: ResultKey) -> None:
         """Moves a damaged result to `damaged/`; one that is sound, because it has been made again, stays, and so does
@@ -238,6 +278,10 @@ def path_in(folder: str, name: str) -> str:
 
 def _result(key: ResultKey) -> str:
     return path_in(key.output, key.id)
+
+
+def _answers(key: ResultKey) -> str:
+    return path_in("answers", key.id)
 
 
 def _provenance(key: ResultKey) -> str:

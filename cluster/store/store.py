@@ -2,6 +2,7 @@
 
     store.json                          {"format": 5}
     rows/<task>.parquet                 scores
+    answers/<task>.parquet              what models said to the questions that were scored, where that is kept
     baselines/<task>.parquet            the unedited model's outputs
     artefacts/<task>.safetensors        what other tasks need: second moments, trained editors, streams of edits
     provenance/<task>.json              what belongs to one of these: its size and checksum, the cases that could not be
@@ -13,10 +14,12 @@
     damaged/...                         results that could not be read any more, with their provenance
     driver.json                         which process runs a campaign into the store just now
 
-Files appear whole or not at all, and a result is there once its provenance is, which is written last. How far a
-campaign is, which cases failed and how long tasks took is read from these small files alone; a result's bytes are held
-against its checksum where they are used, and one that is damaged counts as missing. Of the same task all write the same
-bytes: any number of processes may write to a store, and running a campaign again does just what is missing.
+Files appear whole or not at all, and a result is there once its provenance is, which is written last. Answers are part
+of a result that names them there; a result whose answers are missing or damaged is as good as one that never had any.
+
+How far a campaign is, which cases failed and how long tasks took is read from these small files alone; a result's bytes
+are held against its checksum where they are used, and one that is damaged counts as missing. Of the same task all write
+the same bytes: any number of processes may write to a store, and running a campaign again does just what is missing.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from cluster.store.lease import FILE as DRIVER
 from cluster.store.lease import PATIENCE, DriverRecord, Lease, hold, read_driver
 from cluster.store.local import LocalFiles
 from cluster.store.records import (
+    ANSWER_SCHEMA,
     ROW_SCHEMA,
     CampaignRecord,
     DatasetRecord,
@@ -56,6 +60,7 @@ from editors.core.places import scrubbed, shown
 FORMAT = 5
 
 __all__ = [
+    "ANSWER_SCHEMA",
     "FORMAT",
     "ROW_SCHEMA",
     "CampaignRecord",

@@ -24,7 +24,7 @@ from cluster.plan.tasks import (
     TrainTask,
 )
 from cluster.store.store import ResultKey, Store
-from cluster.workers.provenance import Told, left_out, made_of, rows, scored, shortcomings
+from cluster.workers.provenance import Told, answers, left_out, made_of, rows, scored, shortcomings
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
@@ -57,6 +57,7 @@ from evaluators.scoring.judge import baseline
 from evaluators.scoring.metrics import Score
 from evaluators.scoring.observe import TABLE, Observation, from_table, to_table
 from evaluators.scoring.recall import recall
+from evaluators.scoring.said import said
 from evaluators.scoring.usable import unusable
 
 
@@ -212,14 +213,17 @@ class TaskExecutor:
         result = self._result(task, model, before, stream, parts)
         self._meter.add(result.costs)
         artefact = task.method.artefact
+        made = task.count - len(stream.failed) if stream else len(result.asked)
+        seconds = stream.seconds if stream else self._seconds("edit")
         # of a stream its own tasks tell it: here it may not be made at all
         editor = {} if stream else self._hold_editor(task.method, model).provenance
         return self._write(
             task, rows(task, result.scores), result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
             settings=task.settings, statistics=self._read_for(task.method),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
-            seconds_edit=stream.seconds if stream else self._seconds("edit"), seconds_score=self._seconds("score"),
-            parts=parts, editor=editor, **scored(task, result.scores))
+            seconds_edit=seconds, seconds_each=seconds / made if made else None, seconds_score=self._seconds("score"),
+            parts=parts, editor=editor, **scored(task, result.scores),
+            answers=answers(task, list(said(model.tokenizer, result.asked))) if task.answers else None)
 
     def _efficiency(self, task: ScoreTask, protocol: EfficiencyProtocol) -> Told:
         notes, before = check_alone(self.device, protocol.device), state(self.device)
@@ -327,11 +331,12 @@ class TaskExecutor:
 
     # --- what goes out
 
-    def _write(self, task: Task, table: pa.Table, failed: Sequence[Skipped] = (), **measured: Any) -> Told:
-        """Leaves a table in the store, and gives its provenance."""
+    def _write(self, task: Task, table: pa.Table, failed: Sequence[Skipped] = (), answers: pa.Table | None = None,
+               **measured: Any) -> Told:
+        """Leaves a table in the store, with what models said, and gives its provenance."""
         provenance = self._told(task, failed, measured)
         with self._meter.phase("store"):
-            self.store.write_table(task.key, table, provenance)
+            self.store.write_table(task.key, table, provenance, answers)
         return provenance
 
     def _save(self, task: Task, save: Callable[[Path], Any], failed: Sequence[Skipped] = (), **measured: Any) -> Told:

@@ -15,12 +15,13 @@ import pyarrow as pa
 import torch
 
 from cluster.plan.tasks import ScoreTask, StatisticsTask, Task, TrainTask
-from cluster.store.store import ROW_SCHEMA
+from cluster.store.store import ANSWER_SCHEMA, ROW_SCHEMA
 from editors.core.models.statistics import SecondMoment, tokens_of
 from editors.core.places import shown
 from evaluators.cases import Skipped, ask
 from evaluators.metering.device import device_name
 from evaluators.scoring.metrics import Score
+from evaluators.scoring.said import Answer
 
 Told = dict[str, Any]
 PACKAGES = ("editfleet", "torch", "transformers", "tokenizers", "numpy", "ray")
@@ -35,10 +36,30 @@ def made_of(task: Task, device: str) -> Told:
 
 def rows(task: ScoreTask, scores: Sequence[Score]) -> pa.Table:
     """One row per score. Nothing in them differs between two runs of the same task."""
-    same = {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
+    same = _same(task)
+    return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
+
+
+def answers(task: ScoreTask, said: Sequence[Answer]) -> pa.Table:
+    """One row per answer. Nothing in them differs between two runs of the same task."""
+    same = _same(task)
+    own = dict(zip(Answer._fields, zip(*said, strict=True), strict=True)) if said else {}
+    return pa.table([_column(own.get(name, ()), field.type) if name not in same else
+                     _column((same[name],) * len(said), field.type)
+                     for field in ANSWER_SCHEMA for name in [field.name]], schema=ANSWER_SCHEMA)
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_dictionary(kind):
+        return pa.array(values, kind)
+    return pa.array(values, kind.value_type).dictionary_encode()
+
+
+def _same(task: ScoreTask) -> dict[str, Any]:
+    """The columns of which all rows of a task have the same."""
+    return {"editor": task.editor_title, "model": task.model_title, "dataset": task.chunk.dataset,
             "protocol": task.protocol.name, "edits": task.count, "task": task.id, "settings": task.settings,
             "seed": task.method.seed, "order": task.order}
-    return pa.Table.from_pylist([{**same, **asdict(score)} for score in scores], schema=ROW_SCHEMA)
 
 
 def scored(task: ScoreTask, scores: Sequence[Score]) -> Told:

@@ -152,10 +152,12 @@ class RankStore(Store):
     def has(self, key: ResultKey) -> bool:
         return key != self._missing and super().has(key)
 
-    def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any]) -> None:
-        self._agree([table.num_rows, *(case["case_id"] for case in provenance["failed"])])
+    def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any],
+                    answers: pa.Table | None = None) -> None:
+        self._agree([table.num_rows, -1 if answers is None else answers.num_rows,
+                     *(case["case_id"] for case in provenance["failed"])])
         if self._writes:
-            super().write_table(key, table, provenance)
+            super().write_table(key, table, provenance, answers)
 
     @contextmanager
     def new_artefact(self, key: ResultKey, provenance: Mapping[str, Any]) -> Iterator[Path]:

@@ -31,8 +31,8 @@ def edit_and_judge(editor: Editor, cases: Sequence[Case], baseline: Sequence[Obs
     with meter.phase("edit"):
         edited, failed = edit(asked)
     with meter.phase("score"):
-        scores = judge(editor.model, edited, before, measures)
-    return ProtocolResult(scores, failed + unasked, meter.costs)
+        judged = judge(editor.model, edited, before, measures)
+    return ProtocolResult(judged.scores, failed + unasked, meter.costs, judged.asked)
 
 
 def edit_alone(editor: Editor, cases: Sequence[Case]) -> tuple[list[Edited], list[Skipped]]:

@@ -151,8 +151,8 @@ def judge_stream(model: LanguageModel, cases: Sequence[Case], stream: Stream, ba
     made = [case for case in cases if case.id not in failed]
     done, unasked = usable(model, made, before, measures)
     with meter.phase("score"):
-        scores = judge(model, [Edited(case, stream.patch, stream.facts) for case in done], before, measures)
+        scores, asked = judge(model, [Edited(case, stream.patch, stream.facts) for case in done], before, measures)
     scores += [Score(case.id, case.subject, f"newest.{metric}", value)
                for case in done for metric, value in stream.newest.get(case.id, {}).items()]
     unscored = [failed[case.id] for case in cases if case.id in failed] + unasked
-    return ProtocolResult(scores, unscored, meter.costs)
+    return ProtocolResult(scores, unscored, meter.costs, asked)

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from editors.core.errors import InputError
 from editors.core.models.model import LanguageModel
+from editors.core.patches.norms import patch_norm
 from editors.core.patches.overlay import UNPATCHED
 from editors.core.patches.patch import Patch
 from evaluators.cases import Case, Edited, Role, Skipped
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.metrics import Score, score
 from evaluators.scoring.observe import Observation, Outputs, observe
+from evaluators.scoring.said import Asked
 from evaluators.scoring.usable import unusable
+
+
+class Judged(NamedTuple):
+    """The scores of cases, and what they were asked and answered."""
+
+    scores: list[Score]
+    asked: list[Asked]
 
 
 def baseline(model: LanguageModel, cases: Sequence[Case],
@@ -52,10 +62,13 @@ def usable(model: LanguageModel, cases: Sequence[Case], before: Mapping[str, Obs
 
 
 def judge(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, Observation],
-          measures: Measures = NOTHING_MORE) -> list[Score]:
-    """Every score of each case under its patch. `before` are the unedited model's observations, by case id."""
+          measures: Measures = NOTHING_MORE) -> Judged:
+    """Every score of each case under its patch, and what was said. `before` are the unedited model's observations, by
+    case id."""
     after = _after(model, edited, before, measures)
-    finite = {name: patch.is_finite for name, patch in {id(each.patch): each.patch for each in edited}.items()}
+    patches = {id(each.patch): each.patch for each in edited}
+    finite = {name: patch.is_finite for name, patch in patches.items()}
+    norms = {name: patch_norm(patch) for name, patch in patches.items()}
     more: dict[str, list[Score]] = defaultdict(list)
     for score_of_measure in measures.score(model, edited):
         more[score_of_measure.case_id].append(score_of_measure)
@@ -64,7 +77,8 @@ def judge(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, O
         case = each.case
         scores += [*score([case], [after[case.id]], [before[case.id]], each.facts), *more[case.id],
                    Score(case.id, case.subject, "edit.diverged", float(not finite[id(each.patch)]))]
-    return scores
+    return Judged(scores, [Asked(each.case, after[each.case.id], before[each.case.id], each.facts,
+                                 norms[id(each.patch)]) for each in edited])
 
 
 def _after(model: LanguageModel, edited: Sequence[Edited], before: Mapping[str, Observation],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from evaluators.cases import Case, Chain, EditedFacts, ask
+from evaluators.cases import Case, Chain, EditedFacts, ProbeKey, ask
 from evaluators.scoring.answers import same_answer
 
 if TYPE_CHECKING:  # observing loads torch, and reports need only the names below
@@ -123,22 +123,28 @@ class _Value(NamedTuple):
 def _values(case: Case, after: Observation, before: Observation, edits: EditedFacts) -> Iterator[_Value]:
     targets = {key: target for key, _, target in ask(case)}
     for key, outputs in after.outputs.items():
-        if key.which == "rival" or key.role == "link":
-            continue
-        rival = after.get(key.role, key.number, "rival")
-        if key.role == "portability":
-            for metric in _portability(case.portability[key.number], before.get("link", key.number)):
+        for metric in counts_for(case, key, before, edits):
+            if key.role in LOCALITY:
+                yield from _agreement(metric, outputs, before.outputs[key])
+            else:
                 yield from _accuracy(metric, outputs, targets[key])
-        elif key.role in LOCALITY:
-            # A distracting probe asks for what its neighbourhood probe does.
-            probes = getattr(case, "neighbourhood" if key.role == "distracting" else key.role)
-            if not edits.cover(probes[key.number]):
-                yield from _agreement(LOCALITY[key.role][0], outputs, before.outputs[key])
-                yield from _contest(LOCALITY[key.role][0], outputs, rival)
-        else:
-            metric = "reliability" if key.role == "rewrite" else "generality"
-            yield from _accuracy(metric, outputs, targets[key])
-            yield from _contest(metric, outputs, rival)
+            yield from _contest(metric, outputs, after.get(key.role, key.number, "rival"))
+
+
+def counts_for(case: Case, key: ProbeKey, before: Observation, edits: EditedFacts) -> Iterator[str]:
+    """What the answer to a question is measured as, such as `generality`: metrics' names without how. Nothing where the
+    edits are about what it asks for, so that locality leaves it out."""
+    if key.which == "rival" or key.role == "link":
+        return
+    if key.role == "portability":
+        yield from _portability(case.portability[key.number], before.get("link", key.number))
+    elif key.role in LOCALITY:
+        # A distracting probe asks for what its neighbourhood probe does.
+        probes = getattr(case, "neighbourhood" if key.role == "distracting" else key.role)
+        if not edits.cover(probes[key.number]):
+            yield LOCALITY[key.role][0]
+    else:
+        yield "reliability" if key.role == "rewrite" else "generality"
 
 
 def _portability(chain: Chain, link: Outputs | None) -> Iterator[str]:

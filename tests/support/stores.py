@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from cluster.store.store import ROW_SCHEMA, CampaignRecord, DatasetRecord, ResultKey, TaskRecord
+from cluster.store.store import ANSWER_SCHEMA, ROW_SCHEMA, CampaignRecord, DatasetRecord, ResultKey, TaskRecord
 from editors.core.patches.patch import Dense, Patch
 
 ROWS = ResultKey("rows", "a1")
@@ -20,6 +20,15 @@ def rows(*values):
            "metric": "reliability.token", "case_id": "c", "subject": "s", "task": "a1", "seed": 0, "order": 0,
            "texts": None}
     return pa.Table.from_pylist([{**row, "value": value} for value in values], schema=ROW_SCHEMA)
+
+
+def answers(*questions, **same):
+    """A table of what was said: `questions` differ from one that was answered right by what they have."""
+    row = {"editor": "ft", "model": "m", "dataset": "d", "protocol": "single", "edits": 1, "seed": 0, "order": 0,
+           "task": "a1", "settings": "s", "case_id": "c", "subject": "Rome", "relation": "P1",
+           "question": "reliability", "prompt": "Rome is in", "target": "Italy", "expected": "Italy",
+           "unedited": "France", "edited": "Italy", "right": 1.0, "patch_norm": 2.5, **same}
+    return pa.Table.from_pylist([{**row, **question} for question in questions], schema=ANSWER_SCHEMA)
 
 
 def task(name, output="rows"):
