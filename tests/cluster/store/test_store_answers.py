@@ -74,7 +74,8 @@ def test_a_flipped_bit_is_found_and_named_and_the_rows_stay(store):
 
 
 @pytest.mark.parametrize(("harm", "told"), [
-    (Path.unlink, "cannot be read: there is no such file"), (lambda path: path.write_bytes(b""), "it has 0 bytes and should"),
+    (Path.unlink, "cannot be read: there is no such file"),
+    (lambda path: path.write_bytes(b""), "it has 0 bytes and should"),
     (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes and should have")], ids=["gone", "empty", "cut"])
 def test_answers_that_are_lost_are_left_out_and_named(store, harm, told):
     store.write_table(ResultKey("rows", "a2"), rows(0.3), {}, answers({"task": "a2"}))
