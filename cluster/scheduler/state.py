@@ -87,6 +87,8 @@ class CampaignState:
         #: Seconds that have passed, but for jumps of the clock.
         self._now = 0.0
         self._last_tick: float | None = None
+        #: No worker hangs before: a thousand are looked at when that may be so, and not every second.
+        self._first_limit = math.inf
         #: When a worker was last up.
         self._last_up = 0.0
         #: Workers lost before they got a task, and pauses made; since a task was done or room was found.
@@ -215,11 +217,8 @@ class CampaignState:
             self._now += min(max(now - self._last_tick, 0.0), LONGEST_TICK)
         self._last_tick = now
         self.graph.now = self._now
-        for number, worker in list(self.workers.states.items()):
-            if worker.task and self._now - worker.since > (limit := self.graph.nodes[worker.task].limit):
-                reason = f"took longer than {limit:.0f} s, the time limit of task {worker.task}"
-                yield Retire(number, reason, "timeout")
-                yield from self._worker_lost(WorkerLost(number, reason))
+        if self._now > self._first_limit:
+            yield from self._end_hanging()
         if self.workers.up:
             self._last_up = self._now
         elif self._now - self._last_up > (limit := self._retries.no_worker_timeout):
@@ -229,6 +228,16 @@ class CampaignState:
                 self.workers.remove(number)
                 yield Retire(number, reason, "never_started")
             yield from self._give_up_all(reason)
+
+    def _end_hanging(self) -> Iterator[Instruction]:
+        self._first_limit = math.inf
+        for number, worker in list(self.workers.states.items()):
+            if worker.task and self._now - worker.since > (limit := self.graph.nodes[worker.task].limit):
+                reason = f"took longer than {limit:.0f} s, the time limit of task {worker.task}"
+                yield Retire(number, reason, "timeout")
+                yield from self._worker_lost(WorkerLost(number, reason))
+            elif worker.task:
+                self._first_limit = min(self._first_limit, worker.since + limit)
 
     def _end_pause(self) -> None:
         """Things look up: lost workers are replaced at once again."""
@@ -282,6 +291,7 @@ class CampaignState:
             if (group := self._choose(number)) is not None:
                 task = self.graph.take(group)
                 self.workers.give(number, task, group, self._now)
+                self._first_limit = min(self._first_limit, self._now + self.graph.nodes[task].limit)
                 yield Assign(number, task, self._parts.get(task, 1))
             elif self.graph.groups():  # of tasks that it cannot be given, as it has done others
                 self.workers.remove(number)
