@@ -15,9 +15,10 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,13 +26,12 @@ from typing import Annotated, Any
 from unittest.mock import patch
 
 import typer
-from prometheus_client import generate_latest
 
 from cluster.driver import Progress, run_campaign
-from cluster.exporter.collector import Latest, registry_of
 from cluster.exporter.declared import MEANS
 from cluster.exporter.gauges import Gauges, WorkerMemory
-from cluster.exporter.server import Exporter
+from cluster.exporter.latest import Latest
+from cluster.exporter.server import Exporter, serving
 from cluster.exporter.snapshot import Snapshot
 from cluster.plan.labels import Labels
 from cluster.scheduler.events import TaskDone, TaskNode, WorkerEvent, WorkerLost, WorkerUp
@@ -49,7 +49,7 @@ ACCOUNT = Account(  # what each task tells of itself
     edits=25, probes=500, scored={metric: (20.0, 25) for metric in MEANS})
 STARTS_IN = 60.0  # seconds that a worker takes to come up
 LOADS_IN = 120.0  # seconds that it takes to load a model
-ASKED_EVERY = 15.0  # seconds between what they tell of their memory
+SCRAPED_EVERY = 15.0  # seconds, as Prometheus does unless it is told otherwise
 TRIP = 0.002  # seconds from the driver to a worker, or back
 CHUNKS = 50  # score tasks that need one and the same baseline
 
@@ -117,7 +117,7 @@ class SimulatedPool:
         self._workers: dict[int, SimulatedWorker] = {}
         self._events: list[tuple[float, int, int, str, str]] = []  # when, tie-break, worker, what, task
         self._order = count()
-        self._asked, self._told = float("-inf"), dict[int, WorkerMemory]()
+        self.waits: Callable[[float], None] = lambda now: None
 
     def _at(self, when: float, worker: int, what: str, task: str = "") -> None:
         heapq.heappush(self._events, (when, next(self._order), worker, what, task))
@@ -145,6 +145,7 @@ class SimulatedPool:
         self._at(at.free_at + TRIP, worker, "done", task.id)
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
+        self.waits(self.now)
         until = self.now + seconds
         while self._events and self._events[0][0] <= until:
             self.now, _, worker, what, task = heapq.heappop(self._events)
@@ -168,10 +169,7 @@ class SimulatedPool:
         return TaskDone(worker, task, account=ACCOUNT)
 
     def memory(self) -> dict[int, WorkerMemory]:
-        if self.now >= self._asked + ASKED_EVERY:
-            self._asked = self.now
-            self._told = dict.fromkeys(self._workers, WorkerMemory(1 << 30, 80 << 30, 40 << 30, 30 << 30))
-        return self._told
+        return dict.fromkeys(self._workers, WorkerMemory(1 << 30, 80 << 30, 40 << 30, 30 << 30))
 
     def close(self) -> None:
         for worker in list(self._workers):
@@ -203,28 +201,48 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-@contextmanager
-def timed_snapshots() -> Iterator[list[float]]:
-    """A list that gets the CPU seconds of every snapshot that is made for the exporter."""
-    taken, make = list[float](), Gauges.snapshot
+class Scrapes:
+    """Asks for metrics every 15 seconds of the simulation, as Prometheus does, and takes the CPU seconds of what the
+    driver makes for it and of the text that is answered."""
 
-    def timed(*args: Any) -> Snapshot:
+    def __init__(self, latest: Latest) -> None:
+        self._latest, self._due, self.number = latest, 0.0, 0
+        self.snapshots = self.texts = 0.0
+
+    def turn(self, now: float) -> None:
+        """The driver waits for workers, and it is `now`: another thread would answer meanwhile."""
+        if now >= self._due:
+            self._due = now + SCRAPED_EVERY
+            self._latest.wanted = True
+
+    def snapshot(self, make: Callable[..., Snapshot], *args: Any) -> Snapshot:
         began = time.process_time()
         made = make(*args)
-        taken.append(time.process_time() - began)
+        between = time.process_time()
+        self._latest.written(made)
+        self.number, self.snapshots = self.number + 1, self.snapshots + between - began
+        self.texts += time.process_time() - between
         return made
 
-    with patch.object(Gauges, "snapshot", timed):
-        yield taken
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        make = Gauges.snapshot
+        with patch.object(Gauges, "snapshot", lambda *args: self.snapshot(make, *args)):
+            yield
 
 
-def cpu_of_scrape(latest: Latest) -> float:
-    """CPU seconds of what Prometheus asks for every 15 or 30 seconds: the last snapshot as text."""
-    registry, times = registry_of(latest), list[float]()
-    for _ in range(5):
-        began = time.process_time()
-        generate_latest(registry)
-        times.append(time.process_time() - began)
+def cpu_of_answer() -> float:
+    """CPU seconds of what else there is to a scrape, of whoever asks too: the least of an HTTP request that is answered
+    with what the process itself takes."""
+    times = list[float]()
+    with serving(9464, "127.0.0.1") as exporter:
+        asking = HTTPConnection(str(exporter.address).removeprefix("http://").removesuffix("/metrics"))
+        for _ in range(50):
+            began = time.process_time()
+            asking.request("GET", "/metrics")
+            asking.getresponse().read()
+            times.append(time.process_time() - began)
+        asking.close()
     return min(times)
 
 
@@ -244,21 +262,29 @@ def simulate(workers: int, tasks: int, deaths_per_hour: float, seed: int) -> dic
 
     with tempfile.TemporaryDirectory() as folder:
         store, latest = Store.create(Path(folder) / "store"), Latest()
+        scrapes = Scrapes(latest)
+        pool.waits = scrapes.turn
         began, cpu = time.perf_counter(), time.process_time()
-        with timed_snapshots() as showing:
+        with scrapes.timed():
             outcome = run_campaign(plan, store, connect, watch,  # type: ignore[arg-type]
                                    Exporter((latest,)), clock=lambda: pool.now)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - began
     if outcome.done + outcome.failed != tasks:
         raise RuntimeError(f"{tasks - outcome.done - outcome.failed} tasks were lost")
+    http = cpu_of_answer()
+    showing = scrapes.snapshots + scrapes.texts + scrapes.number * http
     return {"workers": workers, "tasks": tasks, "deaths_per_hour": deaths_per_hour, "seed": seed,
             "done": outcome.done, "failed": outcome.failed, "workers_lost": pool.deaths,
             "simulated_hours": round(pool.now / 3600, 3),
             "idle_share": round(1 - pool.busy_seconds / pool.up_seconds, 6),
             "driver_cpu_ms_per_task": round(1000 * cpu / tasks, 4),
-            "exporter_share_of_driver": round(sum(showing) / cpu, 4),
-            "exporter_cpu_ms_per_second": round(1000 * sum(showing) / pool.now, 4),  # of the campaign
-            "scrape_cpu_ms": round(1000 * cpu_of_scrape(latest), 1), "wall_seconds": round(wall, 1),
+            "scrapes": scrapes.number,
+            "scrape_cpu_ms": {"snapshot": round(1000 * scrapes.snapshots / scrapes.number, 3),
+                              "text": round(1000 * scrapes.texts / scrapes.number, 3),
+                              "http": round(1000 * http, 3)},
+            "exporter_cpu_ms_per_second": round(1000 * showing / pool.now, 4),  # of the campaign
+            "exporter_share_of_driver": round(showing / (cpu + scrapes.number * http), 4),
+            "wall_seconds": round(wall, 1),
             "resident_mib": [round(mib) for mib in memory], "machine": platform.machine(),
             "python": platform.python_version()}
 

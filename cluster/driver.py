@@ -83,6 +83,10 @@ class Exporter(Protocol):
     @property
     def address(self) -> str | None: ...
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody has asked."""
+
     def publish(self, snapshot: Snapshot) -> None:
         """Shows this from now on."""
 
@@ -92,9 +96,9 @@ def run_campaign(plan: Plan, store: Store, connect: Callable[[], AbstractContext
                  clock: Callable[[], float] = time.monotonic) -> Progress:
     """Does whatever of the plan is not in the store yet; `connect` is called only if anything is missing.
 
-    The `exporter` is shown how it stands, every five seconds. Tasks that are given up leave a failure in the store.
-    Interrupted at any point, calling it again goes on from there. Raises `InputError` where another driver is at work
-    on the store, `StoreError` where the store cannot be used any more.
+    The `exporter` is shown how it stands whenever it wants that, and at the end. Tasks that are given up leave a
+    failure in the store. Interrupted at any point, calling it again goes on from there. Raises `InputError` where
+    another driver is at work on the store, `StoreError` where the store cannot be used any more.
     """
     tasks = plan.tasks.values()
     progress = Progress(len(tasks), sum(task.edits for task in tasks), sum(task.cost for task in tasks))
@@ -156,6 +160,8 @@ class _Run:
             for event in (*self.pool.wait(PULSE), *self._time()):
                 self._happened(event)
                 self.watch(self.progress)
+            if self.exporter is not None and self.exporter.wanted:
+                self._show()
         self._show()
         return replace(self.progress, abandoned=self.state.abandoned)
 
@@ -173,17 +179,18 @@ class _Run:
             self.last_report = now
             with timing("lease", self.tally.store_took):
                 self.lease.renew(self._report())
-            self._show()
         yield Tick(now)
         yield Room(self.pool.room)
 
     def _show(self) -> None:
         if self.exporter is not None:
+            self.tally.count_told()
             self.exporter.publish(self.gauges.snapshot(self.state, self.progress, self.pool.memory()))
 
     def _report(self) -> dict[str, Any]:
         """What `editfleet status` and `watch` tell of a campaign that is being run."""
-        titles = {worker: self._title(at.task) for worker, at in self.tally.at.items()}
+        tasks = self.plan.tasks
+        titles = {worker: tasks[task].title for worker, (task, _) in self.tally.at.items()}
         return glance(self.tally, self.gauges, self.state, self.progress, titles,
                       self.exporter.address if self.exporter else None).model_dump(mode="json")
 

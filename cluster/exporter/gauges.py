@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -32,17 +32,12 @@ class WorkerMemory(NamedTuple):
     allocated: int | None = None
 
 
-_Workers = tuple[Mapping[LabelValues, float], Mapping[LabelValues, float]]  # bytes used, and limits
-
-
 class Gauges:
     """Of one campaign, from `start` on: as far as it was when this driver began."""
 
     def __init__(self, tally: Tally, record: CampaignRecord, place: str, start: Progress) -> None:
         self._tally, self._record, self._place, self._start = tally, record, place, start
         self._campaign = printable(record.name, CELL)
-        #: What workers told last of their memory, and what is shown of it: of a thousand, that takes a millisecond.
-        self._memory: tuple[Mapping[int, WorkerMemory], _Workers] | None = None
 
     @cached_property
     def _info(self) -> LabelValues:
@@ -78,8 +73,8 @@ class Gauges:
             "edits_done": progress.edits_done,
             "worker_busy_seconds": tally.busy_seconds,
         }
-        used, limits = self._of_workers(memory or {})
-        means = dict(_shown(tally.means))
+        used, limits = _of_workers(memory or {})
+        means, cases = _shown(tally.means)
         return Snapshot(self._campaign, {
             "campaign_info": {self._info: 1.0},
             **{name: {NOTHING: float(value)} for name, value in one.items()},
@@ -91,31 +86,27 @@ class Gauges:
             "phase_peak_memory_bytes": dict(tally.peaks),
             "worker_memory_bytes": used,
             "worker_memory_limit_bytes": limits,
-            "metric_mean": {labels: mean.total / mean.n for labels, mean in means.items()},
-            "cases_scored": {labels: mean.n for labels, mean in means.items()},
+            "metric_mean": means,
+            "cases_scored": cases,
         }, {name: {labels: histogram.frozen() for labels, histogram in series.items()}
             for name, series in tally.histograms.items()})
 
 
-    def _of_workers(self, memory: Mapping[int, WorkerMemory]) -> _Workers:
-        if self._memory is None or self._memory[0] is not memory:
-            self._memory = memory, _of_workers(memory)
-        return self._memory[1]
+def _shown(means: Mapping[LabelValues, Mean]) -> tuple[dict[LabelValues, float], dict[LabelValues, float]]:
+    """Means, and over how many cases each; without locality on unrelated questions where there are neighbours."""
+    values, cases = dict[LabelValues, float](), dict[LabelValues, float]()
+    for labels, (total, n) in means.items():
+        if n and not (labels[-1] == UNRELATED and (*labels[:-1], NEIGHBOURS) in means):
+            values[labels], cases[labels] = total / n, float(n)
+    return values, cases
 
 
-def _shown(means: Mapping[LabelValues, Mean]) -> Iterator[tuple[LabelValues, Mean]]:
-    """Without locality on unrelated questions where there are neighbours."""
-    for labels, mean in means.items():
-        if mean.n and not (labels[-1] == UNRELATED and (*labels[:-1], NEIGHBOURS) in means):
-            yield labels, mean
-
-
-def _of_workers(memory: Mapping[int, WorkerMemory]) -> _Workers:
+def _of_workers(memory: Mapping[int, WorkerMemory]) -> tuple[dict[LabelValues, float], dict[LabelValues, float]]:
     """What workers use and can have, each by its number; of many, only the most."""
     if len(memory) <= MOST_WORKERS:
         shown = {str(worker): at for worker, at in memory.items()}
     else:
-        rss, limits, *of_device = zip(*memory.values(), strict=True)
+        rss, limits, *of_device = zip(*memory.values())  # noqa: B905 - which of a thousand is a third faster
         shown = {"max": WorkerMemory(max(rss), max(limits), *(max(filter(None, each), default=None)
                                                                for each in of_device))}
     used: dict[LabelValues, float] = {

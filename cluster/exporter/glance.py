@@ -79,7 +79,7 @@ def glance(tally: Tally, gauges: Gauges, state: CampaignState, progress: Progres
            metrics: str | None) -> Glance:
     """How a campaign is at this moment; `titles` are of the tasks that workers are at."""
     remaining = gauges.remaining(progress)
-    newest = islice(reversed(tally.means.items()), NEWEST)
+    newest = ((key, tally.means[key]) for key in islice(reversed(tally.newest), NEWEST))
     failures: dict[str, int] = {}
     for (_, reason), count in tally.counters["task_failures"].items():
         if count:
@@ -89,7 +89,7 @@ def glance(tally: Tally, gauges: Gauges, state: CampaignState, progress: Progres
         edits_done=progress.edits_done, share=progress.share, remaining=None if math.isnan(remaining) else remaining,
         workers=state.workers.up, starting=len(state.workers.states) - state.workers.up,
         at={str(worker): title for worker, title in titles.items()},
-        seconds={str(worker): round(tally.seconds_at(worker), 1) for worker in titles},
+        seconds={str(worker): round(seconds, 1) for worker, seconds in tally.seconds().items()},
         lost=_counted(tally, "workers_lost"), retries=_counted(tally, "task_retries"), failures=failures,
         store=_store(tally), metrics=metrics,
         means=[MeanSoFar(model=model, dataset=dataset, protocol=protocol, edits=edits, editor=editor, metric=metric,

@@ -6,15 +6,16 @@ import contextlib
 import errno
 import json
 import socket
+import socketserver
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from prometheus_client import start_http_server
-
-from cluster.exporter.collector import Latest, registry_of
+from cluster.exporter.latest import Latest
 from cluster.exporter.snapshot import Snapshot
 from cluster.log import log_event
 from editors.core.errors import InputError, quoted
@@ -25,7 +26,11 @@ LAST = 65535
 
 
 class Publisher(Protocol):
-    """Takes a campaign's snapshots, one every few seconds."""
+    """Takes a campaign's snapshots."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether one is wanted now."""
 
     def publish(self, snapshot: Snapshot) -> None: ...
 
@@ -36,6 +41,10 @@ class Exporter:
 
     publishers: tuple[Publisher, ...]
     address: str | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return any(publisher.wanted for publisher in self.publishers)
 
     def publish(self, snapshot: Snapshot) -> None:
         for publisher in self.publishers:
@@ -65,10 +74,9 @@ def _listening(first: int, bind: str, latest: Latest) -> Iterator[int]:
     """Yields the port at which metrics are served."""
     if not bind.strip():  # which would be every address
         raise InputError("--metrics-bind names no address; 127.0.0.1 shows metrics to this machine alone")
-    registry = registry_of(latest)
     for port in range(first, min(first + PORTS, LAST + 1)):
         try:
-            server, thread = start_http_server(port, bind, registry)
+            server = _Server(bind, port, latest)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
@@ -77,15 +85,58 @@ def _listening(first: int, bind: str, latest: Latest) -> Iterator[int]:
                              "user may open") from error
         except ValueError as error:  # of a name that no host can have
             raise InputError(f"--metrics-bind: {quoted(bind)} is no address") from error
-        try:
-            yield port
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with server:
+            thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+            thread.start()
+            try:
+                yield port
+            finally:
+                server.over = True
+                server.shutdown()
+                thread.join()
         return
     raise InputError(f"cannot serve metrics at {quoted(bind)}: ports {first} to {port} are all taken; choose another "
                      "--metrics-port")
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers every GET with what there is to show. Who asks keeps a connection, which has a thread of its own, for
+    which no end waits."""
+
+    over = False  # and answers nobody any more
+
+    def __init__(self, bind: str, port: int, latest: Latest) -> None:
+        [(self.address_family, *_, address), *_] = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM)
+        self.latest = latest
+        super().__init__((str(address[0]), port), _Answer)
+
+    def server_bind(self) -> None:
+        """Without the host's name, which a resolver may be asked for."""
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asked has gone; there is nobody to tell."""
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"  # Prometheus comes again and again
+    wbufsize = -1  # so that an answer is sent as one
+    timeout = 180  # seconds for the next request to come
+
+    def do_GET(self) -> None:
+        if self.server.over:
+            self.close_connection = True
+            return
+        text = self.server.latest.text()
+        self.send_response_only(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The log is a campaign's."""
 
 
 def _place(bind: str, port: int) -> str:

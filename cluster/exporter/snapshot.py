@@ -32,13 +32,18 @@ class Histogram:
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds, self._counts, self._total = bounds, [0] * (len(bounds) + 1), 0.0
+        self._frozen: Frozen | None = None
 
     def add(self, value: float) -> None:
+        self._frozen = None
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 
     def frozen(self) -> Frozen:
-        return Frozen(tuple(self._counts), self._total)
+        """As it is now; the same object until that changes."""
+        if self._frozen is None:
+            self._frozen = Frozen(tuple(self._counts), self._total)
+        return self._frozen
 
 
 @dataclass(frozen=True)

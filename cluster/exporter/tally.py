@@ -65,6 +65,9 @@ class Mean(NamedTuple):
     n: int
 
 
+NO_MEAN = Mean(0.0, 0)
+
+
 class Tally:
     """Is told all that a driver hears and does, by the driver's thread; what a store took, and what earlier runs have
     scored, by any. All names in it are bounded: those beyond a bound are one, OTHER."""
@@ -92,8 +95,9 @@ class Tally:
         self.histograms: dict[str, dict[LabelValues, Histogram]] = {name: {} for name in BOUNDS}
         #: The most memory by model, editor, phase and which memory.
         self.peaks: dict[LabelValues, int] = {}
-        #: By model, data set, protocol, edits, editor and metric; those that changed last come last.
+        #: By model, data set, protocol, edits, editor and metric; and these, those whose mean changed last come last.
         self.means: dict[LabelValues, Mean] = {}
+        self.newest: dict[LabelValues, None] = {}
         self._up = set[int]()
         #: Labels of tasks, and what is shown in their place.
         self._known: dict[Labels, Labels] = {}
@@ -158,9 +162,9 @@ class Tally:
         """Seconds since the first task was handed out."""
         return 0.0 if self.at_work_since is None else self._busy_until - self.at_work_since
 
-    def seconds_at(self, worker: int) -> float:
-        """For how long a worker has been at its task."""
-        return self._busy_until - self.at[worker].since
+    def seconds(self) -> dict[int, float]:
+        """For how long every worker has been at its task that is at one."""
+        return {worker: self._busy_until - since for worker, (_, since) in self.at.items()}
 
     def _ends(self, worker: int, task: str) -> bool:
         """Whether a worker was at a task, which it is not any more."""
@@ -245,8 +249,10 @@ class Tally:
             if metric in scored:
                 total, n = scored[metric]
                 key = labels.model, labels.dataset, labels.protocol, edits, labels.editor, metric
-                before = self.means.pop(key, Mean(0.0, 0))
+                before = self.means.get(key, NO_MEAN)
                 self.means[key] = Mean(before.total + total, before.n + n)
+                self.newest.pop(key, None)
+                self.newest[key] = None
 
     def _add(self, histogram: str, labels: LabelValues, value: float) -> None:
         series = self.histograms[histogram]

@@ -6,8 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-from cluster.exporter.collector import Latest, registry_of
+from prometheus_client.parser import text_string_to_metric_families
+
 from cluster.exporter.gauges import Gauges
+from cluster.exporter.latest import Latest
 from cluster.exporter.tally import Tally
 from cluster.plan.labels import Labels
 from cluster.progress import Progress
@@ -44,7 +46,6 @@ class Watched:
         record = CampaignRecord(name=name, digest="0123", started=datetime.now(UTC), datasets=(), tasks=())
         self.gauges = Gauges(self.tally, record, place, self.progress)
         self.latest = Latest()
-        self.registry = registry_of(self.latest)
         self._carry_out(None, self.state.start())
 
     def tell(self, *events):
@@ -82,7 +83,7 @@ class Watched:
         """Every series of the campaign's, but for the label `campaign`: its name with labels as text, and its value."""
         self.show(memory)
         found = {}
-        for family in self.registry.collect():
+        for family in text_string_to_metric_families(self.latest.text().decode()):
             for sample in family.samples:
                 labels = {name: value for name, value in sample.labels.items() if name != "campaign"}
                 told = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 
 import pytest
-from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support.watched import FULL, Watched, score
 
@@ -24,7 +23,7 @@ ON_CPU = WorkerMemory(1 << 30, 8 << 30)
 
 
 def exposition(watched):
-    return generate_latest(watched.registry).decode()
+    return watched.latest.text().decode()
 
 
 def series(watched, *, own=False):
