@@ -46,11 +46,16 @@ def write_json(path: Path, value: object) -> None:
 
 def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
     """Raises `InputError` where the file cannot be written."""
+    write_bytes(path, text.encode(encoding))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Raises `InputError` where the file cannot be written."""
     if kind := no_file(path):
         raise InputError(f"cannot write '{path}': it is {kind}; name a file")
     try:
-        with atomic(path) as partial, partial.open("w", encoding=encoding, newline="") as file:
-            file.write(text)
+        with atomic(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error
 

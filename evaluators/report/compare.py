@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from evaluators.report.samples import ReportRow, Sample, Setting, aggregates, sa
 @dataclass(frozen=True)
 class Comparison(ReportRow):
     """An editor's mean of one metric less that of editor `versus`, over n cases that both have; the bounds of the
-    difference's 95 % confidence interval, clustered by subject; and the p-value of there being none."""
+    difference's 95 % confidence interval, clustered by subject; the p-value of there being none; and `p_holm`,
+    corrected for those it is shown with, NaN where it is not (`evaluators.report.tables.corrected`)."""
 
     versus: str
     difference: float
@@ -26,6 +28,7 @@ class Comparison(ReportRow):
     high: float
     p: float
     n: int
+    p_holm: float = math.nan
 
 
 class Compared(NamedTuple):

@@ -11,12 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evaluators.report.grids import Grid
-from evaluators.report.paper import FIGURE_5, FIGURE_5_TRAINING, TABLE_4
+from evaluators.report.paper import (
+    FIGURE_5,
+    FIGURE_5_TRAINING,
+    TABLE_4,
+    in_papers_order,
+    papers_dataset,
+    papers_model,
+)
 from evaluators.report.samples import ReportRow
+from evaluators.report.stores import unlabelled
+from evaluators.report.views import View
 
 PROTOCOL = "efficiency"
 GIB = 2**30
-PAPERS_MODEL = "gpt-j"
+PAPERS_MODEL, PAPERS_EDITS = "gpt-j", 10
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,27 @@ def costs(table: pa.Table) -> list[Cost]:
     return sorted(found, key=lambda row: (row.sort_key, row.device, row.dtype))
 
 
-def cost_tables(rows: Sequence[Cost]) -> Iterator[Grid]:
+def papers_cost(row: Cost) -> float | None:
+    """What the paper prints of a metric of ten edits of its data, in the metric's own unit."""
+    if papers_model(row.model) != PAPERS_MODEL or row.edits != PAPERS_EDITS or papers_dataset(row.dataset) is None:
+        return None
+    if row.metric == "cost.seconds":
+        return TABLE_4[unlabelled(row.dataset)].get(row.editor)
+    sizes = {"cost.memory.device": FIGURE_5, "cost.training.memory": FIGURE_5_TRAINING}.get(row.metric, {})
+    return sizes[row.editor] * GIB if row.editor in sizes else None
+
+
+def cost_tables(rows: Sequence[Cost], view: View = "main") -> Iterator[Grid]:
     """A table for each model, data set, device, dtype and number of edits, with the paper's columns where the model is
-    its."""
+    its; in the paper's view editors are in its order."""
+    if view == "paper":
+        rows = sorted(rows, key=lambda row: in_papers_order(row.editor))
     groups: dict[tuple[str, str, str, str, int], list[Cost]] = defaultdict(list)
     for row in rows:
         groups[row.model, row.dataset, row.device, row.dtype, row.edits].append(row)
     for (model, dataset, device, dtype, edits), group in groups.items():
         title = f"cost of {edits} edits of {dataset} on {model} ({dtype}) by {device}"
-        yield _table(title, group, edits, papers=model == PAPERS_MODEL)
+        yield _table(title, group, edits, papers=papers_model(model) == PAPERS_MODEL)
 
 
 def _table(title: str, rows: Sequence[Cost], edits: int, *, papers: bool) -> Grid:
@@ -98,8 +119,8 @@ def _ours(found: dict[str, Cost], edits: int) -> dict[str, str]:
 
 def _papers(editor: str, dataset: str, edits: int) -> dict[str, str]:
     """What the paper prints; times of the data set that is the paper's, or else of both."""
-    sets = [dataset] if dataset in TABLE_4 else list(TABLE_4)
-    times = [f"{TABLE_4[name][editor]:g}" for name in sets if editor in TABLE_4[name] and edits == 10]
+    sets = [papers] if (papers := papers_dataset(dataset)) else list(TABLE_4)
+    times = [f"{TABLE_4[name][editor]:g}" for name in sets if editor in TABLE_4[name] and edits == PAPERS_EDITS]
     most, trained = FIGURE_5.get(editor), FIGURE_5_TRAINING.get(editor)
     return {"paper (s)": " / ".join(times) or "-", "paper (GiB)": "-" if most is None else f"{most:g}",
             "paper + (GiB)": "-" if most is None or trained is None else f"{trained - most:.3g}"}

@@ -33,12 +33,13 @@ class Axis(NamedTuple):
     kind: str
 
     @classmethod
-    def of(cls, values: Sequence[Any]) -> Axis:
-        """Logarithmic where values span much, linear where they do not, one place each where some are no numbers."""
+    def of(cls, values: Sequence[Any], log: float = LOG) -> Axis:
+        """Logarithmic where the largest value is more than `log` times the least, linear where it is not, one place
+        each where some are no numbers."""
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         if len(numbers) < len(values) or len(values) < 2:
             places, kind = [float(number) for number in range(len(values))], ""
-        elif numbers[0] > 0 and numbers[-1] > LOG * numbers[0]:
+        elif numbers[0] > 0 and numbers[-1] > log * numbers[0]:
             places, kind = [math.log(value) for value in numbers], ", logarithmic"
         else:
             places, kind = [float(value) for value in numbers], ""
@@ -54,7 +55,7 @@ def sweeps_to_svg(rows: Sequence[Summary], points: Sequence[Point], view: View =
     called = headings([row for row in rows if in_percent(row.metric)], view)
     shown = [row for row in rows if (row.dataset, row.metric) in called]
     drawn = [(sweep, block) for sweep in sweeps(points) for block in blocks(sweep, shown)]
-    across = min(ACROSS, max((len(_panels(block, called)) for _, block in drawn), default=1))
+    across = min(ACROSS, max((len(panels_of(block.rows, called)) for _, block in drawn), default=1))
     parts, top = list[str](), 0
     for sweep, block in drawn:
         height, drawing = _block(sweep, block, called, top)
@@ -63,8 +64,9 @@ def sweeps_to_svg(rows: Sequence[Summary], points: Sequence[Point], view: View =
     return document(2 * MARGIN + across * (LEFT + WIDTH + GAP) - GAP, top + MARGIN // 2, parts)
 
 
-def _panels(block: Block, called: Headings) -> list[str]:
-    found = {called[row.dataset, row.metric] for row in block.rows}
+def panels_of(rows: Sequence[Summary], called: Headings) -> list[str]:
+    """The headings that there are rows of, in order."""
+    found = {called[row.dataset, row.metric] for row in rows}
     return [name for name in in_order(called) if name in found]
 
 
@@ -88,8 +90,8 @@ def _block(sweep: Sweep, block: Block, called: Headings, top: int) -> tuple[int,
     title = (f"{sweep.varies} on {where}{edits}, {max(row.n for row in block.rows)} cases; % of cases right over "
              f"{setting}{axis.kind}, mean and 95 % interval")
     parts = [text_at(MARGIN, top + 22, title, "soft")]
-    panels = _panels(block, called)
-    legend_lines, legend = _legend(lines, top + HEAD - 20) if len(lines) > 1 else (0, [])
+    panels = panels_of(block.rows, called)
+    legend_lines, legend = legend_of([style for style, _ in lines], top + HEAD - 20) if len(lines) > 1 else (0, [])
     parts += legend
     start = top + HEAD - 20 + LEGEND * legend_lines
     each = TITLE + HEIGHT + FOOT + LEGEND
@@ -97,11 +99,11 @@ def _block(sweep: Sweep, block: Block, called: Headings, top: int) -> tuple[int,
         left = MARGIN + LEFT + number % ACROSS * (LEFT + WIDTH + GAP)
         upper = start + TITLE + number // ACROSS * each
         rows = {getattr(row, sweep.column): row for row in block.rows if called[row.dataset, row.metric] == panel}
-        parts += _frame(panel, setting, axis, left, upper)
+        parts += frame(panel, setting, axis, left, upper)
         for style, names in lines:
             at = [(left + WIDTH * axis.places[value_key(sweep.points[name].settings[setting])], rows[name])
                   for name in names if name in rows]
-            parts += _curve(sorted(at, key=lambda pair: pair[0]), style, upper)
+            parts += curve(sorted(at, key=lambda pair: pair[0]), style, upper)
     return HEAD - 20 + LEGEND * legend_lines + -(-len(panels) // ACROSS) * each, parts
 
 
@@ -129,10 +131,10 @@ def _lines(sweep: Sweep, across: str) -> list[tuple[Style, list[str]]]:
     return lines
 
 
-def _legend(lines: Sequence[tuple[Style, list[str]]], top: int) -> tuple[int, list[str]]:
+def legend_of(styles: Sequence[Style], top: int) -> tuple[int, list[str]]:
     """The lines' labels, in as many rows as they take."""
     parts, x, row = list[str](), MARGIN, 0
-    for style, _ in lines:
+    for style in styles:
         width = 26 + LETTER * (len(style.label) + 2)
         if x > MARGIN and x + width > MARGIN + ACROSS * WIDTH:
             x, row = MARGIN, row + 1
@@ -147,7 +149,7 @@ def _stroke(style: Style) -> str:
     return f'stroke="{style.colour}" stroke-width="2"' + (f' stroke-dasharray="{style.dash}"' if style.dash else "")
 
 
-def _frame(panel: str, setting: str, axis: Axis, left: int, top: int) -> Iterator[str]:
+def frame(panel: str, setting: str, axis: Axis, left: int, top: int) -> Iterator[str]:
     """A panel's name, its ticks, and what the x axis is."""
     yield text_at(left, top - 10, panel.removesuffix(".exact"), "head")
     for tick in TICKS:
@@ -165,7 +167,7 @@ def _frame(panel: str, setting: str, axis: Axis, left: int, top: int) -> Iterato
     yield text_at(left + WIDTH / 2, top + HEIGHT + 32, setting, "soft", "middle")
 
 
-def _curve(at: Sequence[tuple[float, Summary]], style: Style, top: int) -> Iterator[str]:
+def curve(at: Sequence[tuple[float, Summary]], style: Style, top: int) -> Iterator[str]:
     """Means as dots, on a line in a band between the bounds of their intervals, or each on a bar between its own. What
     is not finite is left out."""
     def y(value: float) -> float:

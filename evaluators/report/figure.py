@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
+from typing import NamedTuple
 
 from editors.core.printable import CELL, printable
 from evaluators.report.colours import colour_of
@@ -20,22 +21,35 @@ STYLE = (f"text{{font:13px ui-sans-serif,system-ui,-apple-system,'Segoe UI',Helv
          f".soft{{fill:{SOFT};font-size:11px}}.head{{font-weight:600}}.number{{fill:{SOFT};font-size:11.5px}}")
 
 
+class Drawing(NamedTuple):
+    """Elements of an SVG, and the pixels they take."""
+
+    width: int
+    height: int
+    parts: list[str]
+
+
 def to_svg(rows: Sequence[Summary], view: View = "main") -> str:
     """An SVG of the main metrics that are shares, or of the paper's, one block below the other for each model, data
     set, protocol and number of edits."""
+    drawing = dots(rows, view)
+    return document(drawing.width, drawing.height + MARGIN // 2, drawing.parts)
+
+
+def dots(rows: Sequence[Summary], view: View, top: int = 0) -> Drawing:
+    """The blocks of `to_svg`, from this height on."""
     called = headings([row for row in rows if in_percent(row.metric)], view)
     shown = [row for row in rows if (row.dataset, row.metric) in called]
     names = MARGIN + LETTER * (2 + max((len(printable(row.editor, CELL)) for row in shown), default=0))
     width = names + len(in_order(called)) * (PANEL + NUMBER + GAP) - GAP + MARGIN
-    parts, top = list[str](), 0
+    parts, start = list[str](), top
     blocks = groupby(sorted(shown, key=lambda row: row.sort_key[:4]), key=lambda row: Setting(*row.sort_key[:4]))
     for setting, found in blocks:
         block = list(found)
         editors = sorted({row.editor for row in block}, key=name_key)
         parts += _block(setting, block, editors, called, names, top)
         top += HEAD + ROW * len(editors) + FOOT
-    height = top + MARGIN // 2
-    return document(width, height, parts)
+    return Drawing(width if parts else 0, top - start, parts)
 
 
 def document(width: int, height: int, parts: Sequence[str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +16,8 @@ from editors.core.printable import in_markdown
 
 class Grid(NamedTuple):
     """A printable table; the first `names` columns say what a row is about, and the note what its headings mean. The
-    cells in `best`, by line and column, stand out."""
+    cells in `best`, by line and column, stand out; those in `leads` do where papers have them so, in LaTeX, which rules
+    a line before each line of `parts`."""
 
     title: str
     head: list[str]
@@ -22,6 +25,8 @@ class Grid(NamedTuple):
     names: int
     note: str
     best: frozenset[tuple[int, int]] = frozenset()
+    leads: frozenset[tuple[int, int]] = frozenset()
+    parts: tuple[int, ...] = ()
 
 
 def grids_to_markdown(grids: Iterable[Grid]) -> str:
@@ -36,6 +41,15 @@ def _markdown(grid: Grid) -> str:
     table = "".join("| " + " | ".join(line) + " |\n" for line in (head, ["---"] * len(head), *body))
     note = f"\n{in_markdown(grid.note)}\n" if grid.note else ""
     return f"{in_markdown(grid.title)}\n\n{table}{note}"
+
+
+def grids_to_text(grids: Iterable[Grid], width: int = 160) -> str:
+    """The tables of a terminal so many characters wide, for a file."""
+    screen = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False, highlight=False)
+    with screen.capture() as captured:
+        for table in grids_to_rich(grids):
+            screen.print(table)
+    return captured.get()
 
 
 def grids_to_rich(grids: Iterable[Grid]) -> Iterator[Table]:

@@ -148,6 +148,16 @@ def permutation_test(first: Clusters, second: Clusters, statistic: Statistic = e
     return np.where(np.isfinite(observed), p, np.nan)
 
 
+def holm(p: Array) -> Array:
+    """P-values [m] corrected for their number m (Holm 1979): what is below alpha afterwards may be called a finding,
+    with a chance of alpha at most that any of them is none. NaN stays NaN, and counts for nothing."""
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p, kind="stable")[:np.count_nonzero(~np.isnan(p))]  # NaN is sorted last
+    # p'_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), with p_(1) <= ... <= p_(m).
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(order), 0, -1) * p[order]))
+    return adjusted
+
+
 def _resample(clusters: int, resamples: int, seed: int) -> Iterable[Array]:
     """How often each resample holds each cluster, [resamples, clusters] in blocks."""
     return _one_block(clusters, resamples, seed) if clusters * resamples <= BLOCK else _draw(clusters, resamples, seed)

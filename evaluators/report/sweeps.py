@@ -13,13 +13,11 @@ from typing import Any, Literal, NamedTuple
 from editors.core.printable import in_json, printable
 from evaluators.report.grids import Grid
 from evaluators.report.samples import Setting
-from evaluators.report.tables import Summary, in_protocols, name_in_cell, value_in_cell
+from evaluators.report.tables import Summary, in_protocols, leading, name_in_cell, value_in_cell
 from evaluators.report.views import View, footnote, headings, in_order
-from evaluators.scoring.measures import all_metrics
 
 Part = Literal["models", "datasets", "editors"]
 COLUMNS: dict[Part, str] = {"models": "model", "datasets": "dataset", "editors": "editor"}
-TIE = 1e-9  # means that are closer are equal
 BEST = ("Marked (bold, or *) is the best mean of its column; a point whose interval reaches it may be as good, which "
         "--versus tells of editors")
 
@@ -140,10 +138,5 @@ def _grid(sweep: Sweep, rows: Sequence[Summary], view: View) -> Grid:
 
 def best_of(cells: Sequence[Summary | None]) -> list[int]:
     """Which have the best mean of their metric, by its own direction; none where all are equal."""
-    means = {number: row.mean for number, row in enumerate(cells) if row is not None and math.isfinite(row.mean)}
-    known = {all_metrics()[row.metric].better for row in cells if row is not None and row.metric in all_metrics()}
-    if len(known) != 1 or not means:
-        return []
-    most = max(means.values()) if known == {"higher"} else min(means.values())
-    best = [number for number, mean in means.items() if math.isclose(mean, most, rel_tol=TIE, abs_tol=TIE)]
-    return best if len(best) < len(means) else []
+    best = leading(cells)
+    return best if len(best) < sum(row is not None and math.isfinite(row.mean) for row in cells) else []

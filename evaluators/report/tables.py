@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TypeVar
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
@@ -17,11 +19,12 @@ from evaluators.protocols import PROTOCOLS
 from evaluators.report.compare import Comparison
 from evaluators.report.costs import Cost, cost_tables
 from evaluators.report.grids import Grid, grids_to_markdown, grids_to_rich
-from evaluators.report.intervals import bootstrap_statistic
-from evaluators.report.samples import ReportRow, Setting, aggregates, name_key, samples
+from evaluators.report.intervals import bootstrap_statistic, holm
+from evaluators.report.samples import UNEDITED, ReportRow, Setting, aggregates, name_key, samples
 from evaluators.report.views import View, footnote, headings, in_order
 from evaluators.scoring.measures import all_metrics
 
+TIE = 1e-9  # means that are closer are equal
 LONG = 1e6  # plain numbers from here on are written as powers of ten
 
 
@@ -87,7 +90,7 @@ def grids(rows: Rows, view: View) -> list[Grid]:
     """One for each protocol; of costs, as `cost_tables` has them."""
     scores = [row for row in rows if not isinstance(row, Cost)]
     return [*_score_grids(scores, view),
-            *cost_tables([row for row in rows if isinstance(row, Cost)])]
+            *cost_tables([row for row in rows if isinstance(row, Cost)], view)]
 
 
 def _score_grids(rows: Sequence[Summary | Comparison], view: View) -> list[Grid]:
@@ -116,15 +119,54 @@ def _grid(rows: Sequence[Summary | Comparison], view: View) -> Grid:
         key = tuple(str(getattr(row, field)) for field in (down, *varying))
         lines.setdefault(key, {})[row.editor if by_metric else called[row.dataset, row.metric]] = row
     heads = sorted({row.editor for row in shown}, key=name_key) if by_metric else in_order(called)
+    placed = {(line, len(key) + 1 + column): cells[head] for line, (key, cells) in enumerate(lines.items())
+              for column, head in enumerate(heads) if head in cells}
     body = [[*map(name_in_cell, key), str(max(cell.n for cell in cells.values())),
              *(value_in_cell(cells.get(name)) for name in heads)] for key, cells in lines.items()]
     shared = [f"{field} {name_in_cell(found[0])}" for field, found in values.items() if len(found) == 1]
     what = ["shares in percent ± half the 95 % confidence interval"]
     if others := sorted({row.versus for row in shown if isinstance(row, Comparison)}):
         versus = ", ".join(map(name_in_cell, others))
-        what = [f"difference to {versus} over the cases that both have", *what, "p by permutation"]
+        tests = sum(isinstance(row, Comparison) and not math.isnan(row.p_holm) for row in shown)
+        correction = f", corrected by Holm (1979) for {tests} comparison{'s' * (tests > 1)}" if tests else ""
+        what = [f"difference to {versus} over the cases that both have", *what, f"p by permutation{correction}"]
     return Grid(", ".join([*shared, *what]), [down, *varying, "cases", *map(name_in_cell, heads)], body,
-                 1 + len(varying), printable(footnote(called)))
+                 1 + len(varying), printable(footnote(called)), leads=leads_of(placed))
+
+
+def leads_of(placed: Mapping[tuple[int, int], Summary | Comparison]) -> frozenset[tuple[int, int]]:
+    """Where the best editors of each setting and metric are, if there are several; the unedited model is none."""
+    rivals: dict[tuple[Any, ...], dict[tuple[int, int], Summary]] = defaultdict(dict)
+    for place, row in placed.items():
+        if isinstance(row, Summary) and row.editor != UNEDITED:
+            rivals[(*row.sort_key[:4], row.metric)][place] = row
+    return frozenset(list(found)[number] for found in rivals.values() if len(found) > 1
+                     for number in leading(list(found.values())))
+
+
+def leading(cells: Sequence[Summary | None]) -> list[int]:
+    """Which have the best mean of their metric, by its own direction: all that are equal."""
+    means = {number: row.mean for number, row in enumerate(cells) if row is not None and math.isfinite(row.mean)}
+    known = {all_metrics()[row.metric].better for row in cells if row is not None and row.metric in all_metrics()}
+    if len(known) != 1 or not means:
+        return []
+    most = max(means.values()) if known == {"higher"} else min(means.values())
+    return [number for number, mean in means.items() if math.isclose(mean, most, rel_tol=TIE, abs_tol=TIE)]
+
+
+def corrected(rows: Sequence[Comparison], view: View) -> list[Comparison]:
+    """The comparisons with `p_holm`: a family are those that one table of the view shows, so that each is corrected for
+    as many as people look through. What no table shows has none."""
+    families: dict[str, list[int]] = defaultdict(list)
+    called = headings(rows, view)
+    for number, row in enumerate(rows):
+        if (row.dataset, row.metric) in called:
+            families[row.protocol].append(number)
+    found = list(rows)
+    for family in families.values():
+        for number, p in zip(family, holm(np.array([rows[number].p for number in family])), strict=True):
+            found[number] = replace(rows[number], p_holm=float(p))
+    return found
 
 
 def name_in_cell(value: object) -> str:
@@ -136,8 +178,9 @@ def value_in_cell(row: Summary | Comparison | None) -> str:
         return "-"
     half = (row.high - row.low) / 2
     if isinstance(row, Comparison):
-        p = f" (p {row.p:.2g})" if math.isfinite(row.p) else ""
-        return show_value(row.metric, row.difference, half, "+") + p
+        p = row.p if math.isnan(row.p_holm) else row.p_holm
+        told = f" (p {p:.2g})" if math.isfinite(p) else ""
+        return show_value(row.metric, row.difference, half, "+") + told
     return show_value(row.metric, row.mean, half, "-")
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import warnings
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -13,7 +14,7 @@ from editors.core.errors import InputError
 from evaluators.report import compare as module
 from evaluators.report.compare import Comparison
 from evaluators.report.intervals import bootstrap
-from evaluators.report.tables import to_json_lines, to_markdown, to_rich_tables
+from evaluators.report.tables import corrected, to_json_lines, to_markdown, to_rich_tables
 
 THREE = ("reliability.success", "generality.success", "locality.success")
 
@@ -178,4 +179,20 @@ def test_the_terminal_shows_p_below_the_difference():
 def test_json_names_both_editors():
     first = json.loads(to_json_lines(ROWS).splitlines()[0])
     assert list(first) == ["editor", "model", "dataset", "protocol", "edits", "metric", "versus", "difference", "low",
-                           "high", "p", "n"]
+                           "high", "p", "n", "p_holm"]
+
+
+def test_p_is_corrected_for_the_comparisons_of_its_table():
+    """Of what is shown: two metrics by two editors in one protocol, one in another."""
+    rows = [replace(comparison(metric, 0.1, 0.05, p), editor=editor, protocol=protocol)
+            for editor, protocol, metric, p in (
+                ("ft", "single", "reliability.exact", 0.01), ("ft", "single", "locality.exact", 0.04),
+                ("rome", "single", "reliability.exact", 0.03), ("rome", "single", "locality.exact", 0.005),
+                ("rome", "single", "reliability.token", 0.001), ("rome", "batch", "reliability.exact", 0.04))]
+    main = [row.p_holm for row in corrected(rows, "main")]
+    assert main == pytest.approx([0.03, 0.06, 0.06, 0.02, math.nan, 0.04], nan_ok=True)
+    everything = [row.p_holm for row in corrected(rows, "all")]
+    assert everything == pytest.approx([0.03, 0.06, 0.06, 0.02, 0.005, 0.04])
+    text = to_markdown(corrected(rows, "main"))
+    assert "p by permutation, corrected by Holm (1979) for 4 comparisons" in text and "for 1 comparison\n" in text
+    assert "| ft | 200 | +10.0 ±5.0 (p 0.03) | +10.0 ±5.0 (p 0.06) |" in text

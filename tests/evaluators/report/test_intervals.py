@@ -16,6 +16,7 @@ from evaluators.report.intervals import (
     bootstrap_difference,
     bootstrap_statistic,
     harmonic_mean,
+    holm,
     permutation_test,
 )
 
@@ -201,3 +202,28 @@ def test_no_p_value_of_what_is_not_finite():
         assert math.isnan(permutation_test(first, second).item())
         assert bootstrap_difference(first, second).value == math.inf
         assert math.isnan(bootstrap_difference(first, first).value.item())
+
+
+def test_holm_on_a_worked_example():
+    """0.005, 0.01, 0.03 and 0.04 times 4, 3, 2 and 1 are 0.02, 0.03, 0.06 and 0.04, which may not be less than 0.06."""
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.5, 0.4, 0.7])) == pytest.approx([1, 1, 1]) and len(holm(np.array([]))) == 0
+
+
+def test_holm_rejects_as_the_procedure_does_step_by_step():
+    """At each level, hypotheses are rejected in the order of their p while p <= alpha / (m - number rejected)."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        p = rng.choice([0.001, 0.004, 0.01, 0.02, 0.2, 0.9], size=7)
+        corrected = holm(p)
+        for alpha in (0.007, 0.05, 0.15):
+            rejected = 0
+            while rejected < len(p) and np.sort(p)[rejected] <= alpha / (len(p) - rejected):
+                rejected += 1
+            assert np.count_nonzero(corrected <= alpha * (1 + 1e-12)) == rejected
+        assert (corrected >= p).all() and (np.diff(corrected[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+def test_holm_leaves_out_what_is_no_number():
+    found = holm(np.array([np.nan, 0.01, np.nan, 0.04]))
+    assert np.isnan(found[[0, 2]]).all() and found[[1, 3]] == pytest.approx([0.02, 0.04])
