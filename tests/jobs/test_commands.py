@@ -356,8 +356,8 @@ def test_report_draws_a_figure(invoke, done, tmp_path):
     picture = tmp_path / "pictures" / "small.svg"
     assert invoke("report", done, "--figure", picture).exit_code == 0
     assert picture.read_text().startswith("<svg") and ">rome<" in picture.read_text()
-    other = invoke("report", done, "--figure", tmp_path / "picture.png")
-    assert other.exit_code == 2 and "picture.svg'" in other.stderr and not (tmp_path / "picture.png").exists()
+    other = invoke("report", done, "--figure", tmp_path / "picture.gif")
+    assert other.exit_code == 2 and "picture.svg'" in other.stderr and not (tmp_path / "picture.gif").exists()
     wrong = invoke("report", done, "--figure", picture, "--versus", "ft")
     assert wrong.exit_code == 2 and "--versus" in wrong.stderr
 
