@@ -32,20 +32,20 @@ from evaluators.report.tables import Rows, Summary, corrected, grids, summarise,
 from evaluators.report.views import View
 from jobs.console import choose_campaign, console, exit_codes, shipped_campaigns, shorten, warn
 
-Form = Literal["table", "json", "markdown", "latex", "csv"]
+Form = Literal["table", "json", "markdown", "latex", "csv", "html"]
 FILES: dict[Form, str] = {"table": "report.txt", "json": "report.jsonl", "markdown": "report.md", "latex": "report.tex",
-                          "csv": "report.csv"}
+                          "csv": "report.csv", "html": "index.html"}
 
 
 def report(
     stores: Annotated[list[str], typer.Argument(
         metavar="STORE...", help="The folder or URL given to `run` as --out; of several, the rows of all.")],
     format: Annotated[Form, typer.Option(
-        help="A table; JSON, one object a line with every metric; Markdown; LaTeX by booktabs; or CSV, a line for "
-             "every metric.")] = "table",
+        help="A table; JSON, one object a line with every metric; Markdown; LaTeX by booktabs; CSV, a line for "
+             "every metric; or an HTML page to look at, which has all views and single cases.")] = "table",
     out: Annotated[Path | None, typer.Option(
         metavar="FILE|FOLDER", help="Where to write that to, instead of showing it; in a folder, report.tex or the "
-                                    "like.")] = None,
+                                    "like; of HTML always a folder.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every metric, not only the main ones.")] = False,
     paper: Annotated[bool, typer.Option(
         "--paper", help="Show the tables of Yao et al. 2023, measured as there, beside the paper's numbers where model "
@@ -64,12 +64,21 @@ def report(
             check_figure(figure)
         if every and paper:
             raise InputError("'--all' shows every metric, '--paper' the paper's; leave one of them out")
+        if format == "html" and out is None:
+            raise InputError("'--format html' needs the folder of the page: add '--out FOLDER'")
+        if format == "html" and (versus or every or paper or figure):
+            raise InputError("a page has all views and figures; leave '--versus', '--all', '--paper' and '--figure' out")
         view: View = "paper" if paper else "all" if every else "main"
         sources = _read(stores, campaign)
         merged = merge(sources)
         for note in shorten(merged.notes):
             warn(note)
         points = [Point(entry.part, entry.name, entry.varies, entry.settings) for entry in merged.sweep]
+        if format == "html" and out is not None:
+            from jobs.paging import write_report
+
+            typer.echo(str(write_report(out, sources, merged, points)))
+            return
         rows, tables = (_results(merged, points, view, _fill(sources), figure) if versus is None
                         else _differences(merged, versus, view))
         _show(rows, tables, points, view, format, None if out is None else _file(out, format))

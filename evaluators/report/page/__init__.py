@@ -1,0 +1,1 @@
+"""A report that is looked at: one HTML page with all tables, figures and cases, which asks for nothing else."""
