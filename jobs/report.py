@@ -67,7 +67,8 @@ def report(
         if format == "html" and out is None:
             raise InputError("'--format html' needs the folder of the page: add '--out FOLDER'")
         if format == "html" and (versus or every or paper or figure):
-            raise InputError("a page has all views and figures; leave '--versus', '--all', '--paper' and '--figure' out")
+            raise InputError("a page has all views and figures: leave '--versus', '--all', '--paper' and '--figure' "
+                             "out")
         view: View = "paper" if paper else "all" if every else "main"
         sources = _read(stores, campaign)
         merged = merge(sources)
