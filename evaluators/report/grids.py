@@ -13,6 +13,8 @@ from rich.text import Text
 
 from editors.core.printable import in_markdown
 
+WIDE, PIECE = 13, 7  # columns that a terminal takes beside one another, and behind the names where there are more
+
 
 class Grid(NamedTuple):
     """A printable table; the first `names` columns say what a row is about, and the note what its headings mean. The
@@ -53,8 +55,9 @@ def grids_to_text(grids: Iterable[Grid], width: int = 160) -> str:
 
 
 def grids_to_rich(grids: Iterable[Grid]) -> Iterator[Table]:
-    """The same tables for a terminal; what stands out has an asterisk."""
-    for grid in grids:
+    """The same tables for a terminal; what stands out has an asterisk. Those that are wide come in pieces, below one
+    another."""
+    for grid in (piece for whole in grids for piece in _pieces(whole)):
         table = Table(title=Text(grid.title), caption=Text(grid.note) if grid.note else None, box=box.SIMPLE_HEAD,
                       pad_edge=False, collapse_padding=True)
         for number, name in enumerate(grid.head):
@@ -65,3 +68,16 @@ def grids_to_rich(grids: Iterable[Grid]) -> Iterator[Table]:
             table.add_row(*map(Text, told[:grid.names]),
                           *(Text(cell.replace(" (p", "\n(p")) for cell in told[grid.names:]))
         yield table
+
+
+def _pieces(grid: Grid) -> Iterator[Grid]:
+    if len(grid.head) <= WIDE:
+        yield grid
+        return
+    starts = range(grid.names, len(grid.head), PIECE)
+    for start in starts:
+        columns = [*range(grid.names), *range(start, min(start + PIECE, len(grid.head)))]
+        best = frozenset((line, columns.index(column)) for line, column in grid.best if column in columns)
+        yield Grid(grid.title if start == starts[0] else "", [grid.head[column] for column in columns],
+                   [[line[column] for column in columns] for line in grid.body], grid.names,
+                   grid.note if start == starts[-1] else "", best)

@@ -1,6 +1,6 @@
 """The paper's own tables: its rows, columns and order, its numbers beside ours, and what is missing."""
 
-from evaluators.report.grids import grids_to_markdown
+from evaluators.report.grids import grids_to_markdown, grids_to_text
 from evaluators.report.latex import grids_to_latex
 from evaluators.report.paper_tables import paper_grids
 from evaluators.report.tables import Summary
@@ -92,3 +92,16 @@ def test_as_markdown_and_latex_with_hostile_names():
     assert (r"\textless{}b\textgreater{}d & m\textbackslash{}u202e & Reliability & $7$ & $0.0_{\pm 10.0}$ & "
             r"\textemdash{}") in text
     assert "\\resizebox{\\textwidth}{!}{%" in text and "mathbf" not in text  # nobody to be better than
+
+
+def test_a_terminal_shows_wide_tables_in_pieces_that_lose_nothing():
+    [table] = tables(*OURS)
+    shown = grids_to_text([table], 120)
+    lines = [line.split() for line in shown.splitlines()]
+    assert sum(line[:2] == ["dataset", "model"] for line in lines) == 2
+    for line in table.body:
+        assert all(cell in shown for cell in line)
+    assert any("99.90" in line and "99.78" in line for line in lines) and "ty\n" not in shown
+    assert shown.count("Table 2 of") == 1 and shown.count("made by") == 1
+    marked = table._replace(best=frozenset({(0, 4), (0, 14)}), title="t", note="")
+    assert grids_to_text([marked]).count("*") == 2
