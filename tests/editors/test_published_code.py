@@ -58,8 +58,8 @@ def neurons(model, request, number, **overrides):
     artefact = Artefact("t-patcher", TPatcher.version, {}, model.digest, memories)
     editor = TPatcher(model, TPatcherConfig(**overrides), Resources(artefact=artefact))
     training = NeuronTraining(model, editor.config, editor.read([request]), [request], seed=0)
-    training.direction.data.copy_(draw(f"values {number}", 5, 16))
-    training.bias.data += 1e-3 * torch.arange(5)
+    training.direction.data.copy_(draw(f"values {number}", 5, 16)[: training.direction.shape[1]])
+    training.bias.data += 1e-3 * torch.arange(training.bias.shape[1])
     return training, *editor.memories()
 
 
