@@ -9,7 +9,8 @@ from editors import get_editor, resolve_config
 from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.methods.contexts import sample_contexts
-from editors.core.methods.values import ValueConfig, optimise_values
+from editors.core.methods.values import CPU_TOKENS, ValueConfig, _groups, _Rows, optimise_values
+from editors.core.models.batches import Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.patches.overlay import overlay
 
@@ -167,3 +168,19 @@ def test_contexts_are_seeded_and_clean(tiny_gptj):
     assert first != sample_contexts(tiny_gptj, [(5, 3), (10, 2)], seed=2)
     assert len(first) == 6 and first[0] == ""
     assert all(text == "" or (text.endswith(". ") and "\n" not in text) for text in first)
+
+
+@pytest.mark.parametrize(("budget", "widest"), [(60, 2), (400, 6)])
+def test_groups_are_of_like_suffixes_and_within_the_budget(budget, widest):
+    """Rows of 3 to 13 tokens up to the subject, and of 1 to 7 from there on, in two contexts."""
+    rows = [_Rows([Encoded(tuple(range(before)), (1,) * after)] * 2, [before - 1] * 2, Encoded((1,), ()))
+            for before, after in zip([3, 13, 4, 5, 9, 11, 6, 8] * 2, [7, 1, 2, 5, 3, 1, 4, 6] * 2, strict=True)]
+    groups = list(_groups(rows, budget, "cpu"))
+    assert sorted(number for group in groups for number in group) == list(range(16))
+    assert 1 < len(groups) < 16
+    for group in groups:
+        assert max(rows[number].longest for number in group) * 3 * len(group) <= budget
+        assert max(rows[number].suffix for number in group) * 2 * len(group) <= CPU_TOKENS
+    assert [*map(len, _groups(rows, 10**6, "cuda"))] == [16]
+    found = [[rows[number].suffix for number in group] for group in groups]
+    assert max(max(group) - min(group) for group in found) <= widest

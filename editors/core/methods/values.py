@@ -28,7 +28,7 @@ from editors.core.models.model import KeysValues, LanguageModel
 from editors.core.models.sparing import Places, only_targets
 from editors.core.requests import EditRequest
 
-CPU_TOKENS = 1024  # of one optimisation on a CPU: activations of more do not stay in its cache
+CPU_TOKENS = 256  # of one optimisation on a CPU, enough for its products: rows of more are less alike
 CONTEXT = 7  # tokens that take as long as one row, forth and back through the blocks above the edited one
 
 
