@@ -55,13 +55,18 @@ def answers(cases=12, *, editors=EDITORS, model="m", dataset="d",
             same = {"editor": editor, "model": model, "dataset": dataset, "protocol": "single", "edits": 1, "seed": 0,
                     "case_id": case, "subject": subject, "relation": RELATIONS[number % 3], "seconds": draw.random(),
                     "patch_norm": 2.5}
-            asked = (("rewrite", f"{subject} is", target), ("neighbourhood 0", "another is", " Old "),
-                     ("neighbourhood 1", "a third is", "other"))
+            asked = (("reliability", f"{subject} is", target), ("locality", "another is", " Old "),
+                     ("locality", "a third is", "other"))
             for question, prompt, expected in asked:
                 right = float(draw.random() < share)
-                found.append({**same, "question": question, "prompt": prompt, "expected": expected, "unedited": "old",
-                              "edited": expected if right else "<b>wrong</b>", "right": right})
-    return pa.Table.from_pylist(found)
+                found.append({**same, "question": question, "prompt": prompt, "target": expected, "unedited": "old",
+                              "edited": expected if right else "<b>wrong</b>", "right": right, "target_true": "old",
+                              "edited_written": f"{expected} <i>and more</i>" if number % 2 else None,
+                              "unedited_written": "old"})
+    table = pa.Table.from_pylist(found)
+    coded = pa.dictionary(pa.int32(), pa.string())  # as a store has them
+    return table.cast(pa.schema([(field.name, coded if field.type == pa.string() else field.type)
+                                 for field in table.schema]))
 
 
 def hostile(number):

@@ -1,13 +1,14 @@
 """What single answers tell beyond scores: by the target's length, by relation, and for neighbours with the same answer
 as the edit's subject and with another.
 
-Answers are a table with a row for each question asked of an edited model: the columns `KEYS`, and `question` (which
-begins with a role of `evaluators.cases`), `prompt`, `expected`, `unedited`, `edited`, `right`, `patch_norm`, `seconds`.
+Answers are a table with a row for each question asked of an edited model: the columns `KEYS`, and `question` (what it
+is measured as: a metric's name without how), `prompt`, `target`, what the `unedited` and the `edited` model say,
+whether that is `right`, `patch_norm` and `seconds`. It may have what models wrote freely (`WRITTEN`), and
+`target_true`, the answer that the edit takes away.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -23,24 +24,22 @@ from evaluators.report.page.scores import where
 from evaluators.report.samples import Setting, combine, encode, name_key
 
 KEYS = ("editor", *Setting._fields, "seed", "case_id", "subject", "relation")
-COLUMNS = (*KEYS, "question", "prompt", "expected", "unedited", "edited", "right", "patch_norm", "seconds")
+COLUMNS = (*KEYS, "question", "prompt", "target", "unedited", "edited", "right", "patch_norm", "seconds")
+WRITTEN = ("unedited_written", "edited_written")
+TRUE = "target_true"
 LENGTHS = 4  # groups of targets by length
-ROLES = {"rewrite": "the edited prompt", "paraphrase": "its paraphrases", "neighbourhood": "neighbours (locality)"}
+QUESTIONS = {"reliability": "the edited prompt", "generality": "its paraphrases", "locality": "neighbours"}
 SAME, OTHER = "same answer", "other answer"
 Means = Mapping[str, Mapping[str, Interval]]  # by editor and label
 
 
-def check(answers: pa.Table) -> None:
-    """Raises `InputError` where a column is missing."""
+def checked(answers: pa.Table) -> pa.Table:
+    """The answers with plain texts, not codes. Raises `InputError` where a column is missing."""
     if lost := set(COLUMNS) - set(answers.column_names):
         raise InputError(f"the table of answers lacks {', '.join(sorted(lost))}; it has "
                          f"{', '.join(answers.column_names)}")
-
-
-def role(question: str) -> str:
-    """The role that a question's name begins with."""
-    found = re.match(r"[A-Za-z]+", question)
-    return found[0].lower() if found else ""
+    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in answers.schema]
+    return answers.cast(pa.schema(list(zip(answers.column_names, kinds, strict=True))))
 
 
 class Texts(NamedTuple):
@@ -59,29 +58,23 @@ class Texts(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """The answers of one role to single edits, column by column: whether each is right, of which cell (editor and
-    setting) and case, and its texts."""
+    """The answers to one kind of question about single edits, column by column: whether each is right, of which cell
+    (editor and setting), and its texts."""
 
     right: Array
     cell: Codes
     cells: list[tuple[str, Setting]]
-    case: Texts
     subject: Texts
     relation: Texts
-    expected: Texts
-    unedited: Texts
-
-    def key(self) -> Iterator[tuple[Setting, str]]:
-        """The case of each answer, by where it was asked."""
-        return ((self.cells[cell][1], case) for cell, case in zip(self.cell, self.case.each(), strict=True))
+    target: Texts
+    true: Texts | None
 
 
 def asked(answers: pa.Table, wanted: str) -> Asked | None:
-    """The answers of a role; None where there are none."""
+    """The answers to a kind of question; None where there are none."""
     single = answers.filter(pc.and_(pc.match_substring_regex(answers["protocol"], "^single$"),
                                     pc.is_valid(answers["right"])))
-    names = [question for question in pc.unique(single["question"]).to_pylist() if role(question) == wanted]
-    single = single.filter(pc.is_in(single["question"], value_set=pa.array(names, pa.string())))
+    single = single.filter(pc.is_in(single["question"], value_set=pa.array([wanted])))
     if not single.num_rows:
         return None
     encoded: list[tuple[Codes, list[Any]]] = [encode(single[field]) for field in ("editor", *Setting._fields)]
@@ -90,16 +83,17 @@ def asked(answers: pa.Table, wanted: str) -> Asked | None:
     cells = [(encoded[0][1][encoded[0][0][at]], Setting(*(values[code[at]] for code, values in encoded[1:])))
              for at in first]
     right = np.array(single["right"].to_pylist(), np.float64)
-    return Asked(right, cell, cells, *(Texts.of(single[field]) for field in (
-        "case_id", "subject", "relation", "expected", "unedited")))
+    subject, relation, target = (Texts.of(single[field]) for field in ("subject", "relation", "target"))
+    return Asked(right, cell, cells, subject, relation, target,
+                 Texts.of(single[TRUE]) if TRUE in single.column_names else None)
 
 
 def by_length(answers: pa.Table) -> Iterator[Grid]:
     """Reliability by the target's length in characters, in groups of about as many cases."""
-    found = asked(answers, "rewrite")
+    found = asked(answers, "reliability")
     if found is None:
         return
-    lengths = np.array([len(text) for text in found.expected.names])[found.expected.code]
+    lengths = np.array([len(text) for text in found.target.names])[found.target.code]
     cuts = sorted({int(cut) for cut in np.quantile(lengths, np.arange(1, LENGTHS) / LENGTHS, method="lower")})
     group = np.searchsorted(cuts, lengths)  # a length that is a cut belongs below it
     labels = {}
@@ -107,21 +101,20 @@ def by_length(answers: pa.Table) -> Iterator[Grid]:
         least, most = lengths[group == number].min(), lengths[group == number].max()
         labels[number] = f"{least}" if least == most else f"{least}-{most}"
     yield from _grids(found, [labels[each] for each in group], "Reliability by the target's length in characters",
-                      "Answers to the edited prompt that are right, in percent, ± half the 95 % confidence interval.",
-                      list(labels.values()))
+                      "Answers to the edited prompt that are right (share of tokens), in percent, ± half the 95 % "
+                      "confidence interval.", list(labels.values()))
 
 
 def by_neighbour(answers: pa.Table) -> Iterator[Grid]:
     """Locality of neighbours whose answer is the one the edit takes away, and of others."""
-    found, edited = asked(answers, "neighbourhood"), asked(answers, "rewrite")
-    if found is None or edited is None:
+    found = asked(answers, "locality")
+    if found is None or found.true is None:
         return
-    before = dict(zip(edited.key(), edited.unedited.each(), strict=True))
-    labels = [SAME if _alike(before.get(key, ""), expected) else OTHER
-              for key, expected in zip(found.key(), found.expected.each(), strict=True)]
+    labels = [SAME if _alike(true, target) else OTHER
+              for true, target in zip(found.true.each(), found.target.each(), strict=True)]
     yield from _grids(found, labels, "Locality of neighbours with the same answer, and with another",
-                      "A neighbour has the same answer where it is what the unedited model says to the edited prompt. "
-                      "Agreement with the unedited model, in percent, ± half the 95 % confidence interval.",
+                      "The same answer as the one that the edit takes away. Agreement with the unedited model (share "
+                      "of tokens), in percent, ± half the 95 % confidence interval.",
                       [SAME, OTHER])
 
 
@@ -130,8 +123,8 @@ def _alike(first: str, second: str) -> bool:
 
 
 def by_relation(answers: pa.Table) -> Iterator[Grid]:
-    """A heat map for each role: relations down, editors across."""
-    for wanted, called in ROLES.items():
+    """A heat map for each kind of question: relations down, editors across."""
+    for wanted, called in QUESTIONS.items():
         found = asked(answers, wanted)
         if found is None or not any(found.relation.names):
             continue
@@ -142,8 +135,8 @@ def by_relation(answers: pa.Table) -> Iterator[Grid]:
                        ["relation", *(name(editor).text for editor in editors)],
                        [[name(relation or "(none)"), *(_heat(means[editor].get(relation)) for editor in editors)]
                         for relation in relations],
-                       note="Answers that are right, in percent, with the number of them; the darker, the more.",
-                       folded=wanted != "rewrite")
+                       note="Right answers (share of tokens), in percent, with the number of answers; the darker, the "
+                            "more.", folded=wanted != "reliability")
 
 
 def _heat(found: Interval | None) -> Cell:

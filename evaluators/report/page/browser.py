@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from editors.core.printable import CELL, printable
 from evaluators.files import finite
+from evaluators.report.page.asked import WRITTEN
 from evaluators.report.pairwise import Pair
 from evaluators.report.samples import Setting, combine, encode, name_key
 from evaluators.scoring.measures import all_metrics
@@ -149,8 +150,8 @@ class _Questions:
                     column[place] = _number(row[field])
             asked["case"].append(place)
             asked["right"].append(None if row["right"] is None else _number(float(row["right"])))
-            for field in ("question", "prompt", "expected", "unedited", "edited"):
-                asked[field].append(self.texts.place(row[field]))
+            for field in ("question", "prompt", "target", "unedited", "edited", *WRITTEN):
+                asked[field].append(self.texts.place(row.get(field)))
         return {**asked, "relation": relation, "norm": norm, "seconds": seconds}
 
 

@@ -111,15 +111,17 @@
   function answersOf(cell, place) {
     const asked = cell.answers;
     if (!asked?.case) return make("p", {class: "note"}, "What the models said is not in this store.");
-    const rows = [];
+    const rows = [], wrote = asked.edited_written.some(each => each !== null);
     for (let row = 0; row < asked.case.length; row++) {
       if (asked.case[row] !== place) continue;
       const said = name => asked[name][row] === null ? "-" : data.texts[asked[name][row]];
       const right = asked.right[row];
-      rows.push([said("question"), said("prompt"), said("expected"), said("unedited"), said("edited"),
+      const written = wrote ? [said("unedited_written"), said("edited_written")] : [];
+      rows.push([said("question"), said("prompt"), said("target"), said("unedited"), said("edited"), ...written,
         right === null ? "-" : make("span", {class: right >= 1 ? "good" : "bad"}, right >= 1 ? "✓ yes" : right > 0 ? `in part (${shown(right, "share")} %)` : "✗ no")]);
     }
-    return makeTable("Questions and answers", ["question", "prompt", "expected", "unedited model", "edited model", "right"], rows);
+    return makeTable("Questions and answers", ["question", "prompt", "target", "unedited model", "edited model",
+      ...(wrote ? ["unedited, written freely", "edited, written freely"] : []), "right"], rows);
   }
 
   /** All scores of a case, by all editors of the setting. */

@@ -53,7 +53,7 @@ def write_page(folder: Path, about: About, table: pa.Table, points: Sequence[Poi
 def page(about: About, table: pa.Table, points: Sequence[Point] = (), answers: pa.Table | None = None) -> str:
     """The page's HTML."""
     if answers is not None:
-        asked.check(answers)
+        answers = asked.checked(answers)
     table, of_costs = parted(table)
     rows, pairs = summarise(table), pairwise(table, COMPARED)
     found = scores.Scores(rows, pairs, about.papers)
@@ -136,7 +136,9 @@ def _locality(found: scores.Scores, answers: pa.Table | None) -> Section:
     blocks: list[Block] = list(scores.locality(found))
     blocks += _absent(blocks) if blocks else [Note("No locality was measured.")]
     if answers is not None:
-        blocks += asked.by_neighbour(answers)
+        blocks += list(asked.by_neighbour(answers)) or [
+            Note("Answers do not tell which answer each edit takes away: neighbours with the same answer and with "
+                 "another are not told apart.")]
     return Section("locality", "Where locality is lost", "Locality", "What an edit should leave as it is, by where it "
                    "is asked.", blocks)
 

@@ -14,7 +14,7 @@ from support.report_rows import HOSTILE, RELATIONS, answers, cost_rows, hostile,
 from editors.core.errors import InputError
 from evaluators.report.page import browser
 from evaluators.report.page.about import About, Progress, Trouble
-from evaluators.report.page.asked import SAME, by_length, by_neighbour, by_relation
+from evaluators.report.page.asked import SAME, by_length, by_neighbour, by_relation, checked
 from evaluators.report.page.page import page, write_page
 
 ABOUT = About(store="results/x", campaign="c", command="editfleet run c --out results/x",
@@ -43,7 +43,7 @@ def test_all_scores_of_all_cases_are_carried():
 
 def test_what_has_no_room_is_left_out_from_the_end_and_counted(monkeypatch):
     monkeypatch.setattr(browser, "ROOM", 3000)
-    packed = browser.pack(rows(200), answers(200), [])
+    packed = browser.pack(rows(200), checked(answers(200)), [])
     content = unpacked(packed)
     assert len(base64.b64decode(packed.data)) <= 3000 and 0 < packed.shown < packed.cases == 200 * 4 * 3
     for cell in content["cells"]:
@@ -79,23 +79,23 @@ def shown_means(grids):
 def test_reliability_by_the_length_of_targets():
     table = answers()
     lengths = {1: "1-2", 2: "1-2", 3: "3", 4: "4-5", 5: "4-5", 6: "6"}
-    expected = plain_means(table, lambda row: lengths[len(row["expected"])] if row["question"] == "rewrite" else None)
-    assert shown_means(by_length(table)) == expected
+    expected = plain_means(table, lambda row: lengths[len(row["target"])] if row["question"] == "reliability" else None)
+    assert shown_means(by_length(checked(table))) == expected
 
 
 def test_locality_of_neighbours_with_the_same_answer():
     table = answers()
-    expected = plain_means(table, lambda row: {"neighbourhood 0": SAME, "neighbourhood 1": "other answer"}.get(
-        row["question"]))
-    assert shown_means(by_neighbour(table)) == expected
+    expected = plain_means(table, lambda row: {" Old ": SAME, "other": "other answer"}.get(row["target"]))
+    assert not list(by_neighbour(checked(table.drop_columns(["target_true"]))))
+    assert shown_means(by_neighbour(checked(table))) == expected
 
 
 def test_editors_by_relation():
     table = answers()
-    grid = next(by_relation(table))
+    grid = next(by_relation(checked(table)))
     found = {(editor, row[0].text): (round(float(cell.data["mean"]), 9), int(cell.data["n"]))
              for row in grid.rows for editor, cell in zip(grid.heads[1:], row[1:], strict=True)}
-    assert found == plain_means(table, lambda row: row["relation"] if row["question"] == "rewrite" else None)
+    assert found == plain_means(table, lambda row: row["relation"] if row["question"] == "reliability" else None)
     assert {row[0].text for row in grid.rows} == set(RELATIONS)
     assert all(cell.shade == round(10 * float(cell.data["mean"])) for row in grid.rows for cell in row[1:])
 

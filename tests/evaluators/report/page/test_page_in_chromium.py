@@ -118,7 +118,8 @@ def test_a_case_is_opened_and_closed_with_keys(watched, path, table):
     page.wait_for_selector("#cases article")
     assert page.evaluate("document.activeElement.textContent") == "case-005: subject 2"
     told = page.inner_text("#cases article")
-    for part in ("edited by rome", "relation works for", "patch norm 2.5", "unedited model", "subject 2 is"):
+    for part in ("edited by rome", "relation works for", "patch norm 2.5", "unedited model", "subject 2 is",
+                 "<i>and more</i>"):
         assert part in told
     score = values_of(table, editor="rome", metric="locality.token", protocol="single")["case-005"]
     line = page.locator("#cases article tr", has_text="locality.token").locator("td").all_inner_texts()
