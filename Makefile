@@ -32,6 +32,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.simulation --out benchmarks/simulation.json
 	$(BIN)/python -m benchmarks.workers --out benchmarks/workers.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.editors --out benchmarks/editors.json
+	$(BIN)/python -m benchmarks.report --out benchmarks/report.json
 
 watch-demo: $(INSTALLED)
 	$(BIN)/python -m k8s.demo
