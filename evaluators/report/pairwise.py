@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evaluators.report.compare import pair
-from evaluators.report.intervals import Clusters, bootstrap_difference, permutation_test
+from evaluators.report.intervals import Clusters, bootstrap_difference, holm, permutation_test
 from evaluators.report.samples import UNEDITED, Sample, Setting, name_key, samples
 
 MOST = 16  # editors of a setting that are all compared: of more, each is compared with the unedited model alone
@@ -99,11 +99,8 @@ def corrected(pairs: Sequence[Pair]) -> list[Pair]:
     for number, each in enumerate(pairs):
         if not math.isnan(each.p):
             families[each.setting, each.metric].append(number)
-    adjusted = dict.fromkeys(range(len(pairs)), math.nan)
+    found = list(pairs)
     for family in families.values():
-        highest = 0.0
-        # p'_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), the p-values in order of size.
-        for rank, number in enumerate(sorted(family, key=lambda number: pairs[number].p)):
-            highest = max(highest, min(1.0, (len(family) - rank) * pairs[number].p))
-            adjusted[number] = highest
-    return [each._replace(adjusted=adjusted[number]) for number, each in enumerate(pairs)]
+        for number, p in zip(family, holm(np.array([pairs[number].p for number in family])), strict=True):
+            found[number] = pairs[number]._replace(adjusted=float(p))
+    return found

@@ -1,6 +1,6 @@
 """What Yao et al. 2023 ("Editing Large Language Models: Problems, Methods, and Opportunities") print, to be shown
-beside our own: scores in percent (tables 2 and 3), and the efficiency of editing GPT-J. Figures 6 and 7 print no
-numbers.
+beside our own: what methods need (table 1), scores in percent (tables 2 and 3), and the efficiency of editing GPT-J.
+Figures 6 and 7 print no numbers.
 
 Table 2's locality of ROME and MEMIT on GPT-J is 100 in the first version of the paper; its authors later print the
 numbers in `TABLE_2_REVISED`. Table 3's 2.91 of CaliNET is printed as "291".
@@ -20,6 +20,17 @@ from evaluators.report.samples import ReportRow
 from evaluators.report.stores import unlabelled
 
 
+class Property(NamedTuple):
+    """A line of table 1, as printed: what a method needs, does and changes."""
+
+    training: bool
+    online: bool
+    batch: bool
+    area: str
+    parameters: str
+    efficient: bool
+
+
 class Scores(NamedTuple):
     """Of one editor in table 2, in percent."""
 
@@ -33,6 +44,16 @@ EDITORS = ("ft", "serac", "calinet", "t-patcher", "ke", "mend", "kn", "rome", "m
 #: What its models may be called, and its data sets, in its order.
 MODELS = {"t5-xl": ("t5-xl", "t5-xl-ssm-nq"), "gpt-j": ("gpt-j", "gpt-j-6b")}
 DATASETS = ("zsre", "counterfact")
+TABLE_1 = {
+    "serac": Property(True, True, True, "external model", "counterfactual model + classifier", True),
+    "calinet": Property(False, True, True, "FFN", "N neurons", True),
+    "t-patcher": Property(False, False, False, "FFN", "N neurons", False),
+    "ke": Property(True, True, True, "FFN", "hypernetwork + L x mlp", False),
+    "mend": Property(True, True, True, "FFN", "hypernetwork + L x mlp", False),
+    "kn": Property(False, True, False, "FFN", "L x neurons", True),
+    "rome": Property(False, True, False, "FFN", "mlp_proj", True),
+    "memit": Property(False, True, True, "FFN", "L x mlp_proj", True),
+}
 #: By data set, model and editor.
 TABLE_2: dict[str, dict[str, dict[str, Scores]]] = {
     "zsre": {

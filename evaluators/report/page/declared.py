@@ -13,7 +13,7 @@ from editors.core.errors import InputError
 from editors.core.printable import printable
 from evaluators.report.page.blocks import NOTHING, Cell, Grid, name
 from evaluators.report.page.charts import swatch
-from evaluators.report.page.published import TABLE_1
+from evaluators.report.paper import TABLE_1
 from evaluators.report.samples import name_key
 
 HEADS = ("editor", "what an edit does", "learns first", "second moments", "several as one", "models", "it is",

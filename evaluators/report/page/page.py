@@ -23,9 +23,9 @@ from evaluators.report.page.about import About
 from evaluators.report.page.blocks import ASPECTS, WAYS, Block, Grid, Note, Picture, Section, name
 from evaluators.report.page.browser import Packed, pack
 from evaluators.report.page.declared import declared
-from evaluators.report.page.published import TABLE_2
 from evaluators.report.page.told import provenance, standing
 from evaluators.report.pairwise import pairwise
+from evaluators.report.paper import TABLE_2
 from evaluators.report.sweeps import Point, sweep_grids
 from evaluators.report.tables import Summary, summarise
 

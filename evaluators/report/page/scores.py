@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from evaluators.report.page.blocks import ASPECTS, WAYS, Cell, Figure, Grid, Note, Panel, estimate, name, of_editor
 from evaluators.report.page.charts import At, dots
-from evaluators.report.page.published import published
 from evaluators.report.pairwise import Pair
+from evaluators.report.paper import printed
 from evaluators.report.samples import UNEDITED, Setting, name_key
 from evaluators.report.sweeps import best_of
 from evaluators.report.tables import Summary, show_value
@@ -44,7 +44,7 @@ class Scores:
         """What the paper has there: of single edits, tokens, and its own models and data alone."""
         if way != "token" or setting.protocol != "single" or setting.model not in self.papers or aspect not in ASPECTS:
             return ""
-        return published(aspect, setting.dataset, self.papers[setting.model], editor)
+        return str(printed(aspect, setting.dataset, self.papers[setting.model], editor) or "")
 
     def difference(self, setting: Setting, editor: str, metric: str) -> str:
         """To the unedited model, over the cases that both have."""

@@ -12,6 +12,7 @@ from evaluators.report.paper import (
     EDITORS,
     FIGURE_5,
     FIGURE_5_TRAINING,
+    TABLE_1,
     TABLE_2,
     TABLE_2_REVISED,
     TABLE_3,
@@ -47,6 +48,17 @@ def test_numbers_are_of_editors_that_there_are():
     for numbers in (*TABLE_4.values(), FIGURE_5):
         assert set(numbers) == set(METHODS) - {"identity"}
     assert all(FIGURE_5_TRAINING[editor] > FIGURE_5[editor] for editor in FIGURE_5_TRAINING)
+
+
+@pytest.mark.skipif(not NOTES.exists(), reason="the notes on the paper are not here")
+def test_what_methods_need_is_the_papers():
+    body = lines_of("Table 1")[2:]
+    assert {name.lower() for name, *_ in body} == set(TABLE_1) == set(METHODS) - {"identity", "ft"}
+    for name, _, *cells in body:
+        each = TABLE_1[name.lower()]
+        assert [word == "yes" for word in (*cells[:3], cells[5])] == [
+            each.training, each.online, each.batch, each.efficient]
+        assert cells[3].lower() in each.area.lower()
 
 
 @pytest.mark.skipif(not NOTES.exists(), reason="the notes on the paper are not here")
