@@ -8,7 +8,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from cluster.campaign.spec import WorkerSpec
@@ -76,8 +78,11 @@ class RayPool:
     """
 
     def __init__(self, store: Store, spec: WorkerSpec) -> None:
+        import ray
+
         from cluster.workers.control import Control
         from cluster.workers.memory import MemoryWatch
+        from cluster.workers.parcels import Packing
 
         self._store, self._spec = store, spec
         self.interrupted = threading.Event()
@@ -90,6 +95,9 @@ class RayPool:
         #: Ray's references to answers that are not there yet: from which worker, and about which task, or about coming
         #: up. At most one per worker.
         self._calls: dict[Any, tuple[int, str | None]] = {}
+        #: Those of them that are answered, as Ray's own thread tells: asking about a thousand takes milliseconds.
+        self._answered: SimpleQueue[tuple[Any, Future[Any]]] = SimpleQueue()
+        self._packing = Packing(ray.put)
         self._control = Control()
         self._memory = MemoryWatch()
         #: The nodes that are alive, as they were when the cluster was last asked.
@@ -152,7 +160,7 @@ class RayPool:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
             self._node_of[worker] = node
         self._actors[worker] = actor.options(**options).remote(self._store.root, self._spec)
-        self._calls[self._actors[worker].ready.remote()] = worker, None
+        self._await(self._actors[worker].ready.remote(), worker, None)
 
     def retire(self, worker: int) -> None:
         """Ends a worker, whatever it is doing."""
@@ -164,25 +172,26 @@ class RayPool:
 
     def assign(self, worker: int, task: Task, parts: int) -> None:
         """Begins a task on a worker that is up and at none."""
-        self._calls[self._actors[worker].run.remote(task, parts)] = worker, task.id
+        parcel = self._packing.pack(task)
+        self._await(self._actors[worker].run.remote(parcel.task, parts, *parcel.cases), worker, task.id)
+
+    def _await(self, ref: Any, worker: int, task: str | None) -> None:
+        self._calls[ref] = worker, task
+        ref.future().add_done_callback(lambda answer: self._answered.put((ref, answer)))
 
     def wait(self, seconds: float) -> list[WorkerEvent]:
         """What has happened; blocks until something has, but not for longer than this. Raises `KeyboardInterrupt` once
         this process was told to end, and `ClusterLost`."""
-        import ray
-
         if self.interrupted.is_set():
             raise KeyboardInterrupt
-        if not self._calls:
-            threading.Event().wait(seconds)
-            return []
-        refs = list(self._calls)
-        if not ray.wait(refs, num_returns=1, timeout=seconds)[0]:
-            return []
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        return [event for ref in ready if (event := self._event(ref))]
+        answered = []
+        with suppress(Empty):
+            answered.append(self._answered.get(timeout=seconds))
+            while True:
+                answered.append(self._answered.get_nowait())
+        return [event for answer in answered if (event := self._event(*answer))]
 
-    def _event(self, ref: Any) -> WorkerEvent | None:
+    def _event(self, ref: Any, answered: Future[Any]) -> WorkerEvent | None:
         import ray
 
         from cluster.workers.control import is_gone
@@ -191,7 +200,7 @@ class RayPool:
             return None  # of a worker that was lost a moment ago
         worker, task = self._calls.pop(ref)
         try:
-            answer = ray.get(ref)
+            answer = answered.result()
         except ray.exceptions.RayError as lost:
             self._look()  # a node that has just died may have taken the worker with it
             loss = loss_of(lost, is_gone(self._node_of.get(worker), self._nodes))
@@ -201,6 +210,8 @@ class RayPool:
             return WorkerLost(worker, *loss)
         if task is None:
             return self._welcome(worker, answer)
+        if answer.memory is not None:
+            self._memory.told(worker, answer.memory)
         match answer.outcome:
             case "done":
                 return TaskDone(worker, task, answer.seconds, answer.account)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 
 from cluster.campaign.spec import WorkerSpec
+from cluster.exporter.gauges import WorkerMemory
 from cluster.plan.tasks import Task
 from cluster.store.errors import Damaged, StoreError
 from cluster.store.store import Store
@@ -21,13 +22,15 @@ from evaluators.metering.account import Account
 
 class TaskResult(NamedTuple):
     """What became of a task: it is `done`, or why it is not. `detail` is the traceback of what went wrong; `damaged` is
-    the id of the task whose result could not be read. `account` tells what one cost that was done here."""
+    the id of the task whose result could not be read. `account` tells what one cost that was done here, and `memory`
+    what its process uses after it."""
 
     outcome: Literal["done", "failed", "out of memory", "damaged"]
     seconds: float = 0.0
     detail: str = ""
     damaged: str = ""
     account: Account = Account()
+    memory: WorkerMemory | None = None
 
 
 class Runner(Protocol):

@@ -11,10 +11,10 @@ import ray
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.exporter.gauges import WorkerMemory
-from cluster.plan.tasks import Task
 from cluster.workers.control import patiently
 from cluster.workers.gang import Gang, group_of
 from cluster.workers.memory import memory_used
+from cluster.workers.parcels import unpack
 from cluster.workers.runner import Runner, TaskResult, TaskRunner
 from cluster.workers.version import code_version
 
@@ -43,8 +43,10 @@ class Worker:
         self._runner.prepare()
         return Arrival(ray.get_runtime_context().get_node_id(), os.uname().nodename, os.getpid(), code_version())
 
-    def run(self, task: Task, parts: int) -> TaskResult:
-        return self._runner.run(task, parts)
+    def run(self, task: bytes, parts: int, *cases: bytes) -> TaskResult:
+        """Does a task, which came as a parcel."""
+        result = self._runner.run(unpack(task, cases), parts)
+        return result if isinstance(self._runner, Gang) else result._replace(memory=memory_used())
 
     @ray.method(concurrency_group="control")
     def memory(self) -> WorkerMemory:

@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 import time
+from itertools import groupby
 
 import pytest
 import ray
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.driver import run_campaign
+from cluster.exporter.latest import Latest
+from cluster.exporter.server import Exporter
 from cluster.log import logging_to
 from cluster.scheduler.events import TaskDone, WorkerLost, WorkerUp
 from cluster.store.store import Store
@@ -82,14 +85,34 @@ def test_a_task_that_raises_is_given_up_with_its_traceback(make_plan, tmp_path):
     assert any("Traceback" in reason and "corpus.txt" in reason for reason in reasons)
 
 
-def test_a_killed_worker_is_replaced(make_plan, tmp_path, monkeypatch):
-    store = Store.create(tmp_path / "store")
+class Asking(Latest):
+    """Somebody asks all the time; of every answer it keeps whose memory was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    @property
+    def wanted(self):
+        return True
+
+    @wanted.setter
+    def wanted(self, wanted):
+        pass
+
+    def publish(self, snapshot):
+        text = self.written(snapshot).decode()
+        self.told.append(tuple(re.findall(r'worker_memory_bytes\{.*worker="(\d+)",memory="rss"\} \d{8,}', text)))
+
+
+def test_a_killed_worker_is_replaced_and_its_series_end(make_plan, tmp_path, monkeypatch):
+    store, asking = Store.create(tmp_path / "store"), Asking()
     events = []
 
     class Dangerous(RayPool):
         def assign(self, worker, task, parts):
             super().assign(worker, task, parts)
-            if worker == 0:
+            if worker == 0 and len(events) > 1:  # it was done with a task, and told of its memory then
                 ray.kill(self._actors[worker])
 
         def wait(self, seconds):
@@ -97,10 +120,12 @@ def test_a_killed_worker_is_replaced(make_plan, tmp_path, monkeypatch):
             return found
 
     monkeypatch.setattr("cluster.workers.pool.RayPool", Dangerous)
-    outcome, _ = run(make_plan(editors=["identity"]), store, count=1)
+    outcome = run_campaign(make_plan(editors=["identity"]), store, lambda: ray_pool(store, WorkerSpec(count=1)),
+                           exporter=Exporter((asking,)))
     assert (outcome.done, outcome.failed) == (4, 0)
-    assert [type(event) for event in events] == [WorkerUp, WorkerLost, WorkerUp, *[TaskDone] * 4]
-    assert events[1].reason and {event.worker for event in events[2:]} == {1}
+    assert [type(event) for event in events] == [WorkerUp, TaskDone, WorkerLost, WorkerUp, *[TaskDone] * 3]
+    assert events[2].reason and {event.worker for event in events[3:]} == {1}
+    assert [told for told, _ in groupby(asking.told)] == [(), ("0",), (), ("1",)]
 
 
 def wait_for(pool, number):
