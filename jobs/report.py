@@ -27,6 +27,7 @@ from evaluators.report.latex import grids_to_latex
 from evaluators.report.paper_tables import TABLES, Fill, paper_grids
 from evaluators.report.pictures import picture
 from evaluators.report.sheets import to_csv
+from evaluators.report.sources import source_grids
 from evaluators.report.sweeps import Point, points_to_json_lines, sweep_grids
 from evaluators.report.tables import Rows, Summary, corrected, grids, summarise, to_json_lines
 from evaluators.report.views import View
@@ -118,7 +119,8 @@ def _results(merged: Merged, points: Sequence[Point], view: View, fill: Fill,
         make_folder(figure.parent)
         write_figure(figure, picture(summaries, spent, points, "paper" if view == "paper" else "main"))
     usual = paper_grids([*summaries, *spent], fill) if view == "paper" else grids(rows, view)
-    return rows, [*usual, *sweep_grids(summaries, points, view)]
+    more = source_grids(summaries) if view == "all" else ()
+    return rows, [*usual, *more, *sweep_grids(summaries, points, view)]
 
 
 def _differences(merged: Merged, versus: str, view: View) -> tuple[Rows, list[Grid]]:

@@ -21,7 +21,7 @@ from evaluators.report.costs import Cost, cost_tables
 from evaluators.report.grids import Grid, grids_to_markdown, grids_to_rich
 from evaluators.report.intervals import bootstrap_statistic, holm
 from evaluators.report.samples import UNEDITED, ReportRow, Setting, aggregates, name_key, samples
-from evaluators.report.views import View, footnote, headings, in_order
+from evaluators.report.views import Headings, View, footnote, headings, in_order
 from evaluators.scoring.measures import all_metrics
 
 TIE = 1e-9  # means that are closer are equal
@@ -94,7 +94,8 @@ def grids(rows: Rows, view: View) -> list[Grid]:
 
 
 def _score_grids(rows: Sequence[Summary | Comparison], view: View) -> list[Grid]:
-    return [_grid(of_protocol, view) for of_protocol in in_protocols(rows)]
+    return [grid_of(of_protocol, headings(of_protocol, view), by_metric=view == "all")
+            for of_protocol in in_protocols(rows)]
 
 
 def in_protocols(rows: Sequence[R]) -> list[list[R]]:
@@ -104,10 +105,12 @@ def in_protocols(rows: Sequence[R]) -> list[list[R]]:
     return [[row for row in rows if row.protocol == protocol] for protocol in protocols]
 
 
-def _grid(rows: Sequence[Summary | Comparison], view: View) -> Grid:
-    """What all rows share goes into the title; what varies gets a column. An editor's (or metric's) numbers of
-    edits follow one another."""
-    called, by_metric = headings(rows, view), view == "all"
+def grid_of(rows: Sequence[Summary | Comparison], called: Headings, *, by_metric: bool = False) -> Grid:
+    """A table of the rows that are called something: a row for each editor, or for each metric.
+
+    What all rows share goes into the title; what varies gets a column. An editor's (or metric's) numbers of edits
+    follow one another.
+    """
     down = "metric" if by_metric else "editor"
     shown = sorted((row for row in rows if (row.dataset, row.metric) in called),
                    key=lambda row: (row.model, row.dataset, name_key(getattr(row, down)), row.edits))
