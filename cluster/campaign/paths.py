@@ -7,7 +7,8 @@ from itertools import starmap
 from pathlib import Path
 from typing import TypeVar
 
-from cluster.campaign.spec import FILES, Campaign, DatasetEntry, EditorSpec, ModelSpec, StatisticsSpec
+from cluster.campaign.datasets import DatasetEntry
+from cluster.campaign.spec import FILES, Campaign, EditorSpec, ModelSpec, StatisticsSpec
 from editors import get_editor
 from editors.core.files import expanded
 from evaluators.datasets import TESTBED_CORPUS

@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from cluster.campaign.datasets import DatasetEntry, Names
 from cluster.campaign.search import SearchSpec
 from cluster.campaign.source import Source
 from cluster.scheduler.state import RetryPolicy
@@ -33,17 +34,14 @@ from editors.core.errors import QUOTED, quoted, unknown
 from editors.core.places import holds_secrets, scrubbed, shown
 from editors.core.printable import CELL, printable
 from editors.core.settings import Name, Settings
-from evaluators.datasets import TESTBED_CORPUS, DatasetSpec
+from evaluators.datasets import TESTBED_CORPUS
 from evaluators.protocols import PROTOCOLS, get_protocol, parse_protocol
 from evaluators.protocols.base import Protocol
-from evaluators.scoring.known import PATTERN, Criterion
 from evaluators.scoring.measures import Measures
 
 MOST_SHARDS = 10_000  # of a text: as many tasks
 MOST_TAGS = 50
-EXAMINED = 10  # records for each case that is known and taken
 FILES = ("path", "train", "paraphrases", "snippets")  # of a data set
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
 
 
@@ -133,43 +131,6 @@ class EditorSpec(Settings):
     @property
     def title(self) -> str:
         return self.label or self.name
-
-
-def _says_what_is_known(value: object) -> object:
-    if value is not None:
-        Criterion.parse(value)
-    return value
-
-
-class DatasetEntry(DatasetSpec):
-    """A data set of a campaign."""
-
-    models: Names | None = None
-    """Keeps it to some of the campaign's models."""
-    known: Annotated[str, Field(pattern=PATTERN), BeforeValidator(_says_what_is_known)] | None = None
-    """Keeps, for each model, to the cases whose true answer it gives before any edit: `exact`, or `topN` (N up to
-    1000), where the answer begins among its N most probable tokens. Then `limit` is how many of these are taken, from
-    the first on. Facts that the model predicts: Meng et al. 2022, section 2.1; `top10`: Yao et al. 2023, appendix B."""
-    examine: PositiveInt | None = None
-    """With `known`: how many records are read for it, at most; left out, ten for each of `limit`, or all. Ours."""
-
-    @model_validator(mode="after")
-    def _examines_enough(self) -> Self:
-        if self.examine is not None and self.known is None:
-            raise ValueError(f"'examine: {self.examine}' is for data sets with 'known'; leave it out, or add 'known: "
-                             "top10'")
-        if self.examine is not None and self.limit is not None and self.examine < self.limit:
-            raise ValueError(f"'examine: {self.examine}' records cannot have 'limit: {self.limit}' known cases; raise "
-                             "'examine', or lower 'limit'")
-        return self
-
-    @property
-    def read(self) -> DatasetEntry:
-        """The entry with as many records as are read of it."""
-        if self.known is None:
-            return self
-        most = self.limit and EXAMINED * self.limit
-        return self.model_copy(update={"limit": self.examine or most})
 
 
 class WorkerSpec(Settings):

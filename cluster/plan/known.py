@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.campaign.spec import DatasetEntry
+from cluster.campaign.datasets import DatasetEntry
 from cluster.plan import costs
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.refs import Chunk, ModelRef

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.campaign.spec import Campaign, DatasetEntry, EditorSpec, ModelSpec
+from cluster.campaign.datasets import DatasetEntry
+from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
 from cluster.plan.refs import ArtefactRef, ModelRef
 from editors import EDITORS, get_editor
 from editors.core.errors import InputError, unknown
