@@ -29,7 +29,7 @@ class Watched:
     def __init__(self, browser, **settings):
         self.page = browser.new_context(**settings).new_page()
         self.page.set_default_timeout(60_000)  # the machine may be busy
-        self.complaints = []
+        self.complaints, self.files = [], []
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self._note(request.url))
@@ -37,7 +37,8 @@ class Watched:
     def _note(self, url):
         if not url.startswith(("file:", "data:", "about:")):
             self.complaints.append(url)
-        self.files = [*getattr(self, "files", []), *([url] if url.startswith("file:") else [])]
+        if url.startswith("file:"):
+            self.files.append(url)
 
     def open(self, path, fragment=""):
         """Loads the page anew, and waits until its data are unpacked."""

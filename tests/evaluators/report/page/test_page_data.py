@@ -16,6 +16,7 @@ from evaluators.report.page import browser
 from evaluators.report.page.about import About, Progress, Trouble
 from evaluators.report.page.asked import SAME, by_length, by_neighbour, by_relation, checked
 from evaluators.report.page.page import page, write_page
+from evaluators.report.sweeps import Point
 
 ABOUT = About(store="results/x", campaign="c", command="editfleet run c --out results/x",
               progress=[Progress("score", 5, 3, 1)], failures=[Trouble("rome on m", "no memory", "first\nno memory")])
@@ -110,6 +111,16 @@ def test_a_campaign_that_has_just_begun_has_a_page():
     for told in ("2 of 5 tasks are not done", "editfleet run c --out results/x", "1 tasks failed", "no single edits",
                  "nothing on what edits cost", "editfleet run figure7 --scale testbed"):
         assert told in text
+
+
+def test_a_sweep_has_a_table_and_a_picture():
+    points = [Point("editors", name, "any", {"lr": rate}) for name, rate in (("ft", 0.001), ("rome", 0.1))]
+    text = page(ABOUT, rows(4), points)
+    section = text.partition('<section id="sweeps"')[2].partition("</section>")[0]
+    assert "any by lr" in section and "0.001" in section and 'class="best"' in section
+    picture = base64.b64decode(re.search(r"data:image/svg\+xml;base64,([\w+/=]+)", section)[1]).decode()
+    assert picture.startswith("<svg") and "over lr, logarithmic" in picture
+    assert '<section id="sweeps"' not in page(ABOUT, rows(2))
 
 
 @pytest.mark.parametrize(("papers", "dataset", "shown"), [
