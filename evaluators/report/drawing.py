@@ -79,8 +79,9 @@ def _draw(axes: Axes, kind: str, has: Mapping[str, str], text: str, order: int) 
     def number(name: str) -> float:
         return float(has.get(name, 0))
 
-    stroke = {"color": has.get("stroke", "none"), "linewidth": POINTS * float(has.get("stroke-width", 1)),
-              "alpha": float(has.get("stroke-opacity", 1)), "zorder": order}
+    stroke: dict[str, Any] = {"color": has.get("stroke", "none"),
+                              "linewidth": POINTS * float(has.get("stroke-width", 1)),
+                              "alpha": float(has.get("stroke-opacity", 1)), "zorder": order}
     fill: dict[str, Any] = {"facecolor": has.get("fill", "none"), "alpha": float(has.get("fill-opacity", 1)),
                             "edgecolor": has.get("stroke", "none"), "linewidth": stroke["linewidth"], "zorder": order}
     match kind:
