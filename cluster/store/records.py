@@ -21,8 +21,8 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())  # the same again and again
 ANSWER_SCHEMA = pa.schema([("editor", _TEXT), ("model", _TEXT), ("dataset", _TEXT), ("protocol", _TEXT),
                            ("edits", pa.int64()), ("seed", pa.int64()), ("order", pa.int64()), ("task", _TEXT),
                            ("settings", _TEXT), ("case_id", _TEXT), ("subject", _TEXT), ("relation", _TEXT),
-                           ("question", _TEXT), ("prompt", _TEXT), ("target", _TEXT), ("expected", _TEXT),
-                           ("unedited", _TEXT), ("edited", _TEXT), ("unedited_written", _TEXT),
+                           ("question", _TEXT), ("prompt", _TEXT), ("target", _TEXT), ("target_true", _TEXT),
+                           ("expected", _TEXT), ("unedited", _TEXT), ("edited", _TEXT), ("unedited_written", _TEXT),
                            ("edited_written", _TEXT), ("right", pa.float64()), ("patch_norm", pa.float64())])
 
 Output = Literal["rows", "baselines", "artefacts", "answers"]  # no task yields answers alone

@@ -31,12 +31,12 @@ class Answer(NamedTuple):
     """What was said to one question of a case.
 
     `question` is what it is measured as: a metric's name without how (a hop whose second fact the unedited model knows
-    is `portability`, one that it does not is `portability.all`). `target` is the answer that was forced, and `expected`
-    what `.token` compares with: the target, or for locality what the unedited model said. `unedited` and `edited` are
-    the most probable tokens at the target's places, None where its outputs are not finite, and the `written` ones
-    what was written freely, where that was asked for. `right` is the question's part in `.token`; `patch_norm` the
-    Frobenius norm of all that changed weights when it was asked (of a batch or a stream that of all its edits), None
-    where no weight was changed.
+    is `portability`, one that it does not is `portability.all`). `target` is the answer that was forced, `target_true`
+    what the edit takes away, where the case tells it, and `expected` what `.token` compares with: the target, or for
+    locality what the unedited model said. `unedited` and `edited` are the most probable tokens at the target's places,
+    None where its outputs are not finite, and the `written` ones what was written freely, where that was asked for.
+    `right` is the question's part in `.token`; `patch_norm` the Frobenius norm of all that changed weights when it was
+    asked (of a batch or a stream that of all its edits), None where no weight was changed.
     """
 
     case_id: str
@@ -45,6 +45,7 @@ class Answer(NamedTuple):
     question: str
     prompt: str
     target: str
+    target_true: str | None
     expected: str | None
     unedited: str | None
     edited: str | None
@@ -70,8 +71,8 @@ def said(tokenizer: PreTrainedTokenizerBase, asked: Iterable[Asked]) -> Iterator
             unedited = text[first.predicted]
             local = key.role in LOCALITY
             yield Answer(case.id, case.subject, case.relation, question, prompt, target,
-                         unedited if local else target, unedited, text[outputs.predicted], first.text, outputs.text,
-                         outputs.agreement(first) if local else outputs.token, norm)
+                         case.target_true, unedited if local else target, unedited, text[outputs.predicted],
+                         first.text, outputs.text, outputs.agreement(first) if local else outputs.token, norm)
 
 
 class _Texts(dict[Tokens, str | None]):

@@ -26,7 +26,8 @@ def answers(*questions, **same):
     """A table of what was said: `questions` differ from one that was answered right by what they have."""
     row = {"editor": "ft", "model": "m", "dataset": "d", "protocol": "single", "edits": 1, "seed": 0, "order": 0,
            "task": "a1", "settings": "s", "case_id": "c", "subject": "Rome", "relation": "P1",
-           "question": "reliability", "prompt": "Rome is in", "target": "Italy", "expected": "Italy",
+           "question": "reliability", "prompt": "Rome is in", "target": "Italy", "target_true": "France",
+           "expected": "Italy",
            "unedited": "France", "edited": "Italy", "right": 1.0, "patch_norm": 2.5, **same}
     return pa.Table.from_pylist([{**row, **question} for question in questions], schema=ANSWER_SCHEMA)
 

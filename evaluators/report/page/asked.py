@@ -108,7 +108,7 @@ def by_length(answers: pa.Table) -> Iterator[Grid]:
 def by_neighbour(answers: pa.Table) -> Iterator[Grid]:
     """Locality of neighbours whose answer is the one the edit takes away, and of others."""
     found = asked(answers, "locality")
-    if found is None or found.true is None:
+    if found is None or found.true is None or not any(found.true.names):
         return
     labels = [SAME if _alike(true, target) else OTHER
               for true, target in zip(found.true.each(), found.target.each(), strict=True)]

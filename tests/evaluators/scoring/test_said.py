@@ -56,6 +56,7 @@ def test_it_is_what_a_plain_loop_over_the_questions_decodes(model, cases):
     term, cases = drawn(model), cases[:1]
     judged = asked_of(model, cases, Patch((term,)))
     found = list(said(model.tokenizer, judged.asked))
+    assert {each.target_true for each in found} == {cases[0].target_true} != {None}
     changed = copy.deepcopy(model.module)
     with torch.no_grad():
         changed.get_submodule(term.module).weight += term.a @ term.b.T
