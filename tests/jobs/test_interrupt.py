@@ -30,7 +30,10 @@ def test_an_interrupted_run_cleans_up_and_can_be_taken_up_again(command, tmp_pat
     arguments, environment = command
 
     def rows():
-        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store" / "rows").glob("[!.]*")}
+        """When each result was written that is there as a whole."""
+        provenance = tmp_path / "store" / "provenance"
+        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store" / "rows").glob("[!.]*")
+                if (provenance / f"{path.stem}.json").exists()}
 
     kept = {}
     for number in (signal.SIGINT, signal.SIGTERM):

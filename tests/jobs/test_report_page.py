@@ -59,7 +59,8 @@ def test_a_model_is_the_papers_by_where_it_is_and_its_size(store, tmp_path, wher
 
 
 @pytest.mark.parametrize(("options", "told"), [
-    (["--format", "html"], "needs the folder"), (["--out", "x"], "--format html"),
+    (["--format", "html"], "needs the folder"),
+    (["--format", "html", "--out", "x", "--figure", "y.svg"], "leave '--versus'"),
     (["--format", "html", "--out", "x", "--paper"], "leave '--versus'")])
 def test_options_that_do_not_go_together(store, options, told):
     result = run(store(), *options)

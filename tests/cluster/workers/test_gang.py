@@ -24,6 +24,7 @@ from cluster.driver import run_campaign
 from cluster.store.store import ResultKey, Store
 from cluster.workers.gang import Gang
 from cluster.workers.losses import GangLost, Loss
+from cluster.workers.parcels import Packing
 from cluster.workers.pool import ray_pool
 from cluster.workers.rank import Rank, RankStore
 from cluster.workers.runner import TaskResult
@@ -404,7 +405,8 @@ def led(make_plan, tmp_path):
         ray.get(worker.ready.remote())
         ranks = sorted(set(titled("ray::Rank")) - before)
         assert len(ranks) == 2
-        yield worker, ranks, next(iter(make_plan(editors=["identity"]).tasks.values()))
+        parcel = Packing(ray.put).pack(next(iter(make_plan(editors=["identity"]).tasks.values())))
+        yield worker, ranks, (parcel.task, 1, *parcel.cases)
     finally:
         end_worker(worker, SPEC)
 
@@ -415,7 +417,7 @@ def gone(ranks):
 
 def test_the_death_of_a_rank_ends_the_gang_within_seconds(led):
     worker, ranks, task = led
-    running = worker.run.remote(task, 1)
+    running = worker.run.remote(*task)
     os.kill(ranks[1], signal.SIGKILL)
     started = time.monotonic()
     with pytest.raises(ray.exceptions.RayError, match="is lost"):
@@ -423,7 +425,7 @@ def test_the_death_of_a_rank_ends_the_gang_within_seconds(led):
     assert time.monotonic() - started < 10
     eventually(gone(ranks))
     with pytest.raises(ray.exceptions.RayError, match="is lost"):  # what is queued does not run on
-        ray.get(worker.run.remote(task, 1))
+        ray.get(worker.run.remote(*task))
 
 
 def test_a_rank_that_hangs_ends_the_gang_in_time(make_plan, tmp_path):

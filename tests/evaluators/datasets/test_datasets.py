@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 import evaluators
+from cluster.campaign.datasets import DatasetEntry
 from editors.core.errors import InputError
 from editors.core.examples import Question
 from evaluators.cases import ROLES, Probe, ask
@@ -240,18 +241,20 @@ def test_a_case_as_an_example(load):
 
 def shown(language):
     text = (Path(evaluators.__file__).parent / "README.md").read_text(encoding="utf-8")
-    [example] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    return example
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_readmes_data_sets_are_what_a_campaign_may_say():
-    for written in yaml.safe_load(shown("yaml"))["datasets"]:
-        DatasetSpec.model_validate(written).check_source()
+    examples = [entry for example in shown("yaml") for entry in yaml.safe_load(example)["datasets"]]
+    assert len(examples) > 6 and any("known" in entry for entry in examples)
+    for written in examples:
+        DatasetEntry.model_validate({"name": written} if isinstance(written, str) else written).check_source()
 
 
 def test_the_readmes_record_is_a_case_with_every_kind_of_question(tmp_path):
     path = tmp_path / "edits.jsonl"
-    path.write_text(json.dumps(json.loads(shown("json"))))
+    [record] = shown("json")
+    path.write_text(json.dumps(json.loads(record)))
     data = load_dataset(DatasetSpec(name="mine", path=str(path)))
     assert data.format == "edits" and not data.skipped
     assert {key.role for key, _, _ in ask(data.cases[0])} == {*ROLES, "distracting"}
