@@ -123,7 +123,7 @@ def make_edits(campaign: Campaign, device: str, folder: Path) -> Made:
     [(name, ref)] = planned.models.items()
     model = load_model(ref.path, name=name, device=device, dtype=ref.dtype)
     executor = TaskExecutor(Store.create(folder / "store"), device)
-    executor.load = lambda *_, **__: model
+    executor.held.load = lambda *_, **__: model
     tasks = [task for task in planned.tasks.values() if not isinstance(task, BaselineTask | ScoreTask)]
     [stream] = [task for task in tasks if isinstance(task, StreamTask)]
     with console().status("preparing") as status:

@@ -12,7 +12,6 @@ import pyarrow as pa
 import torch
 
 from cluster.plan.known import KnownTask
-from cluster.plan.refs import EditorRef, ModelRef, digest
 from cluster.plan.tasks import (
     BaselineTask,
     Method,
@@ -24,24 +23,20 @@ from cluster.plan.tasks import (
     TrainTask,
 )
 from cluster.store.store import ResultKey, Store
+from cluster.workers.held import Held, check_models
 from cluster.workers.provenance import Told, answers, left_out, made_of, rows, scored, shortcomings
 from editors import get_editor
 from editors.core.artefacts import Artefact
-from editors.core.editor import Editor, Resources
-from editors.core.errors import InputError
+from editors.core.editor import Editor
 from editors.core.methods.checkpoints import Checkpoint
-from editors.core.models.kept import KeptStates
-from editors.core.models.loading import load_model, model_digest
 from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE
 from editors.core.models.statistics import (
-    load_moments,
     save_moments,
     second_moments,
     sum_moments,
     tokens_of,
 )
-from editors.core.models.weights import Weights
 from editors.core.patches.patch import Route
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import check_content, corpus_digest, read_corpus, training_example
@@ -73,12 +68,6 @@ def train(task: TrainTask, model: LanguageModel, skipped: Sequence[Skipped], che
                         checkpoint=checkpoint, on_step=on_step)
 
 
-def check_models(ref: EditorRef) -> None:
-    """Raises `InputError` where a model that an editor's settings name is not the one it was planned with."""
-    for name, planned in ref.content.items():
-        check_content(ref.config[name], planned, model_digest)
-
-
 def in_parts(cases: Sequence[Case], parts: int, unit: int = 1) -> list[Sequence[Case]]:
     """Cases in `parts` pieces of about one size, or fewer, that are whole multiples of `unit` but for the last."""
     units = -(-len(cases) // unit)
@@ -94,18 +83,14 @@ def _settle(task: Task) -> None:
 
 
 class TaskExecutor:
-    """Runs tasks and keeps what most of them share: the model and the editor used last. `load` is how models come in,
-    called like `load_model`, and `share` gives the costs of all processes that do a task together."""
+    """Runs tasks. What most of them share is `held`; `share` gives the costs of all processes that do a task together.
+    """
 
     def __init__(self, store: Store, device: str = "cpu") -> None:
         self.store, self.device = store, device
-        self.load: Callable[..., LanguageModel] = load_model
+        self.held = Held(store, device)
         self.share: Callable[[Costs], Sequence[Costs]] = lambda costs: [costs]
         self._meter = Meter(torch.device(device))
-        self._model: LanguageModel | None = None
-        self._model_key = ""
-        self._editor: Editor | None = None
-        self._editor_key = ""
 
     def run(self, task: Task, parts: int = 1) -> Account:
         """Leaves the task's result in the store, under its id, and tells what that took. Running it twice is harmless.
@@ -140,10 +125,10 @@ class TaskExecutor:
     def editor_of(self, task: StreamTask) -> Editor:
         """The editor that makes a task's edits, on its model, with what the tasks before it have left in the store."""
         _settle(task)
-        return self._hold_editor(task.method, self._hold_model(task.model))
+        return self.held.editor(task.method, self.held.model(task.model, self._meter), self._meter)
 
     def _known(self, task: KnownTask, parts: int) -> Told:
-        model = self._hold_model(task.model)
+        model = self.held.model(task.model, self._meter)
         with self._meter.phase("baseline"):
             pieces = [recall(model, cases) for cases in in_parts(task.chunk.cases, parts)]
         recalls = [each for found, _ in pieces for each in found]
@@ -152,7 +137,7 @@ class TaskExecutor:
                            seconds=self._seconds("baseline"), parts=parts)
 
     def _baseline(self, task: BaselineTask, parts: int) -> Told:
-        model = self._hold_model(task.model)
+        model = self.held.model(task.model, self._meter)
         with self._meter.phase("baseline"):
             pieces = [baseline(model, cases, task.measures) for cases in in_parts(task.chunk.cases, parts)]
         observations = [observation for answers, _ in pieces for observation in answers]
@@ -161,7 +146,7 @@ class TaskExecutor:
                            seconds=self._seconds("baseline"), parts=parts)
 
     def _statistics(self, task: StatisticsTask) -> Told:
-        model = self._hold_model(task.model)
+        model = self.held.model(task.model, self._meter)
         with self._meter.phase("statistics"):
             check_content(task.corpus, task.corpus_digest, corpus_digest)
             moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
@@ -183,7 +168,7 @@ class TaskExecutor:
     def _train(self, task: TrainTask) -> Told:
         if shipped := task.shipped:
             return self._save(task, lambda path: shutil.copyfile(shipped, path), shipped=shipped.name)
-        model = self._hold_model(task.model)
+        model = self.held.model(task.model, self._meter)
         skipped = unusable(model, task.cases.cases)
         with self.store.checkpoint(task.key) as (path, changed):
             checkpoint = Checkpoint(path, changed)
@@ -195,8 +180,8 @@ class TaskExecutor:
         return told
 
     def _stream(self, task: StreamTask) -> Told:
-        model = self._hold_model(task.model)
-        editor = self._hold_editor(task.method, model)
+        model = self.held.model(task.model, self._meter)
+        editor = self.held.editor(task.method, model, self._meter)
         before = self._load_stream(task.before, model) if task.before else Stream()
         stream = task.protocol.extend(editor, task.chunk.cases, before)
         self._meter.add(stream.costs)
@@ -207,7 +192,7 @@ class TaskExecutor:
     def _score(self, task: ScoreTask, parts: int) -> Told:
         if isinstance(task.protocol, EfficiencyProtocol):
             return self._efficiency(task, task.protocol)
-        model = self._hold_model(task.model)
+        model = self.held.model(task.model, self._meter)
         before = self._observations(task)
         stream = self._load_stream(task.stream, model) if task.stream else None
         result = self._result(task, model, before, stream, parts)
@@ -216,7 +201,7 @@ class TaskExecutor:
         made = task.count - len(stream.failed) if stream else len(result.asked)
         seconds = stream.seconds if stream else self._seconds("edit")
         # of a stream its own tasks tell it: here it may not be made at all
-        editor = {} if stream else self._hold_editor(task.method, model).provenance
+        editor = {} if stream else self.held.editor(task.method, model, self._meter).provenance
         return self._write(
             task, rows(task, result.scores), result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
             settings=task.settings, statistics=self._read_for(task.method),
@@ -227,9 +212,9 @@ class TaskExecutor:
 
     def _efficiency(self, task: ScoreTask, protocol: EfficiencyProtocol) -> Told:
         notes, before = check_alone(self.device, protocol.device), state(self.device)
-        model = self._hold_model(task.model)
+        model = self.held.model(task.model, self._meter)
         loading = self._seconds("load")
-        editor = self._hold_editor(task.method, model)
+        editor = self.held.editor(task.method, model, self._meter)
         once = self._once(task.method, loading)
         result = protocol.run(editor, task.chunk.cases, (), task.count)
         self._meter.add(result.costs)
@@ -261,17 +246,13 @@ class TaskExecutor:
         pieces = in_parts(task.chunk.cases, parts, task.protocol.unit(task.count))
         if stream is not None:
             if any(isinstance(term, Route) for term in stream.patch.terms):
-                self._hold_editor(task.method, model)  # the editor brings the model that answers are routed to
+                # The editor brings the model that answers are routed to.
+                self.held.editor(task.method, model, self._meter)
             return ProtocolResult.joined([judge_stream(model, cases, stream, before, task.measures)
                                           for cases in pieces])
-        editor = self._hold_editor(task.method, model)
+        editor = self.held.editor(task.method, model, self._meter)
         return ProtocolResult.joined([task.protocol.run(editor, cases, before, task.count, task.measures)
                                       for cases in pieces])
-
-    def forget(self) -> None:
-        """Lets go of what is kept for later tasks alone, where memory does not suffice."""
-        if self._model is not None and self._model.kept is not None:
-            self._model.kept.clear()
 
     # --- what comes in
 
@@ -293,42 +274,6 @@ class TaskExecutor:
             return None
         return {**method.statistics.identity(), "tokens_read": self.store.noted(method.statistics.key, "tokens")}
 
-    def _hold_model(self, ref: ModelRef) -> LanguageModel:
-        """The model of a task. The one held before is let go first: two may not fit."""
-        if self._model is None or self._model_key != ref.key:
-            self._model = self._editor = None
-            with self._meter.phase("load"):
-                model = self.load(ref.path, device=self.device, dtype=ref.dtype)
-            if model.digest != ref.digest:
-                raise InputError(f"the model at '{ref.path}' has changed since the campaign was planned; run it again")
-            if type(model.weights) is Weights:  # else a rank without some would leave others waiting
-                model.kept = KeptStates()
-            self._model, self._model_key = model, ref.key
-        return self._model
-
-    def _hold_editor(self, method: Method, model: LanguageModel) -> Editor:
-        """The editor of a task, on a model held; making one may mean factoring a large matrix."""
-        key = digest([method.identity(), method.needs])
-        if self._editor is None or self._editor_key != key:
-            self._editor = None
-            make = get_editor(method.editor.name)
-            check_models(method.editor)
-            with self._meter.phase("load"):
-                moments = load_moments(self.store.local(method.statistics.key)) if method.statistics else {}
-                self._editor = make(model, make.Config.model_validate(method.editor.config),
-                                    Resources(moments, self._artefact(method)), seed=method.seed)
-            self._editor_key = key
-        return self._editor
-
-    def _artefact(self, method: Method) -> Artefact | None:
-        """What a trained method learned: from its file, or from the training task."""
-        if method.artefact is None:
-            return Artefact.load(self.store.local(method.training)) if method.training else None
-        artefact = Artefact.load(method.artefact.path)
-        if artefact.digest != method.artefact.digest:
-            raise InputError(f"'{method.artefact.path}' has changed since the campaign was planned; run it again")
-        return artefact
-
     # --- what goes out
 
     def _write(self, task: Task, table: pa.Table, failed: Sequence[Skipped] = (), answers: pa.Table | None = None,
@@ -348,9 +293,7 @@ class TaskExecutor:
 
     def _told(self, task: Task, failed: Sequence[Skipped], measured: Mapping[str, Any]) -> Told:
         costs = at_once(self.share(self._meter.costs))
-        model = self._model  # of which sums of shards have none
-        begun = model.tokenizer.convert_ids_to_tokens(list(model.start)) if model else None
-        return {**made_of(task, self.device), "prompts_begin_with": begun, **measured,
+        return {**made_of(task, self.device), "prompts_begin_with": self.held.start, **measured,
                 "failed": [case.model_dump() for case in failed],
                 "phases": {phase: spent.model_dump(exclude_none=True) for phase, spent in costs.items()}}
 

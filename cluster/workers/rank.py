@@ -85,7 +85,7 @@ class Rank:
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)  # which takes this group up
         self._runner = TaskRunner(self._root, self._spec)
         executor = self._runner.executor
-        executor.load, executor.share = self._load, gathered
+        executor.held.load, executor.share = self._load, gathered
         executor.store = self._store = RankStore(executor.store, agree, writes=self._number == 0)
 
     def begin(self, task: Task) -> None:
