@@ -19,7 +19,7 @@ from cluster.store.errors import Damaged
 from cluster.store.store import Store
 from editors.core.errors import InputError, quoted, unknown
 from editors.core.printable import CELL, in_json, printable
-from jobs.console import SHOWN, choose_campaign, console, exit_codes, shorten, warn
+from jobs.console import SHOWN, choose_campaign, console, exit_codes, warn, warn_of_damaged
 
 OF_EDIT = ("editor", "model", "dataset", "protocol", "edits", "seed", "order", "settings", "case_id")
 SHOWN_OF_QUESTION = ("question", "prompt", "expected", "unedited", "edited")
@@ -41,8 +41,7 @@ def cases(
         record = choose_campaign(found.place, found.campaigns(), campaign)
         damaged: list[Damaged] = []
         table = found.answers(record.tasks, damaged)
-        for line in shorten(sorted(f"{found.place}: {each}; it is left out" for each in damaged)):
-            warn(line)
+        warn_of_damaged(found.place, damaged)
         if not len(table):
             raise InputError(f"store '{found.place}' has nothing that models said in '{record.name}': nothing is done "
                              "yet, or it was run with 'answers: false', or by a version that kept none")

@@ -23,7 +23,7 @@ from cluster.campaign.spec import Campaign
 from cluster.plan.known import told
 from cluster.plan.planner import Plan, plan
 from cluster.plan.sources import Assumed
-from cluster.store.errors import StoreError
+from cluster.store.errors import Damaged, StoreError
 from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
 from cluster.workers.losses import ClusterLost
@@ -92,6 +92,12 @@ def exit_codes() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def warn_of_damaged(place: str, damaged: Iterable[Damaged]) -> None:
+    """Says what of a store cannot be read, and that it is left out."""
+    for line in shorten(sorted(f"{place}: {each}; it is left out" for each in damaged)):
+        warn(line)
 
 
 def warn(text: str) -> None:

@@ -14,15 +14,16 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from cluster.store.comparing import Reasons, Side, SideName, StoresDiffer, What, compare_sides
+from cluster.store.comparing import Reasons, SideName, StoresDiffer, What, compare_sides
 from cluster.store.errors import StoreError
-from cluster.store.store import Store
+from cluster.store.source import Source
 from editors.core.errors import InputError
-from editors.core.printable import in_json, in_markdown, printable
+from editors.core.printable import in_json, in_markdown
 from evaluators.files import finite
 from evaluators.report.differences import SIDES, cells_grid, changes_grid
 from evaluators.report.grids import Grid, grids_to_markdown, grids_to_rich
-from jobs.console import DIFFERENT, choose_campaign, console, count, exit_codes, shorten, warn
+from jobs.console import DIFFERENT, console, count, exit_codes, shorten
+from jobs.sources import read_source
 
 
 def diff(
@@ -42,7 +43,7 @@ def diff(
         if not math.isfinite(tolerance):
             raise InputError(f"'--tolerance {tolerance}' is no number that differences can be held against")
         try:
-            sides = [_read(name, place, chosen) for name, place, chosen in
+            sides = [read_source(name, place, chosen, f"{name}, ") for name, place, chosen in
                      zip(SIDES, (a, b), (campaign, campaign_b or campaign), strict=True)]
             found = compare_sides(sides[0], sides[1], tolerance)
         except StoreError as error:  # its code says that stores differ
@@ -54,16 +55,6 @@ def diff(
             _show(sides, found, every, markdown=format == "markdown")
         if not found.same:
             raise typer.Exit(DIFFERENT)
-
-
-def _read(name: str, place: str, campaign: str | None) -> Side:
-    store = Store.open(place)
-    for line in shorten(store.strays()):
-        warn(printable(line))
-    side = Side.read(store, choose_campaign(store.place, store.campaigns(), campaign))
-    for line in shorten(sorted(f"{name}, {store.place}: {each}; it is left out" for each in side.damaged)):
-        warn(line)
-    return side
 
 
 def _json_lines(found: StoresDiffer) -> Iterator[str]:
@@ -81,7 +72,7 @@ def _json_line(value: dict[str, Any]) -> str:
     return in_json(json.dumps(finite(value), ensure_ascii=False))
 
 
-def _show(sides: list[Side], found: StoresDiffer, every: bool, *, markdown: bool) -> None:
+def _show(sides: list[Source], found: StoresDiffer, every: bool, *, markdown: bool) -> None:
     screen = console()
 
     def lines(*told: str) -> None:
@@ -123,7 +114,7 @@ def _tasks_grid(found: StoresDiffer) -> Grid:
                 [[kind, *(str(counts[kind, side, what]) for what, side in heads)] for kind in kinds], 1, "")
 
 
-def _about_side(name: str, side: Side) -> str:
+def _about_side(name: str, side: Source) -> str:
     record = side.record
     return (f"{name}: {side.store.place}, {record.name} ({record.digest[:8]}), last run "
             f"{record.started:%Y-%m-%d %H:%M} UTC: {len(side.standing.done)} of {len(record.tasks)} tasks done")

@@ -12,17 +12,18 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.store.errors import Damaged
-from cluster.store.merging import Merged, Source
+from cluster.store.merging import Merged
 from cluster.store.records import CampaignRecord, Standing
+from cluster.store.source import Source
 from cluster.store.store import Store
 from editors.core.places import shown
 from evaluators.report.page.about import About, Progress, Trouble
 from evaluators.report.page.page import write_page
+from evaluators.report.paper import MODELS
 from evaluators.report.sweeps import Point
-from jobs.console import kinds, shipped_campaigns, shorten, warn
+from jobs.console import kinds, shipped_campaigns, warn_of_damaged
 
-#: The paper's models, by their names on the hub.
-PAPERS = {"gpt-j-6b": "gpt-j", "t5-xl-ssm-nq": "t5-xl"}
+PAPERS = {names[-1]: model for model, names in MODELS.items()}  # by their names on the hub
 LEAST = 2_000_000_000  # parameters of them
 TIME = "%Y-%m-%d %H:%M UTC"
 
@@ -30,14 +31,13 @@ TIME = "%Y-%m-%d %H:%M UTC"
 def write_report(folder: Path, sources: Sequence[Source], merged: Merged, points: Sequence[Point]) -> Path:
     """Writes the page of a campaign, or of several in different stores, into a folder, and gives its path; says what
     of the answers is damaged."""
-    damaged: list[Damaged] = []
     asked, seen = list[pa.Table](), set[str]()
     for source in sources:
+        damaged: list[Damaged] = []
         tasks = [task for task in source.record.tasks if task.id not in seen]
         seen |= {task.id for task in tasks}
         asked.append(source.store.answers(tasks, damaged))
-    for line in shorten(sorted(f"{each}; it is left out" for each in damaged)):
-        warn(line)
+        warn_of_damaged(source.store.place, damaged)
     campaigns = {source.letter: about(source.store, source.record, source.standing) for source in sources}
     whole = About.joined(campaigns) if len(campaigns) > 1 else campaigns[sources[0].letter]
     answers = pa.concat_tables(asked)

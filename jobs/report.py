@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.plan.known import told
-from cluster.store.merging import Merged, Source, letters, merge
-from cluster.store.store import Store
+from cluster.store.merging import Merged, letters, merge
+from cluster.store.source import Source
 from editors.core.errors import InputError
 from editors.core.printable import printable
 from evaluators.files import make_folder, write_text
@@ -31,7 +31,8 @@ from evaluators.report.sources import source_grids
 from evaluators.report.sweeps import Point, points_to_json_lines, sweep_grids
 from evaluators.report.tables import Rows, Summary, corrected, grids, summarise, to_json_lines
 from evaluators.report.views import View
-from jobs.console import choose_campaign, console, exit_codes, shipped_campaigns, shorten, warn
+from jobs.console import console, exit_codes, shipped_campaigns, shorten, warn
+from jobs.sources import read_source
 
 Form = Literal["table", "json", "markdown", "latex", "csv", "html"]
 FILES: dict[Form, str] = {"table": "report.txt", "json": "report.jsonl", "markdown": "report.md", "latex": "report.tex",
@@ -90,18 +91,13 @@ def _read(stores: Sequence[str], campaign: str | None) -> list[Source]:
     """A campaign of each store; says what is damaged in each, and what is not done."""
     sources, several = list[Source](), len(stores) > 1
     for letter, place in zip(letters(len(stores)), stores, strict=True):
-        store = Store.open(place)
-        for line in shorten(store.strays()):
-            warn(line)
-        source = Source.read(letter, store, choose_campaign(store.place, store.campaigns(), campaign))
+        source = read_source(letter, place, campaign)
         for known in source.record.known:
             for line in shorten(told(known)):
                 warn(line)
-        for line in shorten(sorted(f"{store.place}: {each}; it is left out" for each in source.damaged)):
-            warn(line)
         sources.append(source)
         if several:
-            warn(printable(f"{letter}: {store.place}, campaign '{source.record.name}'"))
+            warn(printable(f"{letter}: {source.store.place}, campaign '{source.record.name}'"))
     for source in sources:
         if undone := source.undone:
             elsewhere = sum(any(task in other.standing.done for other in sources) for task in undone)

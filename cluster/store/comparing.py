@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
-import pyarrow as pa
-
-from cluster.store.errors import Damaged
-from cluster.store.records import CampaignRecord, Standing, TaskRecord
-from cluster.store.store import Store
+from cluster.store.records import TaskRecord
+from cluster.store.source import Source
 from evaluators.report.costs import parted
 from evaluators.report.differences import (
     Cell,
@@ -66,40 +63,20 @@ class StoresDiffer:
         return not (self.tasks or self.changed or self.cells)
 
 
-class Side(NamedTuple):
-    """A campaign in a store: its scores, which of its tasks are done, and what of it is damaged."""
-
-    store: Store
-    record: CampaignRecord
-    rows: pa.Table
-    standing: Standing
-    damaged: tuple[Damaged, ...]
-
-    @classmethod
-    def read(cls, store: Store, record: CampaignRecord) -> Side:
-        """Costs are left out: they are measured, and never the same."""
-        damaged: list[Damaged] = []
-        rows = parted(store.rows(record.tasks, damaged))[0]
-        # Asked after reading, which finds what is damaged.
-        return cls(store, record, rows, store.standing(record), tuple(damaged))
-
-    @property
-    def tasks(self) -> dict[str, TaskRecord]:
-        return {task.id: task for task in self.record.tasks}
-
-
-def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> StoresDiffer:
-    """What differs, and why where provenance tells it. Numbers of tasks that both have may differ by `tolerance`."""
+def compare_sides(first: Source, second: Source, tolerance: float = 0.0) -> StoresDiffer:
+    """What differs, and why where provenance tells it. Numbers of tasks that both have may differ by `tolerance`. Costs
+    are left out: they are measured, and never the same."""
     sides = (first, second)
+    scores = (parted(first.rows)[0], parted(second.rows)[0])
     shared = first.tasks.keys() & second.tasks.keys()
     single = [{task for task in side.tasks if task not in shared} for side in sides]
     both = shared & first.standing.done & second.standing.done
-    changed = changed_numbers(of_tasks(first.rows, both), of_tasks(second.rows, both), tolerance)
-    found = [cells(side.rows) for side in sides]
+    changed = changed_numbers(of_tasks(scores[0], both), of_tasks(scores[1], both), tolerance)
+    found = [cells(rows) for rows in scores]
     others = [cell for cell in found[0].keys() & found[1].keys()
               if (found[0][cell] & single[0]) or (found[1][cell] & single[1])]
-    compared = compare_cells(*(of_tasks(side.rows, set().union(*(of[cell] for cell in others)))
-                               for side, of in zip(sides, found, strict=True))) if others else []
+    compared = compare_cells(*(of_tasks(rows, set().union(*(of[cell] for cell in others)))
+                               for rows, of in zip(scores, found, strict=True))) if others else []
     reasons = [Reasons(cell, tuple(_why(sides, [of[cell] for of in found]))) for cell in sorted(others)]
     if any(each.changed for each in changed):
         reasons.append(Reasons(None, tuple(_why(sides, [both, both]))))
@@ -109,7 +86,7 @@ def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> StoresDi
     return StoresDiffer(len(both & numbered), tuple(unlike), tuple(changed), tuple(compared), tuple(reasons))
 
 
-def _unlike(name: SideName, side: Side, own: set[str]) -> Iterator[Unlike]:
+def _unlike(name: SideName, side: Source, own: set[str]) -> Iterator[Unlike]:
     failures = {failure.task: failure for failure in side.standing.failures}
     for task in side.record.tasks:
         if task.id in own:
@@ -123,7 +100,7 @@ def _unlike(name: SideName, side: Side, own: set[str]) -> Iterator[Unlike]:
 # --- why
 
 
-def _why(sides: Sequence[Side], tasks: Sequence[Iterable[str]]) -> Iterator[str]:
+def _why(sides: Sequence[Source], tasks: Sequence[Iterable[str]]) -> Iterator[str]:
     """What the provenance of some tasks on either side, and of what was prepared for them, tells that differs."""
     first, second = (_facts_of(side, chosen) for side, chosen in zip(sides, tasks, strict=True))
     for name in dict.fromkeys([*first, *second]):
@@ -143,7 +120,7 @@ def _told(values: set[str]) -> str:
     return (" or ".join(shown) or "nothing") + more
 
 
-def _facts_of(side: Side, chosen: Iterable[str]) -> dict[str, set[str]]:
+def _facts_of(side: Source, chosen: Iterable[str]) -> dict[str, set[str]]:
     """All values that each fact has among these tasks and what was prepared for them."""
     known = side.tasks
     own = [known[task] for task in chosen if task in known]

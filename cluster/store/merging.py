@@ -11,36 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.store.errors import Damaged
-from cluster.store.records import CampaignRecord, Standing, SweptEntry
-from cluster.store.store import Store
+from cluster.store.records import SweptEntry
+from cluster.store.source import Source
 from editors.core.errors import InputError
 from evaluators.report.costs import parted
 from evaluators.report.differences import Cell, cells
 from evaluators.report.samples import Setting, combine, encode
 from evaluators.report.stores import LETTERS, labelled
-
-
-class Source(NamedTuple):
-    """A campaign in one of the stores: its rows, which of its tasks are done, and what of it is damaged."""
-
-    letter: str
-    store: Store
-    record: CampaignRecord
-    rows: pa.Table
-    standing: Standing
-    damaged: tuple[Damaged, ...]
-
-    @classmethod
-    def read(cls, letter: str, store: Store, record: CampaignRecord) -> Source:
-        damaged: list[Damaged] = []
-        rows = store.rows(record.tasks, damaged)
-        # Asked after reading, which finds what is damaged.
-        return cls(letter, store, record, rows, store.standing(record), tuple(damaged))
-
-    @property
-    def undone(self) -> set[str]:
-        return {task.id for task in self.record.tasks} - self.standing.done
 
 
 class Merged(NamedTuple):

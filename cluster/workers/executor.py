@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import torch
 
 from cluster.plan.known import KnownTask
+from cluster.plan.refs import ModelRef
 from cluster.plan.tasks import (
     BaselineTask,
     Method,
@@ -55,6 +56,8 @@ from evaluators.scoring.recall import recall
 from evaluators.scoring.said import said
 from evaluators.scoring.usable import unusable
 
+T = TypeVar("T")
+
 
 def train(task: TrainTask, model: LanguageModel, skipped: Sequence[Skipped], checkpoint: Checkpoint,
           on_step: Callable[[int, float], None] | None = None) -> Artefact:
@@ -88,7 +91,7 @@ class TaskExecutor:
 
     def __init__(self, store: Store, device: str = "cpu") -> None:
         self.store, self.device = store, device
-        self.held = Held(store, device)
+        self.held = Held(device)
         self.share: Callable[[Costs], Sequence[Costs]] = lambda costs: [costs]
         self._meter = Meter(torch.device(device))
 
@@ -125,28 +128,29 @@ class TaskExecutor:
     def editor_of(self, task: StreamTask) -> Editor:
         """The editor that makes a task's edits, on its model, with what the tasks before it have left in the store."""
         _settle(task)
-        return self.held.editor(task.method, self.held.model(task.model, self._meter), self._meter)
+        return self._editor(task.method, self._model(task.model))
 
     def _known(self, task: KnownTask, parts: int) -> Told:
-        model = self.held.model(task.model, self._meter)
-        with self._meter.phase("baseline"):
-            pieces = [recall(model, cases) for cases in in_parts(task.chunk.cases, parts)]
-        recalls = [each for found, _ in pieces for each in found]
-        failed = [skipped for _, unusable in pieces for skipped in unusable]
-        return self._write(task, known.to_table(recalls, failed), failed, cases=len(task.chunk.cases),
-                           seconds=self._seconds("baseline"), parts=parts)
+        return self._ask(task, parts, recall, known.to_table)
 
     def _baseline(self, task: BaselineTask, parts: int) -> Told:
-        model = self.held.model(task.model, self._meter)
+        return self._ask(task, parts, lambda model, cases: baseline(model, cases, task.measures),
+                         lambda observations, _: to_table(observations))
+
+    def _ask(self, task: KnownTask | BaselineTask, parts: int,
+             ask: Callable[[LanguageModel, Sequence[Case]], tuple[Sequence[T], Sequence[Skipped]]],
+             table: Callable[[Sequence[T], Sequence[Skipped]], pa.Table]) -> Told:
+        """Asks the unedited model about a task's cases, and makes a table of what it answers and what it cannot."""
+        model = self._model(task.model)
         with self._meter.phase("baseline"):
-            pieces = [baseline(model, cases, task.measures) for cases in in_parts(task.chunk.cases, parts)]
-        observations = [observation for answers, _ in pieces for observation in answers]
+            pieces = [ask(model, cases) for cases in in_parts(task.chunk.cases, parts)]
+        answers = [answer for found, _ in pieces for answer in found]
         failed = [skipped for _, unusable in pieces for skipped in unusable]
-        return self._write(task, to_table(observations), failed, cases=len(task.chunk.cases),
+        return self._write(task, table(answers, failed), failed, cases=len(task.chunk.cases),
                            seconds=self._seconds("baseline"), parts=parts)
 
     def _statistics(self, task: StatisticsTask) -> Told:
-        model = self.held.model(task.model, self._meter)
+        model = self._model(task.model)
         with self._meter.phase("statistics"):
             check_content(task.corpus, task.corpus_digest, corpus_digest)
             moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
@@ -168,7 +172,7 @@ class TaskExecutor:
     def _train(self, task: TrainTask) -> Told:
         if shipped := task.shipped:
             return self._save(task, lambda path: shutil.copyfile(shipped, path), shipped=shipped.name)
-        model = self.held.model(task.model, self._meter)
+        model = self._model(task.model)
         skipped = unusable(model, task.cases.cases)
         with self.store.checkpoint(task.key) as (path, changed):
             checkpoint = Checkpoint(path, changed)
@@ -180,8 +184,8 @@ class TaskExecutor:
         return told
 
     def _stream(self, task: StreamTask) -> Told:
-        model = self.held.model(task.model, self._meter)
-        editor = self.held.editor(task.method, model, self._meter)
+        model = self._model(task.model)
+        editor = self._editor(task.method, model)
         before = self._load_stream(task.before, model) if task.before else Stream()
         stream = task.protocol.extend(editor, task.chunk.cases, before)
         self._meter.add(stream.costs)
@@ -192,7 +196,7 @@ class TaskExecutor:
     def _score(self, task: ScoreTask, parts: int) -> Told:
         if isinstance(task.protocol, EfficiencyProtocol):
             return self._efficiency(task, task.protocol)
-        model = self.held.model(task.model, self._meter)
+        model = self._model(task.model)
         before = self._observations(task)
         stream = self._load_stream(task.stream, model) if task.stream else None
         result = self._result(task, model, before, stream, parts)
@@ -201,7 +205,7 @@ class TaskExecutor:
         made = task.count - len(stream.failed) if stream else len(result.asked)
         seconds = stream.seconds if stream else self._seconds("edit")
         # of a stream its own tasks tell it: here it may not be made at all
-        editor = {} if stream else self.held.editor(task.method, model, self._meter).provenance
+        editor = {} if stream else self._editor(task.method, model).provenance
         return self._write(
             task, rows(task, result.scores), result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
             settings=task.settings, statistics=self._read_for(task.method),
@@ -212,9 +216,9 @@ class TaskExecutor:
 
     def _efficiency(self, task: ScoreTask, protocol: EfficiencyProtocol) -> Told:
         notes, before = check_alone(self.device, protocol.device), state(self.device)
-        model = self.held.model(task.model, self._meter)
+        model = self._model(task.model)
         loading = self._seconds("load")
-        editor = self.held.editor(task.method, model, self._meter)
+        editor = self._editor(task.method, model)
         once = self._once(task.method, loading)
         result = protocol.run(editor, task.chunk.cases, (), task.count)
         self._meter.add(result.costs)
@@ -247,14 +251,20 @@ class TaskExecutor:
         if stream is not None:
             if any(isinstance(term, Route) for term in stream.patch.terms):
                 # The editor brings the model that answers are routed to.
-                self.held.editor(task.method, model, self._meter)
+                self._editor(task.method, model)
             return ProtocolResult.joined([judge_stream(model, cases, stream, before, task.measures)
                                           for cases in pieces])
-        editor = self.held.editor(task.method, model, self._meter)
+        editor = self._editor(task.method, model)
         return ProtocolResult.joined([task.protocol.run(editor, cases, before, task.count, task.measures)
                                       for cases in pieces])
 
     # --- what comes in
+
+    def _model(self, ref: ModelRef) -> LanguageModel:
+        return self.held.model(ref, self._meter)
+
+    def _editor(self, method: Method, model: LanguageModel) -> Editor:
+        return self.held.editor(method, model, self.store, self._meter)
 
     def _observations(self, task: ScoreTask) -> list[Observation]:
         """What the unedited model answered to the questions of a task."""

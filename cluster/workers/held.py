@@ -29,9 +29,9 @@ def check_models(ref: EditorRef) -> None:
 class Held:
     """What is held for the tasks to come. `load` is how models come in, called like `load_model`."""
 
-    def __init__(self, store: Store, device: str) -> None:
+    def __init__(self, device: str) -> None:
         self.load: Callable[..., LanguageModel] = load_model
-        self._store, self._device = store, device
+        self._device = device
         self._model: LanguageModel | None = None
         self._model_key = ""
         self._editor: Editor | None = None
@@ -60,17 +60,18 @@ class Held:
             self._model, self._model_key = model, ref.key
         return self._model
 
-    def editor(self, method: Method, model: LanguageModel, meter: Meter) -> Editor:
-        """The editor of a task, on a model held; making one may mean factoring a large matrix."""
+    def editor(self, method: Method, model: LanguageModel, store: Store, meter: Meter) -> Editor:
+        """The editor of a task, on a model held, with what the store has for it; making one may mean factoring a large
+        matrix."""
         key = digest([method.identity(), method.needs])
         if self._editor is None or self._editor_key != key:
             self._editor = None
             make = get_editor(method.editor.name)
             check_models(method.editor)
             with meter.phase("load"):
-                moments = load_moments(self._store.local(method.statistics.key)) if method.statistics else {}
+                moments = load_moments(store.local(method.statistics.key)) if method.statistics else {}
                 self._editor = make(model, make.Config.model_validate(method.editor.config),
-                                    Resources(moments, self._artefact(method)), seed=method.seed)
+                                    Resources(moments, _artefact(method, store)), seed=method.seed)
             self._editor_key = key
         return self._editor
 
@@ -79,11 +80,12 @@ class Held:
         if self._model is not None and self._model.kept is not None:
             self._model.kept.clear()
 
-    def _artefact(self, method: Method) -> Artefact | None:
-        """What a trained method learned: from its file, or from the training task."""
-        if method.artefact is None:
-            return Artefact.load(self._store.local(method.training)) if method.training else None
-        artefact = Artefact.load(method.artefact.path)
-        if artefact.digest != method.artefact.digest:
-            raise InputError(f"'{method.artefact.path}' has changed since the campaign was planned; run it again")
-        return artefact
+
+def _artefact(method: Method, store: Store) -> Artefact | None:
+    """What a trained method learned: from its file, or from the training task."""
+    if method.artefact is None:
+        return Artefact.load(store.local(method.training)) if method.training else None
+    artefact = Artefact.load(method.artefact.path)
+    if artefact.digest != method.artefact.digest:
+        raise InputError(f"'{method.artefact.path}' has changed since the campaign was planned; run it again")
+    return artefact

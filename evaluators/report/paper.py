@@ -41,7 +41,7 @@ class Scores(NamedTuple):
 
 #: In the paper's order.
 EDITORS = ("ft", "serac", "calinet", "t-patcher", "ke", "mend", "kn", "rome", "memit")
-#: What its models may be called, and its data sets, in its order.
+#: What its models may be called, their names on the hub last, and its data sets, in its order.
 MODELS = {"t5-xl": ("t5-xl", "t5-xl-ssm-nq"), "gpt-j": ("gpt-j", "gpt-j-6b")}
 DATASETS = ("zsre", "counterfact")
 TABLE_1 = {

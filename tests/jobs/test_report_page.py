@@ -12,7 +12,7 @@ from cluster.store.store import CampaignRecord, DatasetRecord, Failure, ResultKe
 from evaluators.cases import Skipped
 from jobs.cli import app
 
-HUB = "/root/.cache/huggingface/hub/models--EleutherAI--gpt-j-6b/snapshots/abc"
+HUB = "/home/user/.cache/huggingface/hub/models--EleutherAI--gpt-j-6b/snapshots/abc"
 
 
 @pytest.fixture

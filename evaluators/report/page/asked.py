@@ -72,7 +72,7 @@ class Asked(NamedTuple):
 
 def asked(answers: pa.Table, wanted: str) -> Asked | None:
     """The answers to a kind of question; None where there are none."""
-    single = answers.filter(pc.and_(pc.match_substring_regex(answers["protocol"], "^single$"),
+    single = answers.filter(pc.and_(pc.equal(answers["protocol"], "single"),
                                     pc.is_valid(answers["right"])))
     single = single.filter(pc.is_in(single["question"], value_set=pa.array([wanted])))
     if not single.num_rows:

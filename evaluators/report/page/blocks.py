@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from editors.core.printable import CELL, printable
 from evaluators.report.page.charts import swatch
 from evaluators.report.tables import Summary, in_percent, show_value
+from evaluators.report.views import PAPER
 
 WAYS = {"token": "share of tokens (as the paper)", "exact": "whole answers", "generation": "free generation"}
 #: What tables of scores have as columns, and the metrics (less the way an answer is taken) they are of: the first that
-#: a data set has, as in `evaluators.report.views`.
-ASPECTS = {"Reliability": ("reliability",), "Generality": ("generality",),
-           "Locality": ("locality", "locality.unrelated"), "Portability": ("portability.all",)}
+#: a data set has.
+ASPECTS = {heading: tuple(metric.removesuffix(".token") for metric in metrics) for heading, metrics in PAPER.items()}
 
 
 @dataclass(frozen=True)

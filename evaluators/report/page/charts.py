@@ -116,19 +116,9 @@ def _free(x: float, y: float, letters: int, boxes: list[Box]) -> tuple[float, fl
 
 def dots(title: str, rows: Sequence[tuple[str, At | None, float | None]], axis: Axis = PERCENT) -> str:
     """A panel with a row for each editor: its mean on its interval, and an upright bar at the paper's value."""
-    height = TOP + 24 * len(rows) + 26
-    left = 20 + 6.8 * max((min(len(printable(editor, LABEL)), LABEL) for editor, _, _ in rows), default=0)
-
-    def x(value: float) -> float:
-        return left + (WIDTH - RIGHT - 4 - left) * axis.place(value)
-
-    parts = [_text(left, 18, title, "head")]
-    for value, label in axis.ticks:
-        parts.append(f'<line x1="{x(value):.1f}" y1="{TOP}" x2="{x(value):.1f}" y2="{height - 24}" class="grid"/>')
-        parts.append(_text(x(value), height - 9, label, "soft", "middle"))
+    height, x, parts = _rows(title, axis, [editor for editor, _, _ in rows], 4)
     for number, (editor, at, paper) in enumerate(rows):
         middle = TOP + 24 * number + 12
-        parts.append(_text(left - 9, middle + 4, printable(editor, LABEL), "", "end"))
         if at is not None and math.isfinite(at.low + at.high):
             parts.append(f'<line x1="{x(at.low):.1f}" y1="{middle}" x2="{x(at.high):.1f}" y2="{middle}" '
                          f'stroke="{colour_of(editor)}" stroke-width="7" stroke-opacity="0.35"/>')
@@ -141,19 +131,9 @@ def dots(title: str, rows: Sequence[tuple[str, At | None, float | None]], axis: 
 
 def bars(title: str, axis: Axis, rows: Sequence[tuple[str, float, float, float | None, float | None]]) -> str:
     """A panel of bars: for each editor a value, what is added to it (lighter), and the paper's values upright."""
-    height = TOP + 24 * len(rows) + 26
-    left = 20 + 6.8 * max((min(len(printable(row[0], LABEL)), LABEL) for row in rows), default=0)
-
-    def x(value: float) -> float:
-        return left + (WIDTH - RIGHT - 8 - left) * axis.place(value)
-
-    parts = [_text(left, 18, title, "head")]
-    for value, label in axis.ticks:
-        parts.append(f'<line x1="{x(value):.1f}" y1="{TOP}" x2="{x(value):.1f}" y2="{height - 24}" class="grid"/>')
-        parts.append(_text(x(value), height - 9, label, "soft", "middle"))
+    height, x, parts = _rows(title, axis, [row[0] for row in rows], 8)
     for number, (editor, value, more, *papers) in enumerate(rows):
         top = TOP + 24 * number
-        parts.append(_text(left - 9, top + 16, printable(editor, LABEL), "", "end"))
         for start, end, opacity in ((axis.first, value, 1.0), (value, value + more, 0.4)):
             parts.append(f'<rect x="{x(start):.1f}" y="{top + 4}" width="{max(0.0, x(end) - x(start)):.1f}" '
                          f'height="16" fill="{colour_of(editor)}" fill-opacity="{opacity}"/>')
@@ -217,6 +197,25 @@ def _frame(title: str, across: Axis, up: Axis) -> list[str]:
             free = place + half
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across.name, "soft", "middle"))
     return parts
+
+
+def _rows(title: str, axis: Axis, editors: Sequence[str],
+          free: float) -> tuple[float, Callable[[float], float], list[str]]:
+    """What a panel with a row for each editor begins with: how high it is, where values are, and its frame and names.
+    `free` is the room behind the axis."""
+    height = TOP + 24 * len(editors) + 26
+    left = 20 + 6.8 * max((min(len(printable(editor, LABEL)), LABEL) for editor in editors), default=0)
+
+    def x(value: float) -> float:
+        return left + (WIDTH - RIGHT - free - left) * axis.place(value)
+
+    parts = [_text(left, 18, title, "head")]
+    for value, label in axis.ticks:
+        parts.append(f'<line x1="{x(value):.1f}" y1="{TOP}" x2="{x(value):.1f}" y2="{height - 24}" class="grid"/>')
+        parts.append(_text(x(value), height - 9, label, "soft", "middle"))
+    parts += [_text(left - 9, TOP + 24 * number + 16, printable(editor, LABEL), "", "end")
+              for number, editor in enumerate(editors)]
+    return height, x, parts
 
 
 def _points(points: Iterable[tuple[float, float]]) -> str:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from cluster.store.merging import Source, letters, merge
+from cluster.store.merging import letters, merge
 from cluster.store.records import ROW_SCHEMA, CampaignRecord, ResultKey, SweptEntry, TaskRecord
+from cluster.store.source import Source
 from cluster.store.store import Store
 from editors.core.errors import InputError
 from evaluators.report.tables import summarise
