@@ -25,7 +25,7 @@ from cluster.plan.cutting import CampaignCases
 from cluster.plan.known import Examination, Knowledge, KnownTask, examine
 from cluster.plan.labels import Labels, labels_of
 from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
-from cluster.plan.resolve import check_joint, check_names, check_place, is_for, resolve_artefact
+from cluster.plan.resolve import check_editors, check_joint, check_names, check_place, is_for, resolve_artefact
 from cluster.plan.sources import Sources
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
 from cluster.store.records import KnownRecord, SweptEntry
@@ -108,6 +108,7 @@ def plan(campaign: Campaign, sources: Sources = READ, given: Sequence[Dataset] |
         return _united(campaign, [plan(part, sources, knowledge=knowledge) for part in campaign.members])
     check_names(campaign)
     datasets = _load(campaign, sources) if given is None else given
+    check_editors(campaign)
     planner = Planner(campaign, datasets, sources, knowledge)
     notes = [note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data))]
     tasks: dict[str, Task] = {}
