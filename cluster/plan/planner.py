@@ -7,6 +7,7 @@
                        ├──> score
     statistics ─┬──────┤               (statistics and train only where the editor asks for them; of a long text,
     train ──────┘      │                statistics are many shards, and moments their sum)
+    values ────────────┤               (of MEMIT's batches: what each case needs by itself, for all sizes and orders)
         └─> stream ─> stream ─> ...    (sequential editing: a segment hands its patch to the next, and to scoring)
 """
 
