@@ -88,7 +88,7 @@ class Plan:
             datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
                            for data in self.datasets),
             tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, tags=self.campaign.tags,
-            sweep=self.sweep, known=self.known)
+            sweep=self.sweep, known=self.known, text=self.campaign.text)
 
 
 READ = Sources()
