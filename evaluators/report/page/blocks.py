@@ -21,7 +21,8 @@ ASPECTS = {heading: tuple(metric.removesuffix(".token") for metric in metrics) f
 @dataclass(frozen=True)
 class Cell:
     """A cell: its text, smaller lines below it, and the numbers it stands for, which a program can read. `shade` is its
-    colour in a heat map, from 0 to 10, and `mark` an SVG before it."""
+    colour in a heat map, from 0 to 10, `mark` an SVG before it, and `paper` what the paper prints there, which is among
+    `more`."""
 
     text: str
     more: Sequence[str] = ()
@@ -29,6 +30,7 @@ class Cell:
     best: bool = False
     shade: int | None = None
     mark: str = ""
+    paper: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,15 @@ class Picture:
         return f"data:image/svg+xml;base64,{base64.b64encode(self.svg.encode()).decode()}"
 
 
-Block = Grid | Figure | Note | Picture
+@dataclass(frozen=True)
+class Listing:
+    """Lines of a file, folded under a caption."""
+
+    caption: str
+    text: str
+
+
+Block = Grid | Figure | Note | Picture | Listing
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,8 @@ def estimate(row: Summary | None, paper: str = "", difference: str = "", *, best
         return Cell("-", [f"paper {paper}"] if paper else [])
     half = (row.high - row.low) / 2
     more = [f"n {row.n}" + (f" · paper {paper}" if paper else ""), *([difference] if difference else [])]
-    return Cell(show_value(row.metric, row.mean, half, "-"), more, numbers(row), best)
+    return Cell(show_value(row.metric, row.mean, half, "-"), more,
+                numbers(row), best, paper=paper)
 
 
 def numbers(row: Summary) -> dict[str, str]:
