@@ -12,11 +12,13 @@ from html import escape
 from typing import NamedTuple
 
 from editors.core.printable import printable
+from evaluators.report.axes import Axis
 from evaluators.report.colours import COLOURS, colour_of
 
 WIDTH, HEIGHT = 340, 230  # of a panel, in the units of its picture
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 30, 42
 LABEL = 24  # characters of a name beside a drawing
+LETTER = 8  # of a tick's label, with room around
 SHAPES = ("circle", "square", "diamond", "up", "down")
 
 
@@ -29,40 +31,7 @@ class At(NamedTuple):
     high: float
 
 
-class Axis(NamedTuple):
-    """From `first` to `last`, with ticks and their labels."""
-
-    name: str
-    first: float
-    last: float
-    ticks: Sequence[tuple[float, str]]
-    log: bool = False
-
-    def place(self, value: float) -> float:
-        """Where a value is, from 0 to 1; what is off the axis is at its end."""
-        if not self.log:
-            share = (value - self.first) / ((self.last - self.first) or 1.0)
-        else:
-            low, high = math.log(self.first), math.log(self.last)
-            share = (math.log(max(value, self.first)) - low) / ((high - low) or 1.0)
-        return min(max(share, 0.0), 1.0)
-
-
 PERCENT = Axis("%", 0.0, 1.0, [(tick / 100, str(tick)) for tick in (0, 25, 50, 75, 100)])
-
-
-def logarithmic(label: str, values: Iterable[float], ticks: Sequence[float] = ()) -> Axis:
-    """A logarithmic axis around positive values, with ticks at powers of ten unless they are given."""
-    found = [value for value in values if value > 0 and math.isfinite(value)] or [1.0]
-    first, last = min(found), max(found)
-    if not ticks:
-        first, last = 10.0 ** math.floor(math.log10(first)), 10.0 ** math.ceil(math.log10(last))
-        last = last if last > first else 10 * first
-        powers = range(round(math.log10(first)), round(math.log10(last)) + 1)
-        ticks = [10.0**power for power in powers if power % (1 + len(powers) // 8) == 0]
-    elif first == last:
-        first, last = first / 2, last * 2
-    return Axis(label, first, last, [(tick, f"{tick:g}") for tick in ticks], log=True)
 
 
 def lines(title: str, across: Axis, up: Axis, series: Sequence[tuple[str, Sequence[At]]]) -> str:
@@ -141,14 +110,6 @@ def bars(title: str, axis: Axis, rows: Sequence[tuple[str, float, float, float |
     return picture(WIDTH, height, parts)
 
 
-def linear(label: str, most: float) -> Axis:
-    """From 0 to a round number that is not below `most`."""
-    step = 10.0 ** math.floor(math.log10(most or 1.0))
-    step *= next(factor for factor in (0.2, 0.5, 1, 2, 5) if most / (step * factor) <= 6)
-    count = max(1, math.ceil(most / step))
-    return Axis(label, 0.0, step * count, [(step * tick, f"{step * tick:g}") for tick in range(count + 1)])
-
-
 def mark(editor: str, x: float, y: float, size: float = 4) -> str:
     """An editor's mark: a shape, filled for one half of the editors and hollow for the other."""
     order = list(COLOURS)
@@ -182,19 +143,16 @@ def _scales(across: Axis, up: Axis) -> tuple[Callable[[float], float], Callable[
 
 
 def _frame(title: str, across: Axis, up: Axis) -> list[str]:
-    x, y = _scales(across, up)
+    _, y = _scales(across, up)
     parts = [_text(LEFT, 18, title, "head")]
     for value, label in up.ticks:
         parts.append(f'<line x1="{LEFT}" y1="{y(value):.1f}" x2="{WIDTH - RIGHT}" y2="{y(value):.1f}" class="grid"/>')
         parts.append(_text(LEFT - 6, y(value) + 4, label, "soft", "end"))
-    free = -math.inf  # where the last label ends
-    for value, label in across.ticks:
-        place, half = x(value), 3.6 * len(label) + 2
-        parts.append(f'<line x1="{place:.1f}" y1="{HEIGHT - BOTTOM}" x2="{place:.1f}" y2="{HEIGHT - BOTTOM + 4}" '
-                     'class="grid"/>')
-        if place - half > free:
-            parts.append(_text(place, HEIGHT - BOTTOM + 17, label, "soft", "middle"))
-            free = place + half
+    for place, label in across.labels(WIDTH - LEFT - RIGHT, LETTER):
+        parts.append(f'<line x1="{LEFT + place:.1f}" y1="{HEIGHT - BOTTOM}" x2="{LEFT + place:.1f}" '
+                     f'y2="{HEIGHT - BOTTOM + 4}" class="grid"/>')
+        if label:
+            parts.append(_text(LEFT + place, HEIGHT - BOTTOM + 17, label, "soft", "middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across.name, "soft", "middle"))
     return parts
 

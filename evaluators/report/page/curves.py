@@ -6,8 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from evaluators.report.axes import Axis, Values, logarithmic
 from evaluators.report.page.blocks import WAYS, Cell, Figure, Grid, Panel, estimate, of_editor
-from evaluators.report.page.charts import PERCENT, At, Axis, lines, logarithmic, swatch
+from evaluators.report.page.charts import PERCENT, At, lines, swatch
 from evaluators.report.page.scores import Scores, metrics_of, where
 from evaluators.report.samples import Setting, name_key
 from evaluators.report.tables import Summary, in_percent
@@ -85,7 +86,7 @@ def _panel(heading: str, metric: str, curves: Curves) -> Panel:
             if found := row.get(metric):
                 series[editor].append(At(edits, found.mean, found.low, found.high))
     shown = sorted(series.items(), key=lambda item: name_key(item[0]))
-    across = logarithmic("edits", curves, sorted(curves))
+    across = Values.of("edits", sorted(curves), log=1).axis
     up = PERCENT if in_percent(metric) else _up(metric, [at for _, points in shown for at in points])
     unit = all_metrics()[metric].unit if metric in all_metrics() else ""
     return Panel(lines(f"{heading} ({'%' if in_percent(metric) else unit})", across, up, shown),

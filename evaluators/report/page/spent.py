@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from evaluators.report.axes import linear, logarithmic
 from evaluators.report.costs import GIB, PAPERS_MODEL, Cost, cost_tables
 from evaluators.report.intervals import harmonic_mean
 from evaluators.report.page.blocks import WAYS, Cell, Figure, Grid, Panel, name, of_editor, short
-from evaluators.report.page.charts import PERCENT, At, bars, linear, logarithmic, scatter, swatch
+from evaluators.report.page.charts import PERCENT, At, bars, scatter, swatch
 from evaluators.report.page.scores import Scores, metrics_of, where
 from evaluators.report.paper import FIGURE_5, FIGURE_5_TRAINING
 from evaluators.report.samples import UNEDITED, Setting, name_key
