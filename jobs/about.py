@@ -38,7 +38,7 @@ def about(source: Source) -> About:
         store=near(store.place), campaign=record.name, digest=record.digest, started=f"{record.started:{TIME}}",
         read_at=f"{datetime.now(UTC):{TIME}}", command=command(source, record.name), fill=lacked(source),
         running="" if driver is None or driver.surely_dead else f"{driver.campaign}, by {driver.who}",
-        progress=progress, datasets=[(data.name, data.cases) for data in record.datasets],
+        progress=progress, datasets=[(data.name, data.cases, data.digest) for data in record.datasets],
         skipped=[Trouble(f"{case.case_id} of {data.name}", case.reason) for data in record.datasets
                  for case in data.skipped],
         failures=[Trouble(failure.title, failure.summary, failure.reason) for failure in standing.failures],

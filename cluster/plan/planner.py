@@ -85,8 +85,8 @@ class Plan:
         """The plan as it is kept in a store."""
         return CampaignRecord(
             name=self.campaign.name, digest=digest([self.campaign.name, *self.tasks]), started=started,
-            datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
-                           for data in self.datasets),
+            datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped,
+                                         digest=data.digest) for data in self.datasets),
             tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, tags=self.campaign.tags,
             sweep=self.sweep, known=self.known, text=self.campaign.text)
 

@@ -61,6 +61,7 @@ class DatasetRecord(_Record):
     name: str
     cases: int
     skipped: tuple[Skipped, ...]
+    digest: str = ""
 
 
 class KnownRecord(_Record):

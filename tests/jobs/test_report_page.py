@@ -12,6 +12,7 @@ from cluster.store.store import CampaignRecord, DatasetRecord, Failure, ResultKe
 from evaluators.cases import Skipped
 from jobs.cli import app
 
+TEXT = "name: table2 # \u202e<b>\nmodels: [gpt-j]\n"
 HUB = "/home/user/.cache/huggingface/hub/models--EleutherAI--gpt-j-6b/snapshots/abc"
 
 
@@ -29,7 +30,8 @@ def store(tmp_path):
                                                                protocols=(("single", 1),)), told)
         found.write_failure(Failure(task=tasks[1].id, title=tasks[1].title, reason="Trace\nout of memory"))
         found.write_campaign(CampaignRecord(
-            name="table2", text="name: table2 # \u202e<b>\nmodels: [gpt-j]\n", digest="d", started=datetime(2030, 1, 1, tzinfo=UTC), tasks=tasks, tags={"who": "me"},
+            name="table2", text=TEXT, digest="d", started=datetime(2030, 1, 1, tzinfo=UTC), tasks=tasks,
+            tags={"who": "me"},
             datasets=(DatasetRecord(name="zsre", cases=4, skipped=(Skipped(case_id="r1", reason="no subject"),)),)))
         return tmp_path / "store"
     return make
@@ -49,8 +51,9 @@ def test_a_page_tells_what_a_store_holds_and_lacks(store, tmp_path):
     text = re.sub(r"<[^>]+>", " ", whole)
     plain = " ".join(text.replace("&#34;", '"').replace("&#39;", "'").split())
     for told in ("1 of 2 tasks are not done", f"editfleet run table2 --data FOLDER --out {place}", "out of memory",
-                 "cuda A 1 tasks", "c9 too long 1", "r1 of zsre no subject", "torch 1.2", "d1", "who me", "2030-01-01 00:00 UTC",
-                 json.dumps({"name": "rome", "version": 1, "config": {"layer": 5}}), "paper 99.18"):
+                 "cuda A 1 tasks", "c9 too long 1", "r1 of zsre no subject", "torch 1.2", "d1", "who me",
+                 "2030-01-01 00:00 UTC", "paper 99.18", json.dumps({"name": "rome", "version": 1,
+                                                                    "config": {"layer": 5}})):
         assert told in plain, told
 
 
@@ -58,7 +61,7 @@ def test_the_tables_of_a_page_and_how_they_came_about_are_for_programs_too(store
     *lines, last = map(json.loads, run(store(), "--page", "--format", "json").stdout.splitlines())
     assert {line["section"] for line in lines} >= {"results", "methods", "locality"}
     told = last["provenance"]
-    assert told["texts"] == {"table2": "name: table2 # \u202e<b>\nmodels: [gpt-j]\n"} and told["digest"] == "d"
+    assert told["texts"] == {"table2": TEXT} and told["digest"] == "d"
     assert told["failures"] == [{"what": "ft on gpt-j", "summary": "out of memory", "reason": "Trace\nout of memory",
                                  "tasks": 1}]
     assert (told["devices"], told["versions"]) == ({"cuda A": 1}, {"torch": "1.2"})

@@ -55,7 +55,7 @@ class About:
     fill: Mapping[str, str] = field(default_factory=dict)
     running: str = ""
     progress: Sequence[Progress] = ()
-    datasets: Sequence[tuple[str, int]] = ()
+    datasets: Sequence[tuple[str, int, str]] = ()
     skipped: Sequence[Trouble] = ()
     failures: Sequence[Trouble] = ()
     failed_cases: Sequence[Trouble] = ()
@@ -93,7 +93,7 @@ class About:
             progress=[replace(entry, kind=f"{letter}: {entry.kind}") for letter, each in found.items()
                       for entry in each.progress],
             texts={f"{letter}: {name}": text for letter, each in found.items() for name, text in each.texts.items()},
-            datasets=list(merged(lambda each: dict(each.datasets)).items()), tags=merged(lambda each: each.tags),
+            datasets=list(dict.fromkeys(entries(lambda each: each.datasets))), tags=merged(lambda each: each.tags),
             skipped=entries(lambda each: each.skipped), failures=entries(lambda each: each.failures),
             failed_cases=entries(lambda each: each.failed_cases), models=entries(lambda each: each.models),
             notes=list(dict.fromkeys(entries(lambda each: each.notes))),

@@ -12,6 +12,7 @@ from evaluators.report.page.charts import swatch
 from evaluators.report.tables import Summary, in_percent, show_value
 from evaluators.report.views import PAPER
 
+LONG = 40  # characters from which on a cell is a sentence
 WAYS = {"token": "share of tokens (as the paper)", "exact": "whole answers", "generation": "free generation"}
 #: What tables of scores have as columns, and the metrics (less the way an answer is taken) they are of: the first that
 #: a data set has.
@@ -31,6 +32,13 @@ class Cell:
     shade: int | None = None
     mark: str = ""
     paper: str = ""
+
+    @property
+    def look(self) -> str:
+        """The classes that its style goes by."""
+        looks = {"best": self.best, "value": self.data, "marked": self.mark, "long": len(self.text) > LONG,
+                 f"heat h{self.shade}": self.shade is not None}
+        return " ".join(name for name, there in looks.items() if there)
 
 
 @dataclass(frozen=True)

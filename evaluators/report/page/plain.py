@@ -14,7 +14,7 @@ from typing import Any
 from editors.core.printable import in_json, printable
 from evaluators.files import finite
 from evaluators.report import grids
-from evaluators.report.page.blocks import ASPECTS, NOTHING, WAYS, Cell, Grid, name, of_editor
+from evaluators.report.page.blocks import ASPECTS, LONG, NOTHING, WAYS, Cell, Grid, name, of_editor
 from evaluators.report.page.scores import where
 from evaluators.report.page.sections import Measured
 from evaluators.report.pairwise import Pair
@@ -24,7 +24,6 @@ from evaluators.report.tables import show_value
 
 NUMBERS = ("mean", "difference", "low", "high", "p", "p_holm", "n")
 COLUMNS = ("section", "table", "row", "column", "metric", *NUMBERS, "paper", "text")
-LONGEST = 60  # characters of a cell that is no sentence
 SHOWN = frozenset(base for bases in ASPECTS.values() for base in bases)  # what people are shown comparisons in
 
 
@@ -110,7 +109,7 @@ def _plain(grid: Grid) -> grids.Grid:
     """With the number of cases in a column of its own, where there are any, and without columns of sentences, which no
     table to paste has room for."""
     kept = [column for column, head in enumerate(grid.heads) if column < grid.names or all(
-        len(row[column].text) <= LONGEST for row in grid.rows)]
+        len(row[column].text) <= LONG for row in grid.rows)]
     grid = replace(grid, heads=[grid.heads[column] for column in kept],
                    rows=[[row[column] for column in kept] for row in grid.rows])
     cases = [max((int(cell.data["n"]) for cell in row if "n" in cell.data), default=None) for row in grid.rows]

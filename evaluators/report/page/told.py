@@ -35,14 +35,15 @@ def provenance(about: About) -> Section:
     facts = {"store": about.places, "campaign": about.campaign, "digest": about.digest, "last run": about.started,
              "this page was made": about.read_at, **about.tags}
     blocks: list[Block] = [_pairs("Campaign", {key: value for key, value in facts.items() if value}),
-                           *(Listing(f"Campaign file of {campaign}, as it was read", printable_lines(shortened(text, MOST)))
-                             for campaign, text in about.texts.items())]
+                           *(Listing(f"Campaign file of {campaign}, as it was read",
+                                     printable_lines(shortened(text, MOST))) for campaign, text in about.texts.items())]
     if about.models:
         heads = list(dict.fromkeys(key for model in about.models for key in model))
         blocks.append(Grid("Models", heads, [[name(model.get(head, "-")) for head in heads] for model in about.models]))
     if about.datasets:
-        blocks.append(Grid("Data sets", ["data set", "cases"],
-                           [[name(data), Cell(f"{cases:,}")] for data, cases in about.datasets]))
+        blocks.append(Grid("Data sets", ["data set", "cases", "digest"],
+                           [[name(data), Cell(f"{cases:,}"), Cell(digest or "-")]
+                            for data, cases, digest in about.datasets]))
     if about.versions:
         blocks.append(_pairs("Versions", about.versions))
     if about.devices:
