@@ -8,6 +8,8 @@ from statistics import fmean
 
 import pyarrow as pa
 import pytest
+from support.paper_notes import NOTES, scores
+from support.paper_notes import table as table_of
 from support.report_rows import HOSTILE, answers, cost_rows, hostile, rows
 
 from evaluators.report.compare import compare
@@ -16,6 +18,7 @@ from evaluators.report.latex import grids_to_latex
 from evaluators.report.page import plain
 from evaluators.report.page.about import About
 from evaluators.report.page.sections import measure
+from evaluators.report.paper import EDITORS
 
 ABOUT = About(store="s", campaign="c", papers={"gpt-j": "gpt-j"})
 SINGLE = (("single", 1),)
@@ -93,6 +96,31 @@ def test_people_see_one_way_of_counting(found):
                  "Cost against quality", "Collapse and forgetting", "Locality by source", "same answer",
                  "Success and magnitude", "target's length", "by relation", "Editor against editor"):
         assert any(told in title for title in titles["exact"]), told
+
+
+@pytest.mark.skipif(not NOTES.exists(), reason="the notes on the paper are not here")
+def test_every_number_of_the_paper_that_is_shown_is_the_papers_and_none_is_missing():
+    models, data, editors = ("t5-xl", "gpt-j"), ("zsre", "counterfact"), dict.fromkeys(EDITORS, 0.5)
+    table = pa.concat_tables([*(rows(2, editors=editors, model=model, dataset=each, protocols=SINGLE)
+                                for model in models for each in data),
+                              *(cost_rows(EDITORS, model="gpt-j", dataset=each) for each in data)])
+    found = measure(About("s", "c", papers={model: model for model in models}), table)
+    shown, costs = {}, {}
+    for line in map(json.loads, plain.to_json_lines(found).splitlines()):
+        place = line["table"].partition(": ")[2]
+        if "paper" in line:
+            where = next((each, model) for each in data for model in models if place.startswith(f"{each} on {model}"))
+            shown[(*where, line["column"], line["row"]["editor"])] = round(100 * line["paper"], 6)
+        elif line["section"] == "costs" and line["column"].startswith("paper"):
+            [where] = [each for each in data if f" {each} on" in f" {place}"]
+            costs.setdefault((line["column"], where), {})[line["row"]["editor"]] = float(line["text"])
+    assert shown == scores() and len(shown) == 128
+    seconds, sizes = table_of("Table 4"), table_of("Figure 5")
+    for each, name in (("zsre", "zsRE"), ("counterfact", "CF")):
+        assert costs["paper (s)", each] == seconds[name]
+        assert costs["paper (GiB)", each] == sizes["edit memory"]
+        assert costs["paper, with training", each] == sizes["bar end incl. training"]
+        assert costs["paper + (GiB)", each] == sizes["excess training = difference"]
 
 
 MARKDOWN = """\
