@@ -61,9 +61,9 @@ def report(
         "--paper", help="Show the tables of Yao et al. 2023, measured as there, beside the paper's numbers where model "
                         "and data are the paper's; and how to make what is missing.")] = False,
     page: Annotated[bool, typer.Option(
-        "--page", help="Show the tables of the HTML page: what methods need, locality by source, by target and by "
-                       "relation, costs against quality, streams, every editor against every other; as JSON also "
-                       "how the results came about.")] = False,
+        "--page", help="Show the tables (and draw the figures) of the HTML page: what methods need, locality by "
+                       "source, by target and by relation, costs against quality, streams, every editor against "
+                       "every other; as JSON also how the results came about.")] = False,
     versus: Annotated[str | None, typer.Option(
         metavar="EDITOR", help="Show the other editors' differences to this one, on the cases both have.")] = None,
     figure: Annotated[Path | None, typer.Option(
@@ -83,8 +83,8 @@ def report(
         if format == "html" and (versus or every or paper or figure or page):
             raise InputError("a page has all views and figures: leave '--versus', '--all', '--paper', '--page' and "
                              "'--figure' out")
-        if page and (versus or every or figure):
-            raise InputError("'--page' shows the page's tables: leave '--versus', '--all' and '--figure' out")
+        if page and (versus or every):
+            raise InputError("'--page' shows the page's tables: leave '--versus' and '--all' out")
         view: View = "paper" if paper else "all" if every else "main"
         sources = _read(stores, campaign)
         merged = merge(sources)
@@ -96,7 +96,7 @@ def report(
 
             typer.echo(str(write_report(out, sources, merged, points)))
             return
-        found = (_of_page(sources, merged, points, view) if page
+        found = (_of_page(sources, merged, points, view, figure) if page
                  else _results(merged, points, view, fill(sources), figure) if versus is None
                  else _differences(merged, versus, points, view))
         _show(found, format, None if out is None else _file(out, format))
@@ -145,12 +145,17 @@ def _told(rows: Rows, tables: Sequence[Grid], points: Sequence[Point], view: Vie
     return Told(tables, lambda: to_csv(rows, view), lambda: to_json_lines(rows) + points_to_json_lines(points))
 
 
-def _of_page(sources: Sequence[Source], merged: Merged, points: Sequence[Point], view: View) -> Told:
-    from evaluators.report.page import plain
+def _of_page(sources: Sequence[Source], merged: Merged, points: Sequence[Point], view: View,
+             figure: Path | None) -> Told:
+    from evaluators.report.page import drawn, plain
     from jobs.paging import measured
 
     about, found = measured(sources, merged, points)
-    return Told(list(plain.tables(found, "token" if view == "paper" else "exact")), lambda: plain.to_csv(found),
+    way = "token" if view == "paper" else "exact"
+    if figure is not None:
+        make_folder(figure.parent)
+        write_figure(figure, drawn.to_svg(found, way))
+    return Told(list(plain.tables(found, way)), lambda: plain.to_csv(found),
                 lambda: plain.to_json_lines(found) + about.to_json_line())
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from editors.core.printable import CELL, printable
-from evaluators.report.page.charts import swatch
+from evaluators.report.figure import Drawing
+from evaluators.report.page.charts import picture, swatch
 from evaluators.report.tables import Summary, in_percent, show_value
 from evaluators.report.views import PAPER
 
@@ -59,8 +60,12 @@ class Grid:
 class Panel:
     """One drawing, and what it shows in words."""
 
-    svg: str
+    drawing: Drawing
     words: str
+
+    @property
+    def svg(self) -> str:
+        return picture(self.drawing)
 
 
 @dataclass(frozen=True)

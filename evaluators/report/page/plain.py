@@ -9,12 +9,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from editors.core.printable import in_json, printable
 from evaluators.files import finite
 from evaluators.report import grids
-from evaluators.report.page.blocks import ASPECTS, LONG, NOTHING, WAYS, Cell, Grid, name, of_editor
+from evaluators.report.page.blocks import ASPECTS, LONG, NOTHING, WAYS, Cell, Figure, Grid, name, of_editor
 from evaluators.report.page.scores import where
 from evaluators.report.page.sections import Measured
 from evaluators.report.pairwise import Pair
@@ -24,6 +24,7 @@ from evaluators.report.tables import show_value
 
 NUMBERS = ("mean", "difference", "low", "high", "p", "p_holm", "n")
 COLUMNS = ("section", "table", "row", "column", "metric", *NUMBERS, "paper", "text")
+B = TypeVar("B", Grid, Figure)
 SHOWN = frozenset(base for bases in ASPECTS.values() for base in bases)  # what people are shown comparisons in
 
 
@@ -32,9 +33,15 @@ def tables(found: Measured, way: str) -> Iterator[grids.Grid]:
     of editors in the paper's four aspects."""
     every = [(section, grid) for section, grid in _grids(found)
              if section != "pairs" or not grid.way or _base(grid) in SHOWN]
-    ways = {grid.way for _, grid in every}
+    return map(_plain, of_way([grid for _, grid in every], way))
+
+
+def of_way(blocks: Sequence[B], way: str) -> list[B]:
+    """Those in which answers are taken in this way, or in the first that there is where none are; and those that have
+    none."""
+    ways = {block.way for block in blocks}
     chosen = way if way in ways else next((each for each in WAYS if each in ways), "")
-    return (_plain(grid) for _, grid in every if grid.way in ("", chosen))
+    return [block for block in blocks if block.way in ("", chosen)]
 
 
 def to_csv(found: Measured) -> str:
