@@ -68,6 +68,20 @@ def test_the_tables_of_a_page_and_how_they_came_about_are_for_programs_too(store
     assert [each["digest"] for each in told["models"]] == ["d1"] and told["started"] == "2030-01-01 00:00 UTC"
 
 
+def test_a_page_made_while_its_campaign_runs_says_so(store, tmp_path):
+    place = store()
+    with Store.open(place).lease("table2"):
+        assert run(place, "--format", "html", "--out", tmp_path / "page").exit_code == 0
+    text = (tmp_path / "page/index.html").read_text()
+    assert "It runs just now: table2, by" in text and "1 of 2 tasks are not done" in text
+
+
+def test_provenances_are_read_once_for_all_that_is_told_of_them(store, tmp_path, monkeypatch):
+    place, asked, read = store(), [], Store.provenances
+    monkeypatch.setattr(Store, "provenances", lambda self, keys, pick: asked.append(1) or read(self, keys, pick))
+    assert run(place, "--format", "html", "--out", tmp_path / "page").exit_code == 0 and asked == [1]
+
+
 def test_a_store_is_told_as_it_would_be_named_from_here(store, tmp_path, monkeypatch):
     place = store()
     monkeypatch.chdir(tmp_path)
