@@ -37,6 +37,7 @@ bench: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.editors --out benchmarks/editors.json
 	$(BIN)/python -m benchmarks.report --out benchmarks/report.json
 	$(BIN)/python -m benchmarks.commands --out benchmarks/commands.json
+	$(if $(EASYEDIT),OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peer --easyedit $(EASYEDIT) --out benchmarks/peer.json)
 	-$(BIN)/python -m benchmarks.compare benchmarks/last benchmarks
 
 watch-demo: $(INSTALLED)
