@@ -127,8 +127,8 @@ class Peer:
 
 def _function(file: Path, *names: str) -> Callable[..., Any]:
     """The first of some functions of a file, without what the others import."""
-    found: list[ast.stmt] = [
-        each for each in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(each, ast.FunctionDef) and each.name in names]
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    found: list[ast.stmt] = [each for each in body if isinstance(each, ast.FunctionDef) and each.name in names]
     device = importlib.import_module("easyeditor.util.device").normalize_device
     space: dict[str, Any] = {"torch": torch, "np": np, "typing": typing, "normalize_device": device}
     exec(compile(ast.Module(found, []), str(file), "exec"), space)
