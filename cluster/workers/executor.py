@@ -58,7 +58,7 @@ from evaluators.scoring.metrics import Score
 from evaluators.scoring.observe import TABLE, Observation, from_table, to_table
 from evaluators.scoring.recall import recall
 from evaluators.scoring.said import said
-from evaluators.scoring.usable import unusable
+from evaluators.scoring.usable import check_read, unusable
 
 T = TypeVar("T")
 
@@ -159,6 +159,7 @@ class TaskExecutor:
         model = self._model(task.model)
         with self._meter.phase("statistics"):
             check_content(task.corpus, task.corpus_digest, corpus_digest)
+            check_read(model, task.corpus)
             moments = second_moments(model, task.layers, read_corpus(task.corpus), task.tokens, task.shard)
         return self._save(task, lambda path: save_moments(moments, path), tokens=tokens_of(moments),
                           seconds=self._seconds("statistics"), seconds_in_all=self._seconds("statistics"),

@@ -21,7 +21,9 @@ from evaluators.testbed.statements import texts
 TESTBED_CORPUS = "testbed"
 SAMPLE = 200  # texts of the endless built-in corpus that tell whether it is still the same
 RECORDS = re.compile(r".*\.(json|jsonl|ndjson)(\.\w+)?", re.IGNORECASE)
-CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # rare in text, and common in what is none
+TABLES = re.compile(r".*\.(csv|tsv)(\.\w+)?", re.IGNORECASE)
+# Rare in text, and common in what is none, or was decoded wrongly: U+FFFD takes the place of what could not be.
+STRANGE = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\ufffd]")
 STRAY = 20  # characters of a line that is text, for each of these
 
 
@@ -36,6 +38,9 @@ def read_corpus(name: str) -> Iterator[str]:
         return texts()
     if "://" not in name and not os.path.isfile(expanded(name)):
         raise InputError(f"corpus '{shown(name)}' is neither '{TESTBED_CORPUS}' nor a text file")
+    if TABLES.fullmatch(name):
+        raise InputError(f"corpus '{shown(name)}' is a table by its name, whose other columns would be read as text; "
+                         "write the column of texts as JSON records with a 'text' each, or one text a line")
     found = _texts_of(name)
     first = list(islice(found, 1))
     return chain(first, found)
@@ -90,9 +95,9 @@ def _of_lines(name: str) -> Iterator[str]:
             if len(line) > LONGEST:
                 raise InputError(f"corpus '{shown(name)}': line {number} is longer than {LONGEST:,} characters; put "
                                  "one text on each line")
-            strange = CONTROL.findall(line)
+            strange = STRANGE.findall(line)
             if "\0" in strange or len(strange) * STRAY > len(line):
-                raise InputError(f"corpus '{shown(name)}' is not text: line {number} has the control character "
+                raise InputError(f"corpus '{shown(name)}' is not text: line {number} has the character "
                                  f"U+{ord(min(strange)):04X}; name a file with one text a line, or JSON records with a "
                                  "'text' each")
             yield line

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
-from editors.core.errors import CaseError, quoted
+from editors.core.errors import CaseError, InputError, quoted
 from editors.core.models.model import LanguageModel
+from editors.core.places import shown
 from evaluators.audit import Finding
 from evaluators.cases import Case, ProbeKey, Role, Skipped, ask
+from evaluators.datasets.corpus import SAMPLE, read_corpus
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 from evaluators.scoring.observe import questions
+
+LOOKED_AT = 1000  # characters of a text of a corpus
+TOLD = 10  # of the characters of a corpus that a model does not know
 
 
 def unusable(model: LanguageModel, cases: Sequence[Case], measures: Measures = NOTHING_MORE,
@@ -54,10 +60,16 @@ def check(model: LanguageModel, case: Case, measures: Measures, roles: Collectio
             _check_prompt(model, measure.name, prompt, whole=False)
 
 
+def check_read(model: LanguageModel, corpus: str) -> None:
+    """Raises `InputError` where a model's tokenizer knows too few letters of a corpus, by its first texts: the keys of
+    one unknown token would stand for those of the language."""
+    if lost := model.mostly_lost(*(text[:LOOKED_AT] for text in islice(read_corpus(corpus), SAMPLE))):
+        raise InputError(f"corpus '{shown(corpus)}': most letters of its texts are {_unknown(model, lost[:TOLD])} ...; "
+                         "take one that it can read")
+
+
 def _check_prompt(model: LanguageModel, where: str, prompt: str, whole: bool) -> None:
-    lost = model.lost(prompt)
-    letters = [letter for letter in prompt if letter.isalnum()]
-    if lost and (whole or 2 * sum(letter in lost for letter in letters) > len(letters)):
+    if lost := model.lost(prompt) if whole else model.mostly_lost(prompt):
         raise CaseError(f"{where}: the prompt {quoted(prompt)} has {_unknown(model, lost)}")
 
 

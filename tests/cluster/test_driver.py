@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 from support.campaigns import ROME
+from support.tokenizers import sentencepiece
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
@@ -208,6 +209,21 @@ def test_what_a_tokenizer_puts_before_prompts_is_told(make_plan, store, local_po
     assert run_campaign(planned, store, local_pool(store)).failed == 0
     score = next(task for task in planned.tasks.values() if task.title.startswith("identity"))
     assert store.provenance(score.key)["prompts_begin_with"] == ["<|endoftext|>"]
+
+
+def test_second_moments_are_taken_over_what_a_model_can_read(make_plan, store, local_pool, tiny_folder, tmp_path):
+    """Its cases can be edited; of the text, each letter would be the same unknown token."""
+    lettered = shutil.copytree(tiny_folder, tmp_path / "lettered")
+    sentencepiece().save_pretrained(lettered)
+    (tmp_path / "text.txt").write_text("東京は日本の首都\n" * 40, encoding="utf-8")
+    planned = make_plan(models=[{"name": "lettered", "path": str(lettered)}],
+                        editors=["identity", {"name": "rome", "config": ROME}],
+                        statistics={"corpus": str(tmp_path / "text.txt"), "tokens": 100})
+    outcome = run_campaign(planned, store, local_pool(store))
+    [record] = store.campaigns()
+    [failure, *_] = store.standing(record).failures
+    assert outcome.failed and "text.txt': most letters of its texts are" in failure.summary
+    assert {row["editor"] for row in store.rows(record.tasks).to_pylist()} == {"identity"}
 
 
 def test_a_model_that_changed_since_it_was_planned_fails(make_plan, store, local_pool, tiny_folder, tmp_path):

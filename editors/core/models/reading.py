@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from editors.core.errors import CaseError, quoted
 from editors.core.models.batches import Encoded
-from editors.core.models.text import lost_characters
+from editors.core.models.text import lost_characters, mostly_lost
 from editors.core.requests import EditRequest
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ class Reader(ABC):
     def lost(self, text: str) -> str:
         """Those of a text's characters that the tokenizer has no token for; empty where the text can be read whole."""
         return lost_characters(self.tokenizer, text)
+
+    def mostly_lost(self, *texts: str) -> str:
+        """Those characters where they are most of the letters of texts, else "": then nothing is read in them."""
+        return mostly_lost(self.tokenizer, texts)
 
     def _close(self, prompt: tuple[int, ...], target: tuple[int, ...], end: bool) -> Encoded:
         return Encoded(prompt, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -16,6 +17,18 @@ def lost_characters(tokenizer: Any, text: str) -> str:
         return ""
     return "".join(each for each in dict.fromkeys(text) if not each.isspace() and not _comes_back(tokenizer, each)
                    ) or text
+
+
+def mostly_lost(tokenizer: Any, texts: Iterable[str]) -> str:
+    """The characters that are lost of these texts where more than half of their letters are, else "": the model would
+    read the same unknown token over and over."""
+    lost, unknown, letters = "", 0, 0
+    for text in texts:
+        own = lost_characters(tokenizer, text)
+        lost += own
+        letters += sum(map(str.isalnum, text))
+        unknown += sum(char in own for char in text if char.isalnum())
+    return "".join(dict.fromkeys(lost)) if 2 * unknown > letters else ""
 
 
 def _comes_back(tokenizer: Any, text: str) -> bool:

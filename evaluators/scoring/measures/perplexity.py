@@ -76,11 +76,14 @@ def perplexity(model: LanguageModel, texts: Sequence[str], patches: Sequence[Pat
 
     A decoder predicts each token of a text from those before it, an encoder-decoder the second half of its words from
     the first. Texts are cut where the model's positions end; one of a single token has none to predict. Raises
-    `CaseError` where that is all there are.
+    `CaseError` where that is all there are, or the model's tokenizer does not know most of their letters.
     """
     from editors.core.patches.overlay import UNPATCHED
     from evaluators.scoring.observe import Row, answer
 
+    if lost := model.mostly_lost(*texts):
+        raise CaseError(f"perplexity: most letters of its texts are none that '{model.name}' has tokens for, such as "
+                        f"{quoted(lost)}; take texts that it can read")
     encoded = [each for each in (_encode(model, text) for text in texts) if each.target]
     if not encoded:
         raise CaseError(f"perplexity: each of its {len(texts)} texts is a single token to '{model.name}', such as "

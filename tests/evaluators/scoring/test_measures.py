@@ -9,8 +9,10 @@ import torch
 from pydantic import ValidationError
 from support.protocols import batch, single
 from support.scripted import Scripted, values, with_target
+from support.tokenizers import sentencepiece
 
 from editors.core.errors import CaseError
+from editors.core.models.encoder_decoder import EncoderDecoder
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch
 from evaluators.cases import ProbeKey, distracting
@@ -250,6 +252,13 @@ def test_texts_of_one_token_add_nothing_to_perplexity(tiny_gptj):
 def test_one_token_has_no_perplexity(tiny_gptj):
     with pytest.raises(CaseError, match="single token"):
         perplexity(tiny_gptj, ["x"], [Patch()])
+
+
+def test_what_a_tokenizer_cannot_read_has_no_perplexity(tiny_t5):
+    lettered = EncoderDecoder(tiny_t5.module, sentencepiece(), "lettered")
+    with pytest.raises(CaseError, match="most letters of its texts are none that 'lettered' has tokens"):
+        perplexity(lettered, ["東京都 東京", "Ann"], [Patch()])
+    assert perplexity(lettered, ["Ann lives in 東京"], [Patch()])
 
 
 def test_cases_of_one_batch_share_its_perplexity(editor, cases):

@@ -8,6 +8,7 @@ from support.protocols import batch, single
 from support.scripted import Joint, Scripted, run, values
 from support.tokenizers import sentencepiece
 
+from editors.core.errors import InputError
 from editors.core.models.encoder_decoder import EncoderDecoder
 from evaluators.cases import Case, Chain, Probe
 from evaluators.protocols.stream import Stream, extend
@@ -15,7 +16,7 @@ from evaluators.scoring.judge import baseline
 from evaluators.scoring.measures import Measures
 from evaluators.scoring.measures.fluency import Fluency
 from evaluators.scoring.measures.generation import Generation
-from evaluators.scoring.usable import audit, unusable
+from evaluators.scoring.usable import audit, check_read, unusable
 
 CASE = Case(id="c", subject="Ann", prompt="Where was Ann born?", target_new="Oslo", target_true="Rome",
             paraphrases=("Ann was born where?",), neighbourhood=(Probe(prompt="Where was Bo born?", target="Rome"),),
@@ -95,3 +96,12 @@ def test_answers_of_unknown_characters_are_never_right(lettered):
                                       CASE.model_copy(update={"id": "sound"})])
     assert [skip.case_id for skip in result.failed] == ["c"]
     assert {score.case_id for score in result.scores} == {"sound"}
+
+
+def test_a_corpus_that_a_model_cannot_read_is_refused(lettered, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("Ann lives in 東京\n", encoding="utf-8")
+    check_read(lettered, str(path))
+    path.write_text("東京は日本の首都\n" * 3 + "Ann\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"text\.txt': most letters of its texts are .* no token for: 東 京"):
+        check_read(lettered, str(path))

@@ -7,7 +7,7 @@ from support.tokenizers import dropping, sentencepiece, word_pieces
 from tokenizers import normalizers
 
 from editors.core.errors import CaseError
-from editors.core.models.text import lost_characters
+from editors.core.models.text import lost_characters, mostly_lost
 
 T5_LIKE = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("\n", " "), normalizers.Strip()])
 
@@ -23,6 +23,13 @@ T5_LIKE = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("\n", " 
 ])
 def test_what_does_not_come_back_is_lost(tokenizer, text, lost):
     assert lost_characters(tokenizer, text) == lost
+
+
+@pytest.mark.parametrize(("texts", "lost"), [
+    (["Ann of Łódź"], ""), (["Ann {[]}"], ""), ([], ""), (["..."], ""), (["東京 is"], ""), (["東京都 is"], "東京都"),
+    (["東京", "Ann was born in Rome"], ""), (["東京", "Ω", "An"], "東京Ω"), (["東京", "Ω", "Ann"], "")])
+def test_nothing_is_read_where_most_letters_are_lost(texts, lost):
+    assert mostly_lost(sentencepiece(), texts) == lost
 
 
 def test_bytes_lose_nothing(model):
