@@ -27,7 +27,7 @@ from editors.core.models.weights import Weights
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig
 
-ADAPTER = "adapter_config.json"
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 TOKENIZER = "tokenizer.json"
 
 
@@ -147,8 +147,8 @@ def _config(folder: ModelFolder) -> PretrainedConfig:
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"model '{folder.name}' is quantised: edits need weights in float32, bfloat16 or float16; "
                          "take the checkpoint that it was made of")
-    if folder.has(ADAPTER):
-        raise InputError(f"model '{folder.name}' holds a PEFT adapter ({ADAPTER}): merge it into the weights first "
+    if adapter := next(filter(folder.has, ADAPTER), None):
+        raise InputError(f"model '{folder.name}' holds a PEFT adapter ({adapter}): merge it into the weights first "
                          "(`merge_and_unload`), or take it out of the folder")
     return config
 

@@ -70,6 +70,7 @@ def test_what_old_checkpoints_of_the_family_hold_besides_is_no_harm(folder, tiny
 
 @pytest.mark.parametrize(("file", "content", "told"), [
     ("adapter_config.json", {"peft_type": "LORA"}, "PEFT adapter"),
+    ("adapter_model.safetensors", {}, "PEFT adapter"), ("adapter_model.bin", {}, "PEFT adapter"),
     ("config.json", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "is quantised")])
 def test_what_is_not_the_weights_alone_is_refused_before_any_is_read(folder, file, content, told):
     old = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
