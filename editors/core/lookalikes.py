@@ -1,4 +1,5 @@
-"""Texts that look alike and are not the same: composed and decomposed letters, kinds of blanks and of quotes."""
+"""Texts that look alike and are not the same: composed and decomposed letters, kinds of blanks and of quotes, Cyrillic
+and Greek letters among Latin ones."""
 
 from __future__ import annotations
 
@@ -7,6 +8,11 @@ from difflib import SequenceMatcher
 
 _MARKS = str.maketrans("\u2018\u2019\u201b\u2032\u201c\u201d\u201f\u2033\u2010\u2011\u2012\u2013\u2014\u2212",
                        "''''\"\"\"\"------")
+# In most fonts the same glyphs, in both cases.
+_LETTERS = str.maketrans("\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u03bf", "aeopcyxijso")
+# Only as capitals do these look like Latin letters: B, K, M, H, T, and the Greek A, B, E, Z, H, I, K, M, N, P, T, X, Y.
+_CAPITALS = str.maketrans("\u0412\u041a\u041c\u041d\u0422\u0391\u0392\u0395\u0396\u0397\u0399"
+                          "\u039a\u039c\u039d\u03a1\u03a4\u03a7\u03a5", "BKMHTABEZHIKMNPTXY")
 MOST = 3  # differences that are told
 
 
@@ -35,8 +41,8 @@ def _looks(text: str) -> tuple[str, list[int]]:
 def _look(char: str) -> str:
     if unicodedata.category(char) == "Cf":  # zero-width characters, marks of direction
         return ""
-    plain = unicodedata.normalize("NFKD", char).translate(_MARKS)
-    return " " if plain.isspace() else plain.casefold()
+    plain = unicodedata.normalize("NFKD", char).translate(_MARKS).translate(_CAPITALS)
+    return " " if plain.isspace() else plain.casefold().translate(_LETTERS)
 
 
 def _named(part: str) -> str:

@@ -32,12 +32,13 @@ Alone = Annotated[Text, BeforeValidator(_alone)]
 
 
 def is_knowedit(record: Mapping[str, Any]) -> bool:
-    """Whether a record asks for portability or locality by kind, as no other format does."""
+    """Whether a record asks for portability or locality by kind, or has true answers in a list, as no other format
+    does."""
     if not ({"prompt", "subject", "target_new"} <= record.keys() or {"text", "concept", "labels"} <= record.keys()):
         return False
     portability = record.get("portability")
-    return isinstance(record.get("locality"), dict) or (isinstance(portability, dict)
-                                                        and "New Question" not in portability)
+    return (isinstance(record.get("locality"), dict) or isinstance(record.get("ground_truth"), list)
+            or (isinstance(portability, dict) and "New Question" not in portability))
 
 
 def knowedit_id(number: int) -> str:
@@ -46,7 +47,7 @@ def knowedit_id(number: int) -> str:
 
 class _Question(Part):
     prompt: Alone
-    ground_truth: Texts
+    ground_truth: Texts = Field(default=[])
 
 
 Questions = list[_Question]

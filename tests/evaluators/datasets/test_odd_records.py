@@ -68,6 +68,19 @@ def test_kinds_of_knowedit_may_be_missing_or_empty(tmp_path, left_out):
     assert case.portability == case.attributes == ()
 
 
+@pytest.mark.parametrize("answers", [{}, {"ground_truth": []}, {"ground_truth": None}])
+def test_questions_of_knowedit_without_an_answer_are_not_asked(tmp_path, answers):
+    record = KNOWEDIT | {"portability": {"Reasoning": [{"prompt": "Where?"} | answers]}}
+    [case] = load_dataset(write(tmp_path / "data.jsonl", [record])).cases
+    assert case.portability == () and case.attributes
+
+
+def test_knowedit_without_questions_is_told_by_its_answers(tmp_path):
+    record = {key: value for key, value in KNOWEDIT.items() if key not in ("portability", "locality")}
+    data = load_dataset(write(tmp_path / "data.jsonl", [record]))
+    assert data.format == "knowedit" and data.cases[0].also_true == ("luth",)
+
+
 def test_knowedits_biographies_are_edits_of_what_follows_a_text(tmp_path):
     question = {"prompt": "Ann was born in", "ground_truth": "Bath"}
     record = {"text": "This is about Ann. She is", "labels": "a harpist.", "concept": "Ann",
@@ -242,7 +255,9 @@ def test_one_of_several_files_in_an_archive_can_be_named(tmp_path):
     ("Ann Lee plays", "Ann\u00a0Lee", r"NO-BREAK SPACE \(U\+00A0\) for SPACE \(U\+0020\)"),
     ("Ann\u200bLee plays", "AnnLee", r"nothing for ZERO WIDTH SPACE \(U\+200B\)"),
     ("O'Neill plays", "O\u2019Neill", r"RIGHT SINGLE QUOTATION MARK \(U\+2019\) for APOSTROPHE"),
-    ("The ann plays", "Ann", "LATIN CAPITAL LETTER A .* for LATIN SMALL LETTER A")])
+    ("The ann plays", "Ann", "LATIN CAPITAL LETTER A .* for LATIN SMALL LETTER A"),
+    ("Tom plays", "\u0422\u043em", r"CYRILLIC CAPITAL LETTER TE \(U\+0422\) \+ .*U\+043E\) for LATIN CAPITAL LETTER T"),
+    ("Bo plays", "\u0392\u03bf", r"GREEK CAPITAL LETTER BETA \(U\+0392\)")])
 def test_texts_that_look_alike_are_told_apart(prompt, subject, told):
     with pytest.raises(CaseError, match=f"is not in prompt .*they look alike, but it has {told}"):
         EditRequest(prompt, subject, "harp")
