@@ -10,21 +10,27 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.reference_models import draw, gptj, t5
+from support.reference_models import draw, fill, gptj, t5
+from transformers import DistilBertConfig, DistilBertModel
 
+from editors.calinet import CaliNET, CaliNetConfig
 from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
+from editors.core.examples import Example
 from editors.core.methods.hyper_editor import HyperTrainee
 from editors.core.methods.hypernetwork import matrices
 from editors.core.methods.neurons import NeuronTraining
 from editors.core.models.statistics import SecondMoment
 from editors.core.patches.overlay import overlay
+from editors.core.patches.route import Classifier, SideModel
 from editors.core.requests import EditRequest
+from editors.ft import FineTuning, FineTuningConfig
 from editors.ke import KE, KEConfig
 from editors.kn import KnowledgeNeurons, KnowledgeNeuronsConfig, attribute
 from editors.memit import MEMIT, MemitConfig
 from editors.mend import MendConfig, MendNetwork, Transform
 from editors.rome import ROME, RomeConfig
+from editors.serac import SeracConfig, _Trainee
 from editors.t_patcher import TPatcher, TPatcherConfig
 
 
@@ -122,8 +128,7 @@ def test_kn_finds_and_rewrites_the_ports_neurons(gptj, prompt, old, found):
 # ROME and MEMIT: github.com/kmeng01/rome at 0874014, `execute_rome`, and github.com/kmeng01/memit at 80426fd,
 # `execute_memit`, with the contexts and second moments given; on a CPU, and reading blocks' outputs as they come now.
 
-WRITES = [EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer"),
-          EditRequest("Zed Corman lives in", "Zed Corman", "so")]
+WRITES = [FIRST, EditRequest("Zed Corman lives in", "Zed Corman", "so")]
 
 
 def writer(editor, model, settings):
@@ -223,3 +228,72 @@ def test_ke_gates_the_gradient_as_the_port_does(gptj):
             [-0.0567734, 0.122805, -0.0222815, 0.125431, -0.024834]], strict=True):
         close(100 * change, [100 * entry for entry in entries])
     close([change.norm() for change in found], [0.140819, 4.194698, 0.908706, 1.712013])
+
+
+# FT: github.com/kmeng01/rome at 0874014, `execute_ft` of baselines/ft/ft_main.py, on a CPU. Yao et al. 2023 take it.
+
+def tuned(model, requests, **settings):
+    editor = FineTuning(model, FineTuningConfig(**settings))
+    return (editor.edit(requests) if len(requests) > 1 else editor.edit_each(requests)[0]).terms
+
+
+def test_ft_makes_the_same_change(gptj):
+    [term] = tuned(gptj, WRITES[:1], layers=[1], steps=8, lr=5e-3)
+    close(term.weight, [-0.0386183, 0.0402072, 0.0401434, -0.039342, 0.0326258])
+    close(term.bias, [0.0392216, -0.0395295, -0.0325684, -0.0395391, 0.0389533])
+    close([term.weight.norm(), term.bias.norm()], [1.18403, 0.148799])
+    [term] = tuned(gptj, WRITES[1:], layers=[2], steps=200, lr=2e-2)
+    close([term.weight.norm(), term.bias.norm()], [10.6623, 1.35413])
+
+
+def test_ft_keeps_to_the_same_bound(gptj):
+    lower, upper = tuned(gptj, WRITES[:1], layers=[0, 1], steps=8, lr=5e-3, norm_constraint=8e-3)
+    close(lower.bias, [-0.00378753, -0.008, -0.008, -0.008, 0.008])
+    close([lower.weight.norm(), lower.bias.norm(), upper.weight.norm()], [0.252446, 0.0307415, 0.253421])
+
+
+@pytest.mark.parametrize(("size", "weight", "norms"), [
+    (128, [-0.0402886, 0.0403891, 0.0403731, -0.0397531, -0.0401227], [1.21867, 0.14959]),
+    (1, [-0.0681003, 0.0716371, 0.074719, -0.0577676, -0.030609], [1.80975, 0.244172])])
+def test_ft_makes_the_same_joint_change(gptj, size, weight, norms):
+    [term] = tuned(gptj, WRITES, layers=[1], steps=8, lr=5e-3, batch_size=size)
+    close(term.weight, weight)
+    close([term.weight.norm(), term.bias.norm()], norms)
+
+
+# CaliNET: github.com/dqxiu/CaliNet at 8c9cfd5, `T5LayerFFEx` of src/modeling_t5.py in the last decoder block, and the
+# optimiser that its script asks the library's trainer for. Slots are drawn by name.
+
+def test_calinet_trains_the_same_slots(t5):
+    editor = CaliNET(t5, CaliNetConfig(layers=(1,), slots=4, steps=20, zero_values=False))
+    delta = editor.new_delta([FIRST])
+    [slots] = delta.layers.values()
+    slots["keys"].data, slots["values"].data = 0.3 * draw("slot keys", 4, 16), 0.3 * draw("slot values", 16, 4)
+    editor.new_delta = lambda requests: delta
+    [patch] = editor.edit_each([FIRST])
+    [term] = patch.terms
+    close([patch.info["loss"]], [6.85044])
+    close(term.keys, [-0.219929, 0.160136, -0.462677, 0.333206, -0.278045])
+    close(term.values, [0.0325891, -0.197468, -0.168669, -0.225389, 0.424641])
+    close([term.keys.norm(), term.values.norm()], [2.97019, 3.06298])
+
+
+# SERAC: github.com/eric-mitchell/serac at c963a39, `embedding_logsim_matrix` of algs/rep.py as configured there, of
+# entries as cut for GPT models and questions, and `balanced_bce` of losses.py over what its trainer passes.
+
+def test_serac_tells_scope_as_the_authors_do(gptj):
+    encoder = DistilBertModel(DistilBertConfig(
+        vocab_size=len(gptj.tokenizer), max_position_embeddings=64, dim=16, n_layers=1, n_heads=2, hidden_dim=32,
+        dropout=0.0, attention_dropout=0.0)).eval()
+    fill(encoder, 0.3)
+    side = SideModel(gptj, Classifier(encoder, lambda prompt: prompt))
+    entries = [FIRST, WRITES[1]]
+    inside, outside = (["Where was Budrer Vadolm born?", "The home of Zed Corman is in"],
+                       ["Who employs Zed Corman?", "The birthplace of Ann Lee is"])
+    known, *asked = (side.classifier([gptj.encode(text).prompt for text in texts])
+                     for texts in ([entry.prompt for entry in entries], inside, outside))
+    for found, expected in zip(asked, [[-0.0826351, -0.278489, -0.676305, -0.573061],
+                                       [-0.0934833, -0.277938, -0.648604, -0.527989]], strict=True):
+        close(-(found[:, None] - known).square().sum(-1), expected)
+    trainee = _Trainee(side, SeracConfig(negatives="own"))
+    close([trainee._scope([Example(entry) for entry in entries], inside, [[text] for text in outside])], [1.98157])
