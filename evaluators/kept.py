@@ -14,7 +14,7 @@ from evaluators.cases import Case, Edited, EditedFacts, Skipped
 from evaluators.protocols.editing import raise_unless_cases
 from evaluators.protocols.stream import edit_on
 from evaluators.scoring.decoding import Decoding, generate
-from evaluators.scoring.judge import baseline, judge
+from evaluators.scoring.judge import baseline, check_edits, judge
 from evaluators.scoring.metrics import Score
 from evaluators.scoring.usable import unusable
 
@@ -24,11 +24,13 @@ def make(editor: Editor, cases: Sequence[Case], step: int) -> tuple[Patch, list[
     that it edits, and those that could not be edited.
 
     Each step is a part of the patch's origin, and can be taken away again. But changes of whole weights are added up as
-    they come: a hundred of them would be a hundred times as large.
+    they come: a hundred of them would be a hundred times as large. Raises `InputError` where the unedited model's
+    answers are not finite.
     """
     skipped = unusable(editor.model, cases)
     known = {case.case_id for case in skipped}
     sound = [case for case in cases if case.id not in known]
+    check_edits(editor.model, sound)
     patch, below, done, errors = Patch(), Patch(), list[Case](), dict[str, Exception]()
     for start in range(0, len(sound), step):
         edited, more, guilty = edit_on(editor, sound[start: start + step], below, errors)

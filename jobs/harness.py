@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from jobs.console import check_device, console, exit_codes
+from jobs.patches import read_model
 
 if TYPE_CHECKING:
     from evaluators.harness import Change
@@ -42,10 +43,7 @@ def harness(
         names = check_tasks([name for part in tasks.split(",") if (name := part.strip())], manager)
         check_device(device)
         files = patch or []
-        from editors.core.models.loading import load_model
-        from evaluators.models import model_path
-
-        loaded = load_model(model_path(model), name=model, device=device, dtype=dtype)
+        loaded = read_model(model, device, dtype)
         edit = load_edit(files, loaded) if files else None
         changes = compare(loaded, edit, names, manager, limit=limit, batch_size=batch_size)
         write_json(out, {"model": model, "digest": loaded.digest, "dtype": dtype,

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
+
 from editors.core.errors import InputError
 from editors.core.models.model import LanguageModel
 from editors.core.patches.norms import patch_norm
@@ -41,13 +43,31 @@ def baseline(model: LanguageModel, cases: Sequence[Case],
     return observations, failed
 
 
+def check_edits(model: LanguageModel, cases: Sequence[Case]) -> None:
+    """Raises `InputError` where the unedited model's answers to the edits' own prompts are not finite: nothing can be
+    learned on it. The cases are usable."""
+    for each in observe(model, cases, [], [UNPATCHED] * len(cases), roles=("rewrite",)):
+        check_finite(model, each.case_id, each.outputs.values())
+
+
+def check_text(model: LanguageModel) -> None:
+    """Raises `InputError` where the outputs of an unedited model, for which no case is known, are not finite on a
+    text."""
+    with torch.no_grad():
+        if not model.target_logits(model.collate([model.encode("The", "end")])).isfinite().all():
+            raise _not_finite(model, "those on 'The end'")
+
+
 def check_finite(model: LanguageModel, case_id: str, outputs: Iterable[Outputs]) -> None:
     """Raises `InputError` where the unedited model's answers to a case are not finite."""
     if not all(each.is_finite for each in outputs):
-        dtype = str(model.module.dtype).removeprefix("torch.")
-        raise InputError(f"the unedited model '{model.name}' has outputs that are not finite in {dtype}, such as "
-                         f"those of case '{case_id}': take another dtype (bfloat16, float32), or weights that are "
-                         "whole")
+        raise _not_finite(model, f"those of case '{case_id}'")
+
+
+def _not_finite(model: LanguageModel, such: str) -> InputError:
+    dtype = str(model.module.dtype).removeprefix("torch.")
+    return InputError(f"the unedited model '{model.name}' has outputs that are not finite in {dtype}, such as {such}: "
+                      "take another dtype (bfloat16, float32), or weights that are whole")
 
 
 def usable(model: LanguageModel, cases: Sequence[Case], before: Mapping[str, Observation],
