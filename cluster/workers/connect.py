@@ -113,6 +113,8 @@ def _unusable(folder: Path) -> str | None:
     """Why Ray cannot use this folder, if so."""
     if len(os.fsencode(folder.parent)) > _room():
         return f"is too long a path for sockets in it: {len(os.fsencode(folder.parent))} bytes"
+    if not str(folder).isascii():
+        return "has letters beyond ASCII, which Ray does not take in a path"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -49,6 +49,13 @@ def test_a_long_tmpdir_is_left_for_one_that_holds_sockets(monkeypatch, tmp_path)
     assert re.fullmatch(f"/tmp/ray-{os.getuid()}/ray/" + form.replace("0000000", "0{1,7}"), re.sub(r"\d", "0", socket))
 
 
+def test_a_tmpdir_that_ray_cannot_read_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(connect, "LONGEST_SOCKET", 300)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "M\u00fcller"))
+    assert ray_folder() == Path(f"/tmp/ray-{os.getuid()}/ray") and not (tmp_path / "M\u00fcller").exists()
+
+
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
 def test_the_folder_that_is_set_is_used(monkeypatch, tmp_path, name):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
@@ -62,6 +69,7 @@ def test_the_folder_that_is_set_is_used(monkeypatch, tmp_path, name):
     ("/proc/nowhere", "cannot be written to: No such file or directory"),
     ("file", "cannot be written to: File exists"),
     ("file/in", "cannot be written to: Not a directory"),
+    ("M\u00fcller", "has letters beyond ASCII"),
     ("/" + "a" * 60, "is too long a path for sockets in it: 61 bytes"),
 ])
 def test_a_ray_tmpdir_that_cannot_be_used_is_refused(monkeypatch, tmp_path, place, reason):
