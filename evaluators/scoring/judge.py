@@ -20,6 +20,8 @@ from evaluators.scoring.observe import Observation, Outputs, observe
 from evaluators.scoring.said import Asked
 from evaluators.scoring.usable import unusable
 
+EDITS: tuple[Role, ...] = ("rewrite",)  # the questions that are the edits themselves
+
 
 class Judged(NamedTuple):
     """The scores of cases, and what they were asked and answered."""
@@ -46,7 +48,7 @@ def baseline(model: LanguageModel, cases: Sequence[Case],
 def check_edits(model: LanguageModel, cases: Sequence[Case]) -> None:
     """Raises `InputError` where the unedited model's answers to the edits' own prompts are not finite: nothing can be
     learned on it. The cases are usable."""
-    for each in observe(model, cases, [], [UNPATCHED] * len(cases), roles=("rewrite",)):
+    for each in observe(model, cases, [], [UNPATCHED] * len(cases), roles=EDITS):
         check_finite(model, each.case_id, each.outputs.values())
 
 
