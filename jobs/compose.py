@@ -12,7 +12,7 @@ import typer
 
 from editors.core.errors import InputError
 from evaluators.files import check_writable
-from jobs.console import console, count, exit_codes
+from jobs.console import console, count, exit_codes, warn
 from jobs.patches import read_patches
 
 
@@ -26,6 +26,10 @@ def compose(
         if len(patch) < 2:
             raise InputError(f"'{patch[0]}' alone is a patch already: name two or more")
         together = read_patches(patch)
+        facts = [(fact.prompt, fact.target) for fact in together.origin.facts] if together.origin else []
+        if repeated := len(facts) - len(set(facts)):
+            warn(f"{count(repeated, 'edit')} of {len(facts)} are there already: what is added twice changes the model "
+                 "twice as much as when it was checked")
         together.save(out)
         edits = count(len(together.origin.facts), "edit") if together.origin else count(len(together.terms), "term")
         console().print(f"{edits} of {len(patch)} patches: {out}", soft_wrap=True)

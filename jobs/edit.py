@@ -15,7 +15,6 @@ from rich.table import Table
 from editors import get_editor
 from editors.core.errors import InputError
 from editors.core.printable import CELL, printable
-from evaluators.datasets import TESTBED_CORPUS
 from evaluators.files import check_writable
 from jobs import making
 from jobs.console import check_device, console, count, exit_codes
@@ -45,7 +44,7 @@ def edit(
     seed: making.Seed = 0,
     artefact: making.Artefact = None,
     train: making.Train = None,
-    corpus: making.Corpus = TESTBED_CORPUS,
+    corpus: making.Corpus = None,
     tokens: making.Tokens = 100_000,
     device: Device = "cpu",
     dtype: Annotated[Precision, typer.Option(help="The precision to edit in.")] = "float32",

@@ -19,7 +19,6 @@ from editors import EDITORS, get_editor
 from editors.core.errors import InputError
 from editors.core.files import check_vacant
 from evaluators.cases import Skipped
-from evaluators.datasets import TESTBED_CORPUS
 from jobs import making
 from jobs.cards import card_of
 from jobs.console import check_device, console, count, exit_codes
@@ -48,7 +47,7 @@ def export(
     seed: making.Seed = 0,
     artefact: making.Artefact = None,
     train: making.Train = None,
-    corpus: making.Corpus = TESTBED_CORPUS,
+    corpus: making.Corpus = None,
     tokens: making.Tokens = 100_000,
     rank: Annotated[int | None, typer.Option(min=1, help="Of an adapter: of what a dense change is cut to.")] = None,
     device: Device = "cpu",

@@ -22,9 +22,11 @@ from editors import get_editor
 from editors.core.errors import InputError, quoted
 from editors.core.printable import printable
 from evaluators.cases import Case, Skipped
-from evaluators.datasets import DatasetSpec, load_dataset
+from evaluators.datasets import TESTBED_CORPUS, DatasetSpec, load_dataset
+from evaluators.models import NAMES
 from evaluators.protocols.sequential import SequentialProtocol
-from jobs.console import console, count, data_set, shorten, warn
+from evaluators.testbed import MODELS
+from jobs.console import CAMPAIGNS, console, count, data_set, shorten, warn
 
 if TYPE_CHECKING:
     from editors.core.models.model import LanguageModel
@@ -40,7 +42,8 @@ Set = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A set
 Seed = Annotated[int, typer.Option(min=0, help="Of the editor.")]
 Artefact = Annotated[str | None, typer.Option(help="What a trained editor learned (`editfleet train`).")]
 Train = Annotated[str | None, typer.Option(help="Cases to train an editor with: a file or URL.")]
-Corpus = Annotated[str, typer.Option(help="Text for second moments (ROME, MEMIT).")]
+Corpus = Annotated[str | None, typer.Option(help="Text for second moments (ROME, MEMIT); without it, the built-in "
+                                            "world's for a built-in model, and `campaigns/real.txt` for others.")]
 Tokens = Annotated[int, typer.Option(min=1, help="How many tokens of it.")]
 Stream = Annotated[bool, typer.Option("--stream", help="One after another, each on the model as edited before.")]
 
@@ -91,15 +94,17 @@ def edits_of(data: str | None, one: dict[str, str | None], folder: Path, **more:
 
 
 def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, settings: dict[str, Any],
-                artefact: str | None, seed: int, corpus: str, tokens: int, stream: bool) -> Campaign:
+                artefact: str | None, seed: int, corpus: str | None, tokens: int, stream: bool) -> Campaign:
     """A campaign of all edits on one model: at once, where the editor can and nobody wants a stream, else one after
     another. Raises `InputError`."""
+    if corpus is None:
+        corpus = TESTBED_CORPUS if model in MODELS else str(CAMPAIGNS / "real.txt")
     number = CampaignCases(load_dataset(edits)).count(0)
     step = number if get_editor(editor).joint and not stream else 1
     try:
         campaign = Campaign.model_validate({
             "name": "edits", "datasets": [edits.model_dump(exclude_unset=True)],
-            "models": [{"name": model, "dtype": dtype}], "seeds": [seed],
+            "models": [{"name": model, "dtype": dtype, **_place(model)}], "seeds": [seed],
             "editors": [{"name": editor, "config": settings, "artefact": artefact}],
             "statistics": {"corpus": corpus, "tokens": tokens},
             "protocols": [{"name": "sequential", "lengths": [number], "step": step}]})
@@ -107,6 +112,11 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
         raise InputError(f"the command line: {error}") from None
     campaign._source = Source("the command line")
     return campaign
+
+
+def _place(model: str) -> dict[str, str]:
+    """Where a model is that lies in the current folder: edits are made here, and not by workers who are elsewhere."""
+    return {"path": str(Path(model).resolve())} if model not in NAMES and Path(model).exists() else {}
 
 
 def make_edits(campaign: Campaign, device: str, folder: Path) -> Made:

@@ -25,6 +25,8 @@ from evaluators.datasets.knowedit import KnowEdit, is_knowedit, knowedit_id
 from evaluators.datasets.reading import Record
 from evaluators.datasets.spec import Format
 
+PLAIN = frozenset(("prompt", "subject", "target_new"))  # what a fact in a line of its own says
+
 
 def recognise(records: Iterable[Record], name: str) -> Format:
     """The format of a data set, by the keys that most of these records have. Raises `InputError` where the keys of none
@@ -34,8 +36,12 @@ def recognise(records: Iterable[Record], name: str) -> Format:
     if found:
         return found.most_common(1)[0][0]
     keys = ", ".join(map(spelt, contents[0])) or "none"
+    nearly = ""
+    if contents[0].keys() & PLAIN:  # a fact as people write it down
+        missing = sorted(PLAIN - contents[0].keys())
+        nearly = f". A plain fact needs {' and '.join(missing)}, too"
     raise InputError(f"data set '{name}': no format is known by the keys of its first record ({keys}); "
-                     f"'format' may be {', '.join(get_args(Format))}")
+                     f"'format' may be {', '.join(get_args(Format))}{nearly}")
 
 
 def _format_of(record: dict[str, Any]) -> Format | None:
@@ -46,7 +52,7 @@ def _format_of(record: dict[str, Any]) -> Format | None:
         return "zsre"
     if is_knowedit(record):
         return "knowedit"
-    if {"prompt", "subject", "target_new"} <= keys:
+    if keys >= PLAIN:
         return "counterfact-flat" if keys & {"ground_truth", "rephrase_prompt", "locality_prompt"} else "edits"
     return None
 

@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.families import tiny
 from support.refusals import refused
 from typer.testing import CliRunner
 
@@ -22,6 +23,8 @@ from editors.core.patches.patch import Dense, LowRank, Neurons, Patch, Route
 from evaluators.testbed import MODELS
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 from jobs.cli import app
+from jobs.console import data_set
+from jobs.making import campaign_of
 
 GPTJ = ("--model", "testbed-gptj")
 MADE = {"ft": (), "memit": ("--tokens", 3000), "rome": ("--tokens", 3000), "mend": ()}
@@ -183,6 +186,8 @@ def test_sums_of_patches_make_all_their_edits(made, stream, cases, gptj, tmp_pat
     torch.testing.assert_close(logits(gptj, cases, both)[0], expected)
     taken = run("undo", tmp_path / "sum", "--edit", 1, "--out", tmp_path / "without").stdout
     assert cases[0].prompt in taken.replace("\n", " ")
+    twice = run("compose", folder / "rome.safetensors", folder / "rome.safetensors", "--out", tmp_path / "x").stderr
+    assert "3 edits of 6 are there already" in twice
 
 
 def test_chat_shows_both_answers(made, cases):
@@ -326,6 +331,28 @@ def test_wrong_input_is_refused_and_nothing_written(made, tmp_path, arguments, p
               "ROME": made[0] / "rome.safetensors", "MEMIT": made[0] / "memit.safetensors"}
     refused([places.get(argument, argument) for argument in arguments], parts)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_may_lie_in_the_current_folder(tmp_path, monkeypatch):
+    """A folder of one's own, by its name alone, for every command that takes a model."""
+    model = tiny("llama")
+    for part in (model.module, model.tokenizer):
+        part.save_pretrained(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    said = run("edit", "--model", "mine", "--editor", "ft", "--set", "layers=[1]", "--set", "steps=1", "--out", "p",
+               "--prompt", "Ann lives in", "--subject", "Ann", "--target", "Rome").stdout
+    assert "1 edit of mine" in said and Patch.load(tmp_path / "p").origin.model.digest == load_model("mine").digest
+    run("chat", "--model", "mine", "--patch", "p", "--prompt", "Ann lives in", "--tokens", 1)
+    run("export", "mine", "--patch", "p", "--out", "edited")
+    assert (tmp_path / "edited" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("model", "named", "corpus"), [
+    ("testbed-gptj", None, "testbed"), ("mine", None, "real.txt"), ("mine", "/a/text.txt", "text.txt")])
+def test_second_moments_are_of_text_that_the_model_may_have_read(model, named, corpus):
+    campaign = campaign_of(data_set("testbed-cloze", limit=1), model=model, dtype="float32", editor="memit",
+                           settings={}, artefact=None, seed=0, corpus=named, tokens=10, stream=False)
+    assert campaign.statistics.corpus.rpartition("/")[2] == corpus
 
 
 def test_edits_of_whole_weights_are_added_up(cases, tmp_path):

@@ -179,6 +179,8 @@ def test_formats_are_recognised_and_tell_where_cases_come_from(load, record, for
 def test_a_format_that_is_not_recognised(load):
     with pytest.raises(InputError, match=r"\(question, answer\); 'format' may be counterfact, counterfact-flat, zsre"):
         load({"question": "Who?", "answer": "Ann"})
+    with pytest.raises(InputError, match=r"\(prompt, target\).*A plain fact needs subject and target_new, too"):
+        load({"prompt": "Ann lives in", "target": "Rome"})
     with pytest.raises(InputError, match=r"no record that is an object; the first, record 0 .*, is int"):
         load(1, 2)
     assert load(1, FLAT).format == "counterfact-flat"
