@@ -113,9 +113,11 @@ def _write(name: str, patch: Patch, out: Path, form: Form, rank: int | None, dty
     what = count(len(patch.origin.facts), "edit") if patch.origin else count(len(files), "patche" if files[1:] else
                                                                              "patch")
     if form == "peft":
-        model, _ = load_skeleton(path, name=name)
+        model, found = load_skeleton(path, name=name)
+        # where PEFT finds it, too: of a GGUF file the folder that it was unpacked into
+        base = str(path if found.folder.commit else found.folder.path)
         card = card_of(name, model.digest, "float32", patch, form=form, files=files, skipped=skipped)
-        lost = save_adapter(model, edit, out, rank=rank or RANK, base=str(path), card=card)
+        lost = save_adapter(model, edit, out, rank=rank or RANK, base=base, card=card)
         console().print(f"a LoRA adapter for {name} with {what}: {out}", soft_wrap=True)
         for module, error in lost.items():
             console().print(f"  {module}: cut to rank {rank or RANK}, which loses {100 * error:.2g} % of the change",

@@ -6,13 +6,11 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.families import tiny
+from support.plain import asked_plainly
 from support.refusals import refused
 from typer.testing import CliRunner
 
@@ -23,8 +21,6 @@ from editors.core.patches.patch import Dense, LowRank, Neurons, Patch, Route
 from evaluators.testbed import MODELS
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 from jobs.cli import app
-from jobs.console import data_set
-from jobs.making import campaign_of
 
 GPTJ = ("--model", "testbed-gptj")
 MADE = {"ft": (), "memit": ("--tokens", 3000), "rome": ("--tokens", 3000), "mend": ()}
@@ -69,26 +65,6 @@ def logits(model, cases, patch):
         return model.target_logits(batch), batch
 
 
-PLAIN = """
-import json, sys, torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-base, asked, *folders = sys.argv[1:]
-asked = torch.load(asked, weights_only=True)
-found = {}
-for folder in folders:
-    if folder.endswith("-peft"):
-        module = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="float32"), folder)
-    else:
-        module = AutoModelForCausalLM.from_pretrained(folder)
-    with torch.no_grad():
-        logits = module.eval()(input_ids=asked["ids"], attention_mask=asked["mask"]).logits
-    found[folder.rpartition("/")[2]] = logits[asked["row"], asked["position"]].float().contiguous()
-assert not {"editors", "evaluators", "jobs"} & set(sys.modules)
-torch.save(found, "found.pt")
-"""
-
-
 def test_merged_models_and_adapters_answer_as_the_overlay_does(made, cases, gptj, tmp_path):
     pytest.importorskip("peft", reason="PEFT is not installed (pip install 'editfleet[dev]')")
     folder, _ = made
@@ -99,12 +75,7 @@ def test_merged_models_and_adapters_answer_as_the_overlay_does(made, cases, gptj
                        "--out", tmp_path / f"{editor}-{form}").stdout
             assert ("loses" in said) == (editor == "ft" and form == "peft")
     _, batch = logits(gptj, cases, Patch())
-    torch.save({"ids": batch.input_ids, "mask": batch.attention_mask, "row": batch.row, "position": batch.position},
-               tmp_path / "asked.pt")
-    ended = subprocess.run([sys.executable, "-c", PLAIN, MODELS["testbed-gptj"], tmp_path / "asked.pt",
-                            *sorted(tmp_path.glob("*-*"))], cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    found = asked_plainly(MODELS["testbed-gptj"], sorted(tmp_path.glob("*-*")), batch, tmp_path)
     assert set(found) == {f"{editor}-{form}" for editor in MADE for form in ("merged", "peft")}
     unedited, _ = logits(gptj, cases, Patch())
     for name, plain in found.items():
@@ -331,28 +302,6 @@ def test_wrong_input_is_refused_and_nothing_written(made, tmp_path, arguments, p
               "ROME": made[0] / "rome.safetensors", "MEMIT": made[0] / "memit.safetensors"}
     refused([places.get(argument, argument) for argument in arguments], parts)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_model_may_lie_in_the_current_folder(tmp_path, monkeypatch):
-    """A folder of one's own, by its name alone, for every command that takes a model."""
-    model = tiny("llama")
-    for part in (model.module, model.tokenizer):
-        part.save_pretrained(tmp_path / "mine")
-    monkeypatch.chdir(tmp_path)
-    said = run("edit", "--model", "mine", "--editor", "ft", "--set", "layers=[1]", "--set", "steps=1", "--out", "p",
-               "--prompt", "Ann lives in", "--subject", "Ann", "--target", "Rome").stdout
-    assert "1 edit of mine" in said and Patch.load(tmp_path / "p").origin.model.digest == load_model("mine").digest
-    run("chat", "--model", "mine", "--patch", "p", "--prompt", "Ann lives in", "--tokens", 1)
-    run("export", "mine", "--patch", "p", "--out", "edited")
-    assert (tmp_path / "edited" / "model.safetensors").exists()
-
-
-@pytest.mark.parametrize(("model", "named", "corpus"), [
-    ("testbed-gptj", None, "testbed"), ("mine", None, "real.txt"), ("mine", "/a/text.txt", "text.txt")])
-def test_second_moments_are_of_text_that_the_model_may_have_read(model, named, corpus):
-    campaign = campaign_of(data_set("testbed-cloze", limit=1), model=model, dtype="float32", editor="memit",
-                           settings={}, artefact=None, seed=0, corpus=named, tokens=10, stream=False)
-    assert campaign.statistics.corpus.rpartition("/")[2] == corpus
 
 
 def test_edits_of_whole_weights_are_added_up(cases, tmp_path):
