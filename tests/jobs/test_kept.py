@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from editors import EditRequest, edit, load_model, overlay
 from editors.core.files import read_header
 from editors.core.headers import ArtefactHeader
-from editors.core.patches.patch import Dense, LowRank, Neurons, Patch, Route
+from editors.core.patches.patch import TERMS, Dense, LowRank, Neurons, Patch, Route
 from evaluators.testbed import MODELS
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 from jobs.cli import app
@@ -181,17 +181,20 @@ def test_a_second_model_comes_by_its_artefact(gptj, cases, tmp_path):
     refused(asked, ["--artefact"])
 
 
-@pytest.mark.parametrize("term", [
+KINDS = (
     LowRank("transformer.h.1.mlp.fc_out", torch.ones(2, 1), torch.ones(3, 1)),
     Dense("transformer.h.1.mlp.fc_out", torch.ones(2, 3), torch.ones(2)),
     Neurons("transformer.h.1.mlp", torch.ones(1, 2), torch.ones(2, 1), "relu", queries=torch.ones(4, 2)),
-    Route(side="0", memory=(("Ann lives in", "Omerga"),)),
-])
+    Route(side="0", memory=(("Ann lives in", "Omerga"),)))
+
+
+@pytest.mark.parametrize("term", KINDS)
 def test_every_kind_of_term_comes_back_and_is_shown(gptj, tmp_path, term):
     Patch((term,)).save(tmp_path / "p")
     [again] = Patch.load(tmp_path / "p").terms
     assert again.settings() == term.settings() and again.kind in run("show", tmp_path / "p").stdout
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in term.tensors().items())
+    assert {each.kind for each in KINDS} == set(TERMS)
 
 
 # --- what is refused
