@@ -67,7 +67,7 @@ def smollm2():
 
 @pytest.mark.parametrize("editor", QUICK)
 def test_a_real_model_is_exported_as_the_overlay_has_it(editor, smollm2, tmp_path):
-    """Of 30 blocks, with a gated FFN, a tied head, a tokenizer without a start, and weights that come as a GGUF file."""
+    """Of 30 blocks, with a gated FFN, a tied head, a tokenizer without a start, and weights out of a GGUF file."""
     settings = [part for setting in QUICK[editor] for part in ("--set", setting)]
     run("edit", *SMOLLM2, "--editor", editor, "--facts", "real-facts", "--limit", 1, "--tokens", 200, *settings,
         "--out", tmp_path / "patch")
