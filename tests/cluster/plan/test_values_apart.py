@@ -37,7 +37,8 @@ def test_each_case_is_sought_once_for_all_batches_that_it_is_in(make_plan):
     planned = make_plan(editors=EDITORS, protocols=["single", BATCHES], orders=[0, 1])
     values = of_kind(planned, "values")
     assert [(task.chunk.first, task.chunk.last, task.needs) for task in values] == [(1, 2, ()), (3, 4, ())]
-    assert [task.title for task in values] == [f"memit on tiny values: testbed-cloze, cases {at}" for at in ("1-2", "3-4")]
+    assert [task.title for task in values] == [f"memit on tiny values: testbed-cloze, cases {at}"
+                                               for at in ("1-2", "3-4")]
     place = {case.id: task for task in values for case in task.chunk.cases}
     for task in of_kind(planned, "score"):
         wanted = {place[case.id].id for case in task.chunk.cases} if task.protocol.name == "batch" else set()
@@ -107,5 +108,5 @@ def test_files_of_values_come_back_whole_or_not_at_all(tmp_path):
     content = bytearray((tmp_path / "values").read_bytes())
     content[-3] ^= 1
     (tmp_path / "values").write_bytes(content)
-    with pytest.raises(InputError, match="sought values file .* is damaged"):
+    with pytest.raises(InputError, match=r"sought values file .* is damaged"):
         load_sought(tmp_path / "values")
