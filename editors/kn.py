@@ -11,11 +11,12 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from editors.core.editor import Editor, EditorConfig
+from editors.core.models.activations import activation_function
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
-from editors.core.patches.patch import LowRank, Patch, activation_function
+from editors.core.patches.patch import LowRank, Patch
 from editors.core.requests import EditRequest
 
 ATTRIBUTED = 3  # tokens that take as long as an answer's, forth and back through half of the blocks

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from editors.core.errors import InputError
+from editors.core.models.activations import fuse
 from editors.core.models.architectures import architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.kept import KeptStates
@@ -56,6 +57,7 @@ class LanguageModel(Reader):
         self.architecture = architecture(module.config, name)
         self.module = module.eval().requires_grad_(False)
         self.architecture.prepare(self.module)
+        fuse(self.module, self.activation)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.weights = weights or Weights()
         self.sides: dict[str, Any] = {}
