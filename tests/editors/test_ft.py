@@ -106,4 +106,5 @@ def test_no_requests_no_patches(tiny_gptj):
 
 def test_patches_are_as_large_as_they_say(tiny_gptj, requests):
     editor = ft(tiny_gptj, layers=[1, 2], bias=False, steps=1)
-    assert [patch.nbytes for patch in editor.edit_each(requests)] == [editor.patch_bytes] * len(requests)
+    each = editor.needs(editor.config, tiny_gptj.bytes).each
+    assert [patch.nbytes for patch in editor.edit_each(requests)] == [each] * len(requests)

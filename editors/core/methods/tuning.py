@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.editor import Editor, EditorConfig
+from editors.core.memory import ADAM, ANSWER, PROMPT, SINGLE, STEP, Bytes, Needs
 from editors.core.models.batches import Batch, BlockRef, alike
 from editors.core.models.sparing import Places, only_targets
 from editors.core.patches.overlay import overlay
@@ -43,7 +44,7 @@ class TuningConfig(EditorConfig):
     """Facts of a joint edit in one update. Meng et al. 2022, published configuration."""
 
     edits_at_once: PositiveInt = 25
-    """Independent edits that share a forward pass, for memory. Ours."""
+    """Most independent edits that share a forward pass, which are fewer where memory is short. Ours."""
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -97,6 +98,30 @@ class Tuner(Editor[C]):
 
     joint = True
 
+    @classmethod
+    @abstractmethod
+    def parameter_bytes(cls, config: C, of: Bytes) -> float:
+        """Of the parameters of one delta."""
+
+    @classmethod
+    def tensors(cls, config: C) -> float:
+        """As large as these, as long as they are trained, themselves among them."""
+        return ADAM
+
+    @classmethod
+    def needs(cls, config: C, of: Bytes, facts: int = 1) -> Needs:
+        return cls._needs(config, of, PROMPT, ANSWER, facts)
+
+    @classmethod
+    def _needs(cls, config: C, of: Bytes, tokens: float, targets: float, facts: int = 1) -> Needs:
+        """With rows of so many tokens and target tokens."""
+        size, above = cls.parameter_bytes(config, of), of.shape.depth - min(config.layers) - 1
+        # what a delta computes with is in fp32: neurons, the inputs of W_out, and what enters the lowest edited block
+        read = SINGLE * (len(config.layers) * (of.shape.inner + of.shape.width) + of.shape.width)
+        rows = min(facts, config.batch_size) * (tokens * (of.kept(above) + read) + targets * of.logits)
+        tensors = cls.tensors(config)
+        return Needs(edit=max(tensors * size, (tensors - STEP) * size + rows), at_once=config.edits_at_once, each=size)
+
     @abstractmethod
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
         """What is trained for these requests together."""
@@ -114,7 +139,9 @@ class Tuner(Editor[C]):
         rows = [self.model.encode(request.prompt, request.target, end=end) for request in requests]
         sizes = [len(row.prompt) if self.model.has_encoder else len(row) for row in rows]
         patches: dict[int, Patch] = {}
-        for numbers in alike(sizes, self.config.edits_at_once):
+        needs = self._needs(self.config, self.model.bytes, max(sizes, default=0),
+                            max((len(row.target) for row in rows), default=0))
+        for numbers in alike(sizes, self.model.at_once(needs.at_once, needs.edit)):
             patches |= zip(numbers, self._train([[requests[number]] for number in numbers]), strict=True)
         return [patches[number] for number in range(len(requests))]
 
