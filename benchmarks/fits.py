@@ -80,14 +80,14 @@ def peak(needs: Needs, worker: Worker, edits: int, facts: int = 1) -> Peak:
 
 def table(worker: Worker) -> Iterator[str]:
     """A row for every method: what it holds, what an edit takes while it is made and when it is, and the peaks."""
-    header = ["editor", "held, GiB", "an edit being made, MiB", "one made, MiB", "made and held at once, of 1,000",
+    header = ["editor", "held, GiB", "an edit being made, MiB", "one made, MiB", "at once, of 1,000: made, held",
               *(f"{count:,} edits, GiB" for count in COUNTS)]
     yield from _lines(header)
     for name in EDITORS:
         needs = needs_of(name, worker)
         peaks = [peak(needs, worker, count) for count in COUNTS]
         yield _line([f"`{name}`", f"{needs.held / GIB:.1f}", f"{needs.edit / MIB:.0f}", f"{needs.each / MIB:.1f}",
-                     f"{peaks[-1].made:,} and {peaks[-1].held:,}", *(_told(each, worker) for each in peaks)])
+                     f"{peaks[-1].made:,}, {peaks[-1].held:,}", *(_told(each, worker) for each in peaks)])
 
 
 def joint(workers: Sequence[Worker]) -> Iterator[str]:
@@ -100,7 +100,7 @@ def joint(workers: Sequence[Worker]) -> Iterator[str]:
 
 def _told(found: Peak, worker: Worker) -> str:
     size = f"{found.nbytes / GIB:.1f}"
-    return size if found.nbytes <= worker.memory * GIB * (1 + USABLE) / 2 else f"{size}: does not fit"
+    return size if found.nbytes <= worker.memory * GIB else f"{size}: does not fit"
 
 
 def _lines(header: Sequence[str]) -> Iterator[str]:
@@ -116,10 +116,10 @@ def told() -> str:
     """All of it, as Markdown."""
     one, gang = Worker(32, "float16"), Worker(32, "float32", offload=True)
     return "\n".join([
-        f"One device of {one.memory} GiB, {one.dtype}, {one.resident / GIB:.1f} GiB of weights on it:", "",
+        f"In {one.dtype} on one device of {one.memory} GiB, of which its weights take {one.resident / GIB:.1f}:", "",
         *table(one), "",
-        f"{gang.dtype}, a gang with its weights in main memory (`offload: cpu`), on each device of {gang.memory} GiB:",
-        "", *table(gang), "", *joint([Worker(80, "bfloat16"), Worker(80, "float32")])])
+        f"In {gang.dtype} as a gang of two (`devices: 2, offload: cpu`), on each device of {gang.memory} "
+        "GiB:", "", *table(gang), "", *joint([Worker(80, "bfloat16"), Worker(80, "float32")])])
 
 
 if __name__ == "__main__":

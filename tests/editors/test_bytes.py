@@ -36,8 +36,8 @@ def gptj(width, dtype=torch.float32):
     tokenizer = Tokenizer(WordLevel({"<end>": WORDS, **words}, unk_token="<end>"))
     tokenizer.pre_tokenizer = Whitespace()
     config = GPTJConfig(vocab_size=WORDS + 1, n_positions=64, n_embd=width, n_layer=2, n_head=16,
-                        rotary_dim=width // 64, bos_token_id=WORDS, eos_token_id=WORDS, use_cache=False, tie_word_embeddings=False,
-                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+                        rotary_dim=width // 64, bos_token_id=WORDS, eos_token_id=WORDS, use_cache=False,
+                        tie_word_embeddings=False, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     with torch.device("meta"):
         module = GPTJForCausalLM(config).to(dtype)
     module.to_empty(device="cpu")
