@@ -63,7 +63,7 @@ class Task(ABC):
     def pieces(self) -> int:
         """How many parts it can be done in, where memory does not suffice: parts of its cases, and of all that it does
         at once."""
-        return 2**HALVINGS
+        return 1 << HALVINGS
 
     @cached_property
     def id(self) -> str:

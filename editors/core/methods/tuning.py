@@ -88,7 +88,14 @@ class _MiniBatch:
     places: Places
 
     def of_groups(self, active: Sequence[int]) -> _MiniBatch:
-        rows = torch.isin(self.group, torch.tensor(active, device=self.group.device)).nonzero().flatten()
+        return self._of(torch.isin(self.group, torch.tensor(active, device=self.group.device)).nonzero().flatten())
+
+    def in_parts(self, size: int) -> list[_MiniBatch]:
+        """Of so many rows each."""
+        rows = torch.arange(len(self.group), device=self.group.device)
+        return [self] if len(rows) <= size else [self._of(part) for part in rows.split(size)]
+
+    def _of(self, rows: Tensor) -> _MiniBatch:
         batch = self.batch.select(rows)
         return _MiniBatch(batch, self.hidden[rows], self.group[rows], Places.of(batch))
 
@@ -115,12 +122,18 @@ class Tuner(Editor[C]):
     @classmethod
     def _needs(cls, config: C, of: Bytes, tokens: float, targets: float, facts: int = 1) -> Needs:
         """With rows of so many tokens and target tokens."""
-        size, above = cls.parameter_bytes(config, of), of.shape.depth - min(config.layers) - 1
-        # what a delta computes with is in fp32: neurons, the inputs of W_out, and what enters the lowest edited block
-        read = SINGLE * (len(config.layers) * (of.shape.inner + of.shape.width) + of.shape.width)
-        rows = min(facts, config.batch_size) * (tokens * (of.kept(above) + read) + targets * of.logits)
+        size = cls.parameter_bytes(config, of)
+        rows = min(facts, config.batch_size) * cls._row(config, of, tokens, targets)
         tensors = cls.tensors(config)
         return Needs(edit=max(tensors * size, (tensors - STEP) * size + rows), at_once=config.edits_at_once, each=size)
+
+    @classmethod
+    def _row(cls, config: C, of: Bytes, tokens: float, targets: float) -> float:
+        """Of a fact's row."""
+        above = of.shape.depth - min(config.layers) - 1
+        # what a delta computes with is in fp32: neurons, the inputs of W_out, and what enters the lowest edited block
+        read = SINGLE * (len(config.layers) * (of.shape.inner + of.shape.width) + of.shape.width)
+        return tokens * (of.kept(above) + read) + targets * of.logits
 
     @abstractmethod
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
@@ -187,18 +200,23 @@ class Tuner(Editor[C]):
         groups = mini.group.unique()
         if not len(groups):
             return losses
-        with (overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()),
-              only_targets(self.model, mini.places)):
-            states = self.model.run_from(mini.hidden, mini.batch, self._first)
-        # L = -1/n Σ_i 1/T_i Σ_t log p(o_it), over the n facts of a group and the T_i target tokens of each
-        nll = self.model.target_nll(states, mini.batch)
-        by_group = _mean_by(_mean_by(nll, mini.batch.row, len(mini.group)), mini.group, len(deltas))
+        optimizer.zero_grad(set_to_none=True)
+        facts = torch.bincount(mini.group, minlength=len(deltas)).clamp(min=1)
+        rows, length = mini.batch.input_ids.shape
+        row = self._row(self.config, self.model.bytes, length, len(mini.batch.target) / rows)
+        parts = mini.in_parts(self.model.at_once(rows, row))
+        means = facts.new_zeros(len(deltas), dtype=torch.float)
+        for part in parts:
+            by_group = self._sums(part, deltas) / facts
+            means += by_group.detach()
+            if len(parts) > 1:  # what it keeps for its gradient goes before the next
+                by_group.sum().backward()
         # The published code makes no update where the loss is low enough.
-        learning = groups[by_group.detach()[groups] >= self.config.stop_loss]
-        losses[groups.cpu()] = by_group.detach()[groups].cpu()
+        learning = groups[means[groups] >= self.config.stop_loss]
+        losses[groups.cpu()] = means[groups].cpu()
         if len(learning):
-            optimizer.zero_grad(set_to_none=True)
-            by_group[learning].sum().backward()
+            if len(parts) == 1:
+                by_group[learning].sum().backward()
             # A group left out of the sum still gets a zero gradient, which Adam's momentum would turn into a step.
             for number in set(range(len(deltas))) - set(learning.tolist()):
                 for parameter in deltas[number].parameters:
@@ -208,6 +226,14 @@ class Tuner(Editor[C]):
                 for number in learning.tolist():
                     deltas[number].constrain()
         return losses
+
+    def _sums(self, mini: _MiniBatch, deltas: Sequence[Delta]) -> Tensor:
+        """Σ_i -1/T_i Σ_t log p(o_it) of each group [groups], over its facts here and the T_i target tokens of each."""
+        with (overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()),
+              only_targets(self.model, mini.places)):
+            states = self.model.run_from(mini.hidden, mini.batch, self._first)
+        by_fact = _mean_by(self.model.target_nll(states, mini.batch), mini.batch.row, len(mini.group))
+        return by_fact.new_zeros(len(deltas)).index_add(0, mini.group, by_fact)
 
 
 def _mean_by(values: Tensor, index: Tensor, groups: int) -> Tensor:
