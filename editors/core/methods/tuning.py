@@ -168,9 +168,11 @@ class Tuner(Editor[C]):
         size = self.config.batch_size
         mini_batches = [self._mini_batch([group[start: start + size] for group in groups])
                         for start in range(0, max(map(len, groups)), size)]
+        # of groups of one fact each there are as many as there is room for
+        rows = len(groups) if max(map(len, groups)) == 1 else min(map(self._rows_at_once, mini_batches))
         active = list(range(len(groups)))
         for _ in range(self.config.steps):
-            losses = torch.stack([self._step(mini, deltas, optimizer) for mini in mini_batches])
+            losses = torch.stack([self._step(mini, rows, deltas, optimizer) for mini in mini_batches])
             means = losses.nanmean(0)  # of a group's mini-batches, as they were before their updates
             for group in active:
                 deltas[group].loss = float(means[group])
@@ -194,17 +196,20 @@ class Tuner(Editor[C]):
         group = torch.tensor([number for number, _ in rows], device=batch.row.device)
         return _MiniBatch(batch, self.model.run_to(batch, self._first), group, Places.of(batch))
 
-    def _step(self, mini: _MiniBatch, deltas: Sequence[Delta], optimizer: torch.optim.Optimizer) -> Tensor:
-        """One update of every group with rows here; returns the loss of each group [groups], NaN where it has none."""
+    def _rows_at_once(self, mini: _MiniBatch) -> int:
+        rows, length = mini.batch.input_ids.shape
+        return self.model.at_once(rows, self._row(self.config, self.model.bytes, length, len(mini.batch.target) / rows))
+
+    def _step(self, mini: _MiniBatch, rows: int, deltas: Sequence[Delta], optimizer: torch.optim.Optimizer) -> Tensor:
+        """One update of every group with rows here, so many of them at once; returns the loss of each group [groups],
+        NaN where it has none."""
         losses = torch.full((len(deltas),), torch.nan)
         groups = mini.group.unique()
         if not len(groups):
             return losses
         optimizer.zero_grad(set_to_none=True)
         facts = torch.bincount(mini.group, minlength=len(deltas)).clamp(min=1)
-        rows, length = mini.batch.input_ids.shape
-        row = self._row(self.config, self.model.bytes, length, len(mini.batch.target) / rows)
-        parts = mini.in_parts(self.model.at_once(rows, row))
+        parts = mini.in_parts(rows)
         means = facts.new_zeros(len(deltas), dtype=torch.float)
         for part in parts:
             by_group = self._sums(part, deltas) / facts

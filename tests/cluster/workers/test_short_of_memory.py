@@ -10,7 +10,7 @@ import torch
 from cluster.campaign.spec import WorkerSpec
 from cluster.store.store import Store
 from cluster.workers.runner import TaskRunner
-from editors.core.memory import HALVINGS, Room
+from editors.core.memory import HALVINGS, USABLE, Room, free_bytes, main_memory
 from editors.core.models.loading import load_model
 
 TOKENS = 260  # that the planted device has room for in one pass: two of the longest texts that the tiny model reads
@@ -82,6 +82,14 @@ def test_what_does_not_fit_at_all_says_so(make_plan, tmp_path):
         outcomes.append(runner.run(task, parts))
         parts *= 2
     assert {result.outcome for result in outcomes} == {"out of memory"} and "no room for" in outcomes[-1].detail
+
+
+def test_what_pytorch_has_set_aside_on_a_gpu_is_free(monkeypatch):
+    for name, value in (("mem_get_info", (10, 100)), ("memory_reserved", 7), ("memory_allocated", 3)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_bytes(torch.device("cuda")) == pytest.approx(USABLE * 14)
+    total, free = main_memory()
+    assert 0 < free <= total and 0 < free_bytes(torch.device("cpu")) < total
 
 
 def test_rooms():
