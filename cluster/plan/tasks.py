@@ -165,6 +165,10 @@ class MomentsTask(Task):
     def cost(self) -> float:
         return costs.sum_seconds(self.model.shape, self.layers, len(self.shards))
 
+    @property
+    def pieces(self) -> int:
+        return 1  # it holds one sum, and what is added to it
+
 
 @dataclass(frozen=True)
 class TrainTask(Task):
