@@ -4,6 +4,7 @@
 # make chaos   campaigns whose workers, ranks, nodes, drivers and Ray are killed at random: half an hour
 # make bench   what editors, reports, commands and the driver cost, into benchmarks/, and what of it got worse
 # make watch-demo  the quickstart and a Prometheus that sees it, until interrupted (needs prometheus)
+# make example  the quickstart's page, and the pictures of it in README, anew (needs chromium)
 # make check   ruff and mypy
 # make clean   remove the environment and the demo's results
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SMOLLM2 := $(VENV)/.installed-smollm2
 
-.PHONY: demo real test chaos bench watch-demo check clean
+.PHONY: demo real test chaos bench watch-demo example check clean
 
 demo: $(INSTALLED)
 	$(BIN)/editfleet run quickstart
@@ -36,10 +37,21 @@ bench: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.editors --out benchmarks/editors.json
 	$(BIN)/python -m benchmarks.report --out benchmarks/report.json
 	$(BIN)/python -m benchmarks.commands --out benchmarks/commands.json
+	$(if $(EASYEDIT),OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peer --easyedit $(EASYEDIT) --out benchmarks/peer.json)
 	-$(BIN)/python -m benchmarks.compare benchmarks/last benchmarks
 
 watch-demo: $(INSTALLED)
 	$(BIN)/python -m k8s.demo
+
+PAGE := docs/report/index.html
+SHOOT := chromium --headless --no-sandbox --hide-scrollbars --virtual-time-budget=5000
+
+example: demo
+	$(BIN)/editfleet report results/quickstart --format html --out $(dir $(PAGE))
+	$(SHOOT) --window-size=1200,1300 --blink-settings=preferredColorScheme=1 --screenshot=docs/report/light.png \
+	    'file://$(CURDIR)/$(PAGE)#?way=exact'
+	$(SHOOT) --window-size=400,1200 --blink-settings=preferredColorScheme=0 --screenshot=docs/report/phone.png \
+	    'file://$(CURDIR)/$(PAGE)#?way=exact'
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -47,6 +47,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], int, str]]:
         "start": (["--help"], 0, "status"),
         "unknown_campaign": (["plan", "quickstrat"], 2, "quickstart"),
         "unknown_editor": (["plan", str(folder / "typo.yaml")], 2, "rome"),
+        "unknown_setting": (["plan", "quickstart", "--set", "editors.rome.lyer=3"], 2, "'layer'"),
         "plan_quickstart": (["plan", "quickstart"], 0, "tasks left"),
         "status": (["status", store], 0, "done"),
         "report": (["report", store], 0, "identity"),

@@ -158,14 +158,10 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
         raise InputError(f"editor '{name}' is for decoder-only models: it writes where a decoder recalls a subject's "
                          f"facts, and a {model_config.model_type} reads the subject in its encoder. Leave it out for "
                          "this model")
-    schema = editor.Config
     try:
-        config: EditorConfig = schema.model_validate({**preset(name, model_config), **(overrides or {})})
+        config: EditorConfig = editor.Config.model_validate({**preset(name, model_config), **(overrides or {})})
     except ValidationError as error:
-        problems = error.errors()
-        written = [str(problem["loc"][0]) for problem in problems if problem["loc"] and problem["type"] != "missing"]
-        raise InputError(f"configuration of editor '{name}': {'; '.join(map(_explain, problems))}",
-                         at=("config", written[0]) if written else ()) from None
+        raise _refusal(name, error.errors()) from None
     stacks: dict[Stack, tuple[int, ...]] = {"decoder": config.edited_layers, "encoder": config.edited_encoder_layers}
     for stack, layers in stacks.items():
         depth = architecture(model_config, "").depth(model_config, stack)
@@ -177,6 +173,22 @@ def resolve_config(name: str, model_config: Any, overrides: Mapping[str, Any] | 
                 has = f"the model's {stack} has layers 0 to {depth - 1}" if depth else f"the model has no {stack}"
                 raise InputError(f"configuration of editor '{name}': layer {layer} does not exist; {has}")
     return config
+
+
+def check_settings(name: str, overrides: Mapping[str, Any]) -> None:
+    """Raises `InputError` for settings of an editor that no model makes right: before one is looked at."""
+    try:
+        get_editor(name).Config.model_validate(overrides)
+    except ValidationError as error:
+        # What is missing, or fits no other setting, may be another in a preset.
+        if wrong := [problem for problem in error.errors() if problem["loc"] and problem["type"] != "missing"]:
+            raise _refusal(name, wrong) from None
+
+
+def _refusal(name: str, problems: Sequence[ErrorDetails]) -> InputError:
+    written = [str(problem["loc"][0]) for problem in problems if problem["loc"] and problem["type"] != "missing"]
+    return InputError(f"configuration of editor '{name}': {'; '.join(map(_explain, problems))}",
+                      at=("config", written[0]) if written else ())
 
 
 def _explain(problem: ErrorDetails) -> str:

@@ -73,6 +73,7 @@ class MEMIT(Editor[MemitConfig]):
     version = 2
     Config = MemitConfig
     joint = True
+    apart = True
     decoder_only = True
 
     def __init__(self, model: LanguageModel, config: MemitConfig, resources: Resources | None = None,
@@ -80,7 +81,7 @@ class MEMIT(Editor[MemitConfig]):
         super().__init__(model, config, resources, seed)
         self.check(config, model.module.config)
         # What the value is sought for: a block's output, or, where that takes it normalised, what its FFN writes.
-        self.sought = (model.down_path if model.layout("decoder").after else model.block_path)(config.layers[-1])
+        self.site = (model.down_path if model.layout("decoder").after else model.block_path)(config.layers[-1])
         # Now, of the model as it is given, not when the first edit is made: other edits may be on it then.
         self.contexts = sample_contexts(model, config.contexts, seed, config.context_starts)
 
@@ -164,17 +165,21 @@ class MEMIT(Editor[MemitConfig]):
                 patches[number] = patches[number] + Patch((term,))
         return patches
 
+    def seek(self, requests: Sequence[EditRequest]) -> Tensor:
+        """[requests, width + 1]: what the last layer's block should output at each subject, z = h_L + δ (Eq. 16), and
+        the loss. Where a family normalises what an FFN writes, h_L is what it writes."""
+        found = torch.empty(len(requests), self.model.width + 1, dtype=torch.float64, device=self.model.device)
+        for numbers, values in optimise_values(self.model, requests, self.config.layers[-1], self.contexts, self.config,
+                                               anchor=self.site):
+            found[numbers] = torch.cat([values.anchor + values.delta, values.loss[:, None]], 1).double()
+        return found
+
     def _targets(self, requests: Sequence[EditRequest]) -> tuple[Tensor, Tensor]:
-        """What the last layer's block should output at each subject, z = h_L + δ [requests, width] (Eq. 16), and the
-        losses [requests]. Where a family normalises what an FFN writes, h_L is what it writes."""
-        layer = self.config.layers[-1]
-        targets = torch.empty(len(requests), self.model.width, dtype=torch.float64, device=self.model.device)
-        losses = torch.empty(len(requests), device=self.model.device)
-        for numbers, values in optimise_values(self.model, requests, layer, self.contexts, self.config,
-                                               anchor=self.sought):
-            targets[numbers] = (values.anchor + values.delta).double()
-            losses[numbers] = values.loss
-        return targets, losses
+        """z [requests, width] and losses [requests], as they were sought before, or are sought now."""
+        missing = [request for request in requests if request not in self.sought]
+        found = {**self.sought, **dict(zip(missing, self.seek(missing), strict=True))} if missing else self.sought
+        rows = torch.stack([found[request].to(self.model.device) for request in requests])
+        return rows[:, :-1], rows[:, -1]
 
     def _rows(self, request: EditRequest) -> list[Encoded]:
         """The prompt in every context up to the subject's last token; what follows it changes nothing there."""
@@ -201,10 +206,10 @@ class MEMIT(Editor[MemitConfig]):
             carried = [owner[number] for number in numbers for _ in range(count)]
             # A patch that all rows share is not copied for each of them.
             with (overlay(self.model, patches[0]) if len(patches) == 1 else overlay(self.model, patches, carried),
-                  capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [self.sought]) as outputs):
+                  capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [self.site]) as outputs):
                 self.model.run_to(batch, BlockRef("decoder", self.config.layers[-1] + 1))
             keys[numbers] = torch.einsum("ncm,c->nm", inputs[path][at].double().unflatten(0, (-1, count)), weights)
-            states[numbers] = outputs[self.sought][at][::count].double()
+            states[numbers] = outputs[self.site][at][::count].double()
         return keys, states
 
 

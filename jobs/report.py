@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
@@ -24,19 +23,28 @@ from evaluators.report.costs import Cost, costs
 from evaluators.report.drawing import check_figure, write_figure
 from evaluators.report.grids import Grid, grids_to_markdown, grids_to_rich, grids_to_text
 from evaluators.report.latex import grids_to_latex
-from evaluators.report.paper_tables import TABLES, Fill, paper_grids
+from evaluators.report.paper_tables import Fill, paper_grids
 from evaluators.report.pictures import picture
 from evaluators.report.sheets import to_csv
 from evaluators.report.sources import source_grids
 from evaluators.report.sweeps import Point, points_to_json_lines, sweep_grids
 from evaluators.report.tables import Rows, Summary, corrected, grids, summarise, to_json_lines
 from evaluators.report.views import View
-from jobs.console import console, exit_codes, shipped_campaigns, shorten, warn
+from jobs.console import console, exit_codes, shorten, warn
+from jobs.filling import fill
 from jobs.sources import read_source
 
 Form = Literal["table", "json", "markdown", "latex", "csv", "html"]
 FILES: dict[Form, str] = {"table": "report.txt", "json": "report.jsonl", "markdown": "report.md", "latex": "report.tex",
                           "csv": "report.csv", "html": "index.html"}
+
+
+class Told(NamedTuple):
+    """A report that has no form yet."""
+
+    tables: Sequence[Grid]
+    to_csv: Callable[[], str]
+    to_json: Callable[[], str]
 
 
 def report(
@@ -52,6 +60,10 @@ def report(
     paper: Annotated[bool, typer.Option(
         "--paper", help="Show the tables of Yao et al. 2023, measured as there, beside the paper's numbers where model "
                         "and data are the paper's; and how to make what is missing.")] = False,
+    page: Annotated[bool, typer.Option(
+        "--page", help="Show the tables (and draw the figures) of the HTML page: what methods need, locality by "
+                       "source, by target and by relation, costs against quality, streams, every editor against "
+                       "every other; as JSON also how the results came about.")] = False,
     versus: Annotated[str | None, typer.Option(
         metavar="EDITOR", help="Show the other editors' differences to this one, on the cases both have.")] = None,
     figure: Annotated[Path | None, typer.Option(
@@ -68,9 +80,11 @@ def report(
             raise InputError("'--all' shows every metric, '--paper' the paper's; leave one of them out")
         if format == "html" and out is None:
             raise InputError("'--format html' needs the folder of the page: add '--out FOLDER'")
-        if format == "html" and (versus or every or paper or figure):
-            raise InputError("a page has all views and figures: leave '--versus', '--all', '--paper' and '--figure' "
-                             "out")
+        if format == "html" and (versus or every or paper or figure or page):
+            raise InputError("a page has all views and figures: leave '--versus', '--all', '--paper', '--page' and "
+                             "'--figure' out")
+        if page and (versus or every):
+            raise InputError("'--page' shows the page's tables: leave '--versus' and '--all' out")
         view: View = "paper" if paper else "all" if every else "main"
         sources = _read(stores, campaign)
         merged = merge(sources)
@@ -82,9 +96,10 @@ def report(
 
             typer.echo(str(write_report(out, sources, merged, points)))
             return
-        rows, tables = (_results(merged, points, view, _fill(sources), figure) if versus is None
-                        else _differences(merged, versus, view))
-        _show(rows, tables, points, view, format, None if out is None else _file(out, format))
+        found = (_of_page(sources, merged, points, view, figure) if page
+                 else _results(merged, points, view, fill(sources), figure) if versus is None
+                 else _differences(merged, versus, points, view))
+        _show(found, format, None if out is None else _file(out, format))
 
 
 def _read(stores: Sequence[str], campaign: str | None) -> list[Source]:
@@ -107,36 +122,51 @@ def _read(stores: Sequence[str], campaign: str | None) -> list[Source]:
     return sources
 
 
-def _results(merged: Merged, points: Sequence[Point], view: View, fill: Fill,
-             figure: Path | None) -> tuple[Rows, list[Grid]]:
+def _results(merged: Merged, points: Sequence[Point], view: View, lacking: Fill, figure: Path | None) -> Told:
     summaries, spent = summarise(merged.scores), costs(merged.costs)
     rows: list[Summary | Comparison | Cost] = [*summaries, *spent]
     if figure is not None:
         make_folder(figure.parent)
         write_figure(figure, picture(summaries, spent, points, "paper" if view == "paper" else "main"))
-    usual = paper_grids([*summaries, *spent], fill) if view == "paper" else grids(rows, view)
+    usual = paper_grids([*summaries, *spent], lacking) if view == "paper" else grids(rows, view)
     more = source_grids(summaries) if view == "all" else ()
-    return rows, [*usual, *more, *sweep_grids(summaries, points, view)]
+    return _told(rows, [*usual, *more, *sweep_grids(summaries, points, view)], points, view)
 
 
-def _differences(merged: Merged, versus: str, view: View) -> tuple[Rows, list[Grid]]:
+def _differences(merged: Merged, versus: str, points: Sequence[Point], view: View) -> Told:
     found, notes = compare(merged.scores, versus)
     for note in shorten(notes):
         warn(note)
     rows = corrected(found, view)
-    return rows, grids(rows, view)
+    return _told(rows, grids(rows, view), points, view)
 
 
-def _show(rows: Rows, tables: Sequence[Grid], points: Sequence[Point], view: View, form: Form,
-          file: Path | None) -> None:
+def _told(rows: Rows, tables: Sequence[Grid], points: Sequence[Point], view: View) -> Told:
+    return Told(tables, lambda: to_csv(rows, view), lambda: to_json_lines(rows) + points_to_json_lines(points))
+
+
+def _of_page(sources: Sequence[Source], merged: Merged, points: Sequence[Point], view: View,
+             figure: Path | None) -> Told:
+    from evaluators.report.page import drawn, plain
+    from jobs.paging import measured
+
+    about, found = measured(sources, merged, points)
+    way = "token" if view == "paper" else "exact"
+    if figure is not None:
+        make_folder(figure.parent)
+        write_figure(figure, drawn.to_svg(found, way))
+    return Told(list(plain.tables(found, way)), lambda: plain.to_csv(found),
+                lambda: plain.to_json_lines(found) + about.to_json_line())
+
+
+def _show(found: Told, form: Form, file: Path | None) -> None:
     """Writes a form of the results to a file, or to standard output."""
     if form == "table" and file is None:
-        for shown in grids_to_rich(tables):
+        for shown in grids_to_rich(found.tables):
             console().print(shown)
         return
-    text = {"table": lambda: grids_to_text(tables), "markdown": lambda: grids_to_markdown(tables),
-            "latex": lambda: grids_to_latex(tables), "csv": lambda: to_csv(rows, view),
-            "json": lambda: to_json_lines(rows) + points_to_json_lines(points)}[form]()
+    text = {"table": lambda: grids_to_text(found.tables), "markdown": lambda: grids_to_markdown(found.tables),
+            "latex": lambda: grids_to_latex(found.tables), "csv": found.to_csv, "json": found.to_json}[form]()
     if file is None:
         typer.echo(text, nl=False)
     else:
@@ -146,23 +176,6 @@ def _show(rows: Rows, tables: Sequence[Grid], points: Sequence[Point], view: Vie
 
 def _file(out: Path, form: Form) -> Path:
     return out / FILES[form] if out.is_dir() else out
-
-
-def _fill(sources: Sequence[Source]) -> Fill:
-    """The commands that would make what the paper's tables lack: the rest of these campaigns, and the shipped ones."""
-    names = {source.record.name for source in sources}
-    rest = [_command(source, source.record.name) for source in sources if source.undone]
-    return {table: rest + ([] if names & {table, "paper"} else [_command(sources[0], table)]) for table in TABLES}
-
-
-def _command(source: Source, campaign: str) -> str:
-    """How to run a campaign into a source's store: the paper's on the built-in models, where that has these, too."""
-    built_in = any(data.name.startswith("testbed") for data in source.record.datasets)
-    of_paper = campaign == "paper" or campaign.startswith(("table", "figure"))
-    shipped = campaign in shipped_campaigns()
-    more = "" if not (shipped and of_paper) else " --scale testbed" if built_in else " --data FOLDER"
-    name = shlex.quote(campaign) if shipped else f"FILE (the file of campaign '{campaign}')"
-    return f"editfleet run {name}{more} --out {shlex.quote(str(source.store.place))}"
 
 
 if __name__ == "__main__":

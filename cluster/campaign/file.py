@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -38,12 +39,14 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
     written = _scaled(read_whole(reader, Path(path), shipped or {}), scale, str(path), optional=is_part)
     points: tuple[Point, ...] = ()
     members: list[Campaign] = []
+    told: dict[str, Any] = {}
     if isinstance(written.fields, dict):
         if data is not None:
             whole = data if "://" in data else os.path.realpath(expanded(data))
             written = written._replace(fields={**written.fields, "data": whole})
         for setting in settings:
             written = _set(written, setting, reader)
+        told = written.fields
         if written.fields.get("parts") is not None:
             own = Source(str(path), written.origins)
             if is_part:
@@ -58,7 +61,7 @@ def load_campaign(path: Path | str, *, scale: str | None = None, data: str | Non
     except ValidationError as error:
         raise InputError("\n".join(dict.fromkeys(f"{source.where(detail['loc'])}: {_explain(detail)}"
                                                  for detail in _told(error.errors())))) from None
-    campaign._source, campaign._points = source, points
+    campaign._source, campaign._points, campaign._written = source, points, told
     workers = {"workers": campaign.workers}  # which part of what a task is: how many threads
     campaign._members = tuple(member.model_copy(update=workers) for member in members)
     try:

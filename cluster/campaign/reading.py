@@ -1,16 +1,19 @@
-"""From YAML to fields, each with the line it stands on. Files that would take for ever are refused."""
+"""From YAML to fields, each with the line it stands on, and back. Files that would take for ever are refused."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from cluster.campaign.source import Location, Origin, Written
 from editors.core.errors import InputError, quoted
+from editors.core.places import scrubbed, shown
 
 MOST_BYTES = 4_000_000  # of a campaign's files together; parsing takes seconds from there on
 MOST_VALUES = 100_000  # in a campaign, with those that stand for others (`*name`) counted as often as they are used
@@ -77,6 +80,22 @@ class Reader:
             raise InputError(f"{start.file}{place}: not valid YAML: {error.problem}") from error
         except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that does not exist
             raise InputError(f"{start.file}: not valid YAML: {error}") from error
+
+
+def to_yaml(fields: Any) -> str:
+    """Fields as YAML that people can read and keep: without the secrets of URLs."""
+    return yaml.safe_dump(_shown(fields), sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case dict():
+            return {_shown(key): _shown(each) for key, each in value.items()}
+        case list():
+            return list(map(_shown, value))
+        case str():
+            return scrubbed(shown(value))
+    return value
 
 
 def _origins(node: yaml.Node, start: Origin, at: Location = ()) -> Iterator[tuple[Location, Origin]]:

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from cluster.campaign.datasets import DatasetEntry, Names
+from cluster.campaign.reading import to_yaml
 from cluster.campaign.search import SearchSpec
 from cluster.campaign.source import Source
 from cluster.scheduler.state import RetryPolicy
@@ -263,6 +264,7 @@ class Campaign(Settings):
     """What `editfleet search` looks for; `run` takes no notice of it."""
     _source: Source = PrivateAttr(default_factory=Source)
     _points: tuple[Point, ...] = PrivateAttr(default=())
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
     _members: tuple[Campaign, ...] = PrivateAttr(default=())
 
     @field_validator("name")
@@ -307,6 +309,12 @@ class Campaign(Settings):
     def points(self) -> tuple[Point, ...]:
         """The entries that its `sweep` made."""
         return self._points
+
+    @property
+    def text(self) -> str:
+        """What it was read from, as YAML: with what it includes, a scale and options in their places; behind a campaign
+        of parts, these. Empty where it was not read."""
+        return "---\n".join(to_yaml(each._written) for each in (self, *self._members) if each._written)
 
     @property
     def members(self) -> tuple[Campaign, ...]:

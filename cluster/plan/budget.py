@@ -14,7 +14,7 @@ from cluster.plan.forecast import longest_chain
 from cluster.plan.memory import GANGS, Memory, memory_of
 from cluster.plan.planner import Plan
 from cluster.plan.refs import digest
-from cluster.plan.tasks import MomentsTask, ScoreTask, StreamTask, Task, TrainTask
+from cluster.plan.tasks import MomentsTask, ScoreTask, StreamTask, Task, TrainTask, ValuesTask
 from editors.core.errors import InputError
 from editors.core.memory import GIB, USABLE
 
@@ -88,14 +88,14 @@ def _group(plan: Plan, id: str, titles: Mapping[str, str]) -> Group:
     match task:
         case ScoreTask():
             return Group(task.editor_title, model)
-        case StreamTask():
+        case StreamTask() | ValuesTask():
             return Group(titles[_method(task)], model)
         case TrainTask():
             return Group(f"training of {task.editor.name}", model)
     return Group("second moments" if task.kind in ("statistics", "moments") else "unedited model", model)
 
 
-def _method(task: ScoreTask | StreamTask) -> str:
+def _method(task: ScoreTask | StreamTask | ValuesTask) -> str:
     return digest([task.model.key, task.method.identity()])
 
 

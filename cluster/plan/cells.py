@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.refs import Chunk, ModelRef
-from cluster.plan.tasks import BaselineTask, Method, ScoreTask, StreamTask, Task
+from cluster.plan.tasks import BaselineTask, Method, ScoreTask, StreamTask, Task, ValuesTask
 from cluster.store.store import ResultKey
+from editors import get_editor
 from evaluators.protocols.base import Protocol, Segment
 from evaluators.scoring.measures import Measures
 
@@ -42,13 +44,21 @@ class Cell:
                     places = self.cases.ordered(order).places[piece.start: piece.stop]
                     numbers = dict.fromkeys(place // chunk for place in places)
                     baselines = tuple(self.baselines[number] for number in numbers) if protocol.scored else ()
-                    yield self._score(protocol, piece.count, cases, order, baselines, before)
+                    values = tuple(self._values[number] for number in numbers) if self._apart(protocol) else ()
+                    yield from values
+                    yield ScoreTask(self._title(protocol.how(piece.count), order, cases), self.model, self.method,
+                                    cases, protocol, piece.count, baselines, before, self.editor_title,
+                                    self.model_title, order or 0, self.measures, self.answers, values)
 
-    def _score(self, protocol: Protocol, count: int, chunk: Chunk, order: int | None,
-               baselines: tuple[BaselineTask, ...], stream: ResultKey | None) -> ScoreTask:
-        return ScoreTask(self._title(protocol.how(count), order, chunk), self.model, self.method, chunk, protocol,
-                         count, baselines, stream, self.editor_title, self.model_title, order or 0, self.measures,
-                         self.answers)
+    def _apart(self, protocol: Protocol) -> bool:
+        return protocol.apart and get_editor(self.method.editor.name).apart
+
+    @cached_property
+    def _values(self) -> list[ValuesTask]:
+        """What joint edits of each chunk need, whichever its cases meet in one."""
+        method = replace(self.method, statistics=None)
+        return [ValuesTask(self._title(" values", None, baseline.chunk), self.model, method, baseline.chunk)
+                for baseline in self.baselines]
 
     def _title(self, how: str, order: int | None, chunk: Chunk) -> str:
         shuffled = f" in order {order}" if order else ""

@@ -23,6 +23,7 @@ DISK_RATE = 200e6  # bytes per second
 PROBES = 160  # all questions of a case
 RECALLED = 15  # an edit's prompt with the true answer
 HANDLED = 1  # a case whose answers are known already
+WRITING = 0.1  # of what an edit takes: the rest of it, where its value is there
 
 
 def rate(shape: Shape) -> float:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
 from cluster.plan.known import KnownTask
 from cluster.plan.refs import ModelRef, digest
-from cluster.plan.tasks import BaselineTask, ScoreTask, StatisticsTask, StreamTask, Task
+from cluster.plan.tasks import BaselineTask, ScoreTask, StatisticsTask, StreamTask, Task, ValuesTask
 from cluster.store.store import Store
 
 
@@ -49,7 +49,7 @@ def forecast(tasks: Mapping[str, Task], done: Collection[str] = (), store: Store
 def _size(task: Task) -> int:
     """In cases or tokens; what learns, or sums up, takes as long as it did whatever it is about."""
     match task:
-        case KnownTask() | BaselineTask() | StreamTask() | ScoreTask():
+        case KnownTask() | BaselineTask() | ValuesTask() | StreamTask() | ScoreTask():
             return len(task.chunk.cases)
         case StatisticsTask():
             return task.shard.tokens(task.tokens)

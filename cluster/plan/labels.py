@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cluster.plan.tasks import ScoreTask, StreamTask, Task, TrainTask
+from cluster.plan.tasks import ScoreTask, StreamTask, Task, TrainTask, ValuesTask
 
 
 class Labels(NamedTuple):
@@ -24,7 +24,7 @@ def labels_of(task: Task, model: str) -> Labels:
         case ScoreTask():
             return Labels(task.kind, task.model_title, task.method.editor.name, task.chunk.dataset, task.protocol.name,
                           task.count)
-        case StreamTask():
+        case StreamTask() | ValuesTask():
             return Labels(task.kind, model, task.method.editor.name)
         case TrainTask():
             return Labels(task.kind, model, task.editor.name)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.refs import ModelRef
-from cluster.plan.tasks import ScoreTask, StatisticsTask, StreamTask, Task, TrainTask
+from cluster.plan.tasks import ScoreTask, StatisticsTask, StreamTask, Task, TrainTask, ValuesTask
 from editors import get_editor
 from editors.core.memory import ANSWER, GIB, KEPT_STATES, PROMPT, TEXT_TOKENS, USABLE, Bytes, Needs
 
@@ -92,8 +92,7 @@ def needs_of(task: Task, of: Bytes) -> Needs:
         case TrainTask() if not task.shipped:
             method = get_editor(task.editor.name)
             return method.training_needs(method.Config.model_validate(task.editor.config), of)
-        case ScoreTask() | StreamTask():
-            method, facts = get_editor(task.method.editor.name), task.count if isinstance(task, ScoreTask) else 1
-            return method.needs(method.Config.model_validate(task.method.editor.config), of,
-                                facts if task.protocol.joint else 1)
+        case ScoreTask() | StreamTask() | ValuesTask():
+            method, joint = get_editor(task.method.editor.name), isinstance(task, ScoreTask) and task.protocol.joint
+            return method.needs(method.Config.model_validate(task.method.editor.config), of, task.count if joint else 1)
     return Needs()

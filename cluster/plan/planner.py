@@ -7,6 +7,7 @@
                        ├──> score
     statistics ─┬──────┤               (statistics and train only where the editor asks for them; of a long text,
     train ──────┘      │                statistics are many shards, and moments their sum)
+    values ────────────┤               (of MEMIT's batches: what each case needs by itself, for all sizes and orders)
         └─> stream ─> stream ─> ...    (sequential editing: a segment hands its patch to the next, and to scoring)
 """
 
@@ -25,7 +26,7 @@ from cluster.plan.cutting import CampaignCases
 from cluster.plan.known import Examination, Knowledge, KnownTask, examine
 from cluster.plan.labels import Labels, labels_of
 from cluster.plan.refs import Chunk, EditorRef, ModelRef, digest
-from cluster.plan.resolve import check_joint, check_names, check_place, is_for, resolve_artefact
+from cluster.plan.resolve import check_editors, check_joint, check_names, check_place, is_for, resolve_artefact
 from cluster.plan.sources import Sources
 from cluster.plan.tasks import BaselineTask, Method, MomentsTask, StatisticsTask, Task, TrainTask
 from cluster.store.records import KnownRecord, SweptEntry
@@ -84,10 +85,10 @@ class Plan:
         """The plan as it is kept in a store."""
         return CampaignRecord(
             name=self.campaign.name, digest=digest([self.campaign.name, *self.tasks]), started=started,
-            datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped)
-                           for data in self.datasets),
+            datasets=tuple(DatasetRecord(name=data.spec.name, cases=len(data.cases), skipped=data.skipped,
+                                         digest=data.digest) for data in self.datasets),
             tasks=tuple(task.record() for task in self.tasks.values()), notes=self.notes, tags=self.campaign.tags,
-            sweep=self.sweep, known=self.known)
+            sweep=self.sweep, known=self.known, text=self.campaign.text)
 
 
 READ = Sources()
@@ -108,6 +109,7 @@ def plan(campaign: Campaign, sources: Sources = READ, given: Sequence[Dataset] |
         return _united(campaign, [plan(part, sources, knowledge=knowledge) for part in campaign.members])
     check_names(campaign)
     datasets = _load(campaign, sources) if given is None else given
+    check_editors(campaign)
     planner = Planner(campaign, datasets, sources, knowledge)
     notes = [note for data in range(len(datasets)) for note in (*datasets[data].notes, *planner.notes(data))]
     tasks: dict[str, Task] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cluster.campaign.datasets import DatasetEntry
 from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
 from cluster.plan.refs import ArtefactRef, ModelRef
-from editors import EDITORS, get_editor
+from editors import EDITORS, check_settings, get_editor
 from editors.core.errors import InputError, unknown
 from evaluators.models import NAMES, model_path
 from evaluators.protocols.base import Protocol
@@ -34,6 +34,13 @@ def check_names(campaign: Campaign) -> None:
             if name not in listed[field]:
                 with campaign.at(part, number, field):
                     raise unknown(f"{field.removesuffix('s')} of this campaign", name, listed[field])
+
+
+def check_editors(campaign: Campaign) -> None:
+    """Settings that are wrong for any model are told before data sets and models are read. Loads torch."""
+    for number, editor in enumerate(campaign.editors):
+        with campaign.at("editors", number):
+            check_settings(editor.name, editor.config)
 
 
 def is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:

@@ -219,6 +219,33 @@ class Method:
 
 
 @dataclass(frozen=True)
+class ValuesTask(Task):
+    """What the joint edits of a method need of each case of a chunk by itself: sought once, for all batches that the
+    cases are in. The method is without second moments, which are not needed for it."""
+
+    kind = "values"
+    output = "artefacts"
+    method: Method
+    chunk: Chunk
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.method.identity(), "cases": self.chunk.digest}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.method.needs
+
+    @property
+    def cost(self) -> float:
+        editor = self.method.editor
+        return costs.edit_seconds(self.model.shape, editor.name, editor.config) * len(self.chunk.cases)
+
+    @property
+    def pieces(self) -> int:
+        return max(len(self.chunk.cases), super().pieces)
+
+
+@dataclass(frozen=True)
 class StreamTask(Task):
     """One segment of a stream: the edits of a chunk, made as the protocol does, on the patch of the segments `before`
     it."""
@@ -254,9 +281,10 @@ IN_OTHER_COLUMNS = ("cases", "count", "order", "seed", "titles")  # of a score t
 class ScoreTask(Task):
     """The scores of a chunk under one protocol, and its edits where no `stream` has made them.
 
-    `count` is how many edits a model has on it. `baselines` are those of all its cases; `editor_title`, `model_title`
-    and `order`, the number of the shuffle that the cases are in, go into its rows. Whether it keeps `answers`, what
-    models said, is no part of its identity: its rows are the same.
+    `count` is how many edits a model has on it. `baselines` are those of all its cases, and so are `values`, where its
+    edits are joint ones of a method that seeks them apart; `editor_title`, `model_title` and `order`, the number of the
+    shuffle that the cases are in, go into its rows. Whether it keeps `answers`, what models said, is no part of its
+    identity: its rows are the same.
     """
 
     kind = "score"
@@ -272,6 +300,7 @@ class ScoreTask(Task):
     order: int = 0
     measures: Measures = NOTHING_MORE
     answers: bool = True
+    values: tuple[ValuesTask, ...] = ()
 
     @property
     def settings(self) -> str:
@@ -285,7 +314,7 @@ class ScoreTask(Task):
     @property
     def needs(self) -> tuple[str, ...]:
         made = (self.stream.id,) if self.stream else self.method.needs
-        return (*(baseline.id for baseline in self.baselines), *made)
+        return (*(task.id for task in (*self.baselines, *self.values)), *made)
 
     def identity(self) -> dict[str, Any]:
         return {**self.method.identity(), "cases": self.chunk.digest, "count": self.count,
@@ -299,6 +328,8 @@ class ScoreTask(Task):
         if not self.protocol.scored:
             return self.protocol.times(self.count) * costs.edit_seconds(shape, editor.name, editor.config)
         edits = self.edits * costs.edit_seconds(shape, editor.name, editor.config)
+        if self.values:
+            edits *= costs.WRITING
         patches = 1 if self.stream else -(-cases // self.count)
         return (edits + cases * costs.score_seconds(shape, editor.name, self.measures)
                 + patches * costs.patch_seconds(shape, self.measures))

@@ -61,6 +61,7 @@ class DatasetRecord(_Record):
     name: str
     cases: int
     skipped: tuple[Skipped, ...]
+    digest: str = ""
 
 
 class KnownRecord(_Record):
@@ -96,7 +97,8 @@ class SweptEntry(_Record):
 
 class CampaignRecord(_Record):
     """A plan as the store keeps it; `started` is when the campaign was last run, `notes` what people should know,
-    `tags` what the campaign calls itself beside its name."""
+    `tags` what the campaign calls itself beside its name, and `text` what it was read from, as YAML: empty where the
+    version that ran it kept none."""
 
     name: str
     digest: str
@@ -107,6 +109,7 @@ class CampaignRecord(_Record):
     tags: dict[str, str] = {}
     sweep: tuple[SweptEntry, ...] = ()
     known: tuple[KnownRecord, ...] = ()
+    text: str = ""
 
     @model_validator(mode="after")
     def _has_what_its_tasks_need(self) -> Self:

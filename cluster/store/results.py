@@ -99,19 +99,13 @@ class Results:
 
     def failed_cases(self, tasks: Iterable[TaskRecord]) -> Counter[Skipped]:
         """Cases that finished tasks could not edit or score, and in how many tasks."""
-        found = self.provenances((task.key for task in tasks if task.output == "rows"), lambda about: about["failed"])
-        return Counter(Skipped.model_validate(case) for cases in found for case in cases)
+        return failed_in(self.provenances((task.key for task in tasks if task.output == "rows"),
+                                          lambda about: about["failed"]))
 
     def told(self, tasks: Iterable[TaskRecord]) -> list[str]:
         """What finished tasks found that people should know, and whether they ran on more than one kind of device."""
-        found = self.provenances((task.key for task in tasks),
-                                 lambda about: (about.get("notes", []), about.get("device")))
-        devices = Counter(device for _, device in found if device)
-        notes = list(dict.fromkeys(note for told, _ in found for note in told))
-        if len(devices) > 1:
-            notes.append("results are from several kinds of device, which round otherwise: "
-                         + ", ".join(f"{device} ({count} tasks)" for device, count in devices.most_common()))
-        return notes
+        return told_by(self.provenances((task.key for task in tasks),
+                                        lambda about: (about.get("notes", []), about.get("device"))))
 
     def write_table(self, key: ResultKey, table: pa.Table, provenance: Mapping[str, Any],
                     answers: pa.Table | None = None) -> None:
@@ -270,6 +264,21 @@ class Results:
     def _quarantine_if_possible(self, key: ResultKey) -> None:
         with contextlib.suppress(StoreError):  # who only reads may not be allowed to
             self.quarantine(key)
+
+
+def failed_in(found: Iterable[Iterable[Mapping[str, str]]]) -> Counter[Skipped]:
+    """Cases that tasks could not edit or score, by what each has `failed`, and in how many tasks."""
+    return Counter(Skipped.model_validate(case) for cases in found for case in cases)
+
+
+def told_by(found: Sequence[tuple[Iterable[str], str | None]]) -> list[str]:
+    """What tasks noted, each once, and whether they ran on more than one kind of device."""
+    notes = list(dict.fromkeys(note for told, _ in found for note in told))
+    devices = Counter(device for _, device in found if device)
+    if len(devices) > 1:
+        notes.append("results are from several kinds of device, which round otherwise: "
+                     + ", ".join(f"{device} ({count} tasks)" for device, count in devices.most_common()))
+    return notes
 
 
 def path_in(folder: str, name: str) -> str:

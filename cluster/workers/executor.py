@@ -22,15 +22,18 @@ from cluster.plan.tasks import (
     StreamTask,
     Task,
     TrainTask,
+    ValuesTask,
 )
 from cluster.store.store import ResultKey, Store
 from cluster.workers.held import Held, check_models
 from cluster.workers.provenance import Told, answers, left_out, made_of, rows, scored, shortcomings
+from cluster.workers.sought import seconds_sought, sought
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
 from editors.core.memory import Room
 from editors.core.methods.checkpoints import Checkpoint
+from editors.core.methods.sought import save_sought
 from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE
 from editors.core.models.statistics import (
@@ -46,6 +49,7 @@ from evaluators.metering.account import Account
 from evaluators.metering.device import check_alone, device_name, slowed, state
 from evaluators.metering.meter import Meter
 from evaluators.metering.spent import Costs, Phase, Spent, at_once
+from evaluators.protocols.editing import seek_each
 from evaluators.protocols.efficiency import EfficiencyProtocol
 from evaluators.protocols.result import ProtocolResult
 from evaluators.protocols.stream import Stream, judge_stream
@@ -122,6 +126,8 @@ class TaskExecutor:
                 told = self._moments(task)
             case TrainTask():
                 told = self._train(task)
+            case ValuesTask():
+                told = self._values(task, parts)
             case StreamTask():
                 told = self._stream(task)
             case ScoreTask():
@@ -189,6 +195,16 @@ class TaskExecutor:
             checkpoint.remove()
         return told
 
+    def _values(self, task: ValuesTask, parts: int) -> Told:
+        editor = self._editor(task.method, self._model(task.model))
+        with self._meter.phase("edit"):
+            pieces = [seek_each(editor, cases) for cases in in_parts(task.chunk.cases, parts)]
+        found = {case: value for values, _ in pieces for case, value in values.items()}
+        numbered = {number: found[case.id] for number, case in enumerate(task.chunk.cases) if case.id in found}
+        failed = [skipped for _, unfit in pieces for skipped in unfit]
+        return self._save(task, lambda path: save_sought(numbered, path), failed, cases=len(task.chunk.cases),
+                          data=task.chunk.source, seconds=self._seconds("edit"))
+
     def _stream(self, task: StreamTask) -> Told:
         model = self._model(task.model)
         editor = self._editor(task.method, model)
@@ -210,13 +226,14 @@ class TaskExecutor:
         artefact = task.method.artefact
         made = task.count - len(stream.failed) if stream else len(result.asked)
         seconds = stream.seconds if stream else self._seconds("edit")
+        in_all = seconds + seconds_sought(self.store, task)
         # of a stream its own tasks tell it: here it may not be made at all
         editor = {} if stream else self._editor(task.method, model).provenance
         return self._write(
             task, rows(task, result.scores), result.failed, cases=len(task.chunk.cases), data=task.chunk.source,
             settings=task.settings, statistics=self._read_for(task.method),
             training=task.method.training and task.method.training.id, artefact=artefact and asdict(artefact),
-            seconds_edit=seconds, seconds_each=seconds / made if made else None, seconds_score=self._seconds("score"),
+            seconds_edit=seconds, seconds_each=in_all / made if made else None, seconds_score=self._seconds("score"),
             parts=parts, editor=editor, **scored(task, result.scores),
             answers=answers(task, list(said(model.tokenizer, result.asked))) if task.answers else None)
 
@@ -261,8 +278,13 @@ class TaskExecutor:
             return ProtocolResult.joined([judge_stream(model, cases, stream, before, task.measures)
                                           for cases in pieces])
         editor = self._editor(task.method, model)
-        return ProtocolResult.joined([task.protocol.run(editor, cases, before, task.count, task.measures)
-                                      for cases in pieces])
+        with self._meter.phase("store"):
+            editor.sought = sought(self.store, task)
+        try:
+            return ProtocolResult.joined([task.protocol.run(editor, cases, before, task.count, task.measures)
+                                          for cases in pieces])
+        finally:
+            editor.sought = {}
 
     # --- what comes in
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.plan.refs import EditorRef, ModelRef, digest
-from cluster.plan.tasks import Method, ScoreTask, StreamTask, Task, TrainTask
+from cluster.plan.tasks import Method, ScoreTask, StreamTask, Task, TrainTask, ValuesTask
 from cluster.store.store import Store
 from editors import get_editor
 from editors.core.artefacts import Artefact
@@ -45,7 +45,7 @@ class Held:
         match task:
             case TrainTask():
                 editor: EditorRef | None = task.editor
-            case ScoreTask() | StreamTask():
+            case ScoreTask() | StreamTask() | ValuesTask():
                 editor = task.method.editor
             case _:
                 editor = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, cast
 
+from torch import Tensor
 from typing_extensions import TypeVar
 
 from editors.core.artefacts import Artefact
@@ -69,6 +70,7 @@ class Editor(ABC, Generic[C]):
     version: ClassVar[int]
     Config: type[C] = cast("type[C]", EditorConfig)  # a method without settings needs no other
     joint: ClassVar[bool] = False
+    apart: ClassVar[bool] = False  # whether `seek` finds, request by request, most of what a joint edit takes
     decoder_only: ClassVar[bool] = False
     trained: ClassVar[bool] = False
     in_weights: ClassVar[bool] = True  # whether its patches are changes of weights, which `save_edited` can write
@@ -77,6 +79,8 @@ class Editor(ABC, Generic[C]):
                  seed: int = 0) -> None:
         self.model, self.config, self.seed = model, config, seed
         self.resources = resources or Resources()
+        #: What `seek` found of requests, on the model as it stands, for `edit` not to seek it again.
+        self.sought: Mapping[EditRequest, Tensor] = {}
         if self.trained and self.resources.artefact is None:
             raise InputError(f"editor '{self.name}' has to be trained first; pass what `{type(self).__name__}.train` "
                              "returns as `Resources(artefact=...)`")
@@ -170,3 +174,7 @@ class Editor(ABC, Generic[C]):
         raise InputError(f"editor '{self.name}' makes one edit at a time: it has no joint edit of {len(requests)}. "
                          "Use the single or sequential protocol, or an editor that has one (calinet, ft, ke, "
                          "memit, mend, serac)")
+
+    def seek(self, requests: Sequence[EditRequest]) -> Tensor:
+        """[requests, size]: what a joint edit needs of each of these by itself, whatever the others are."""
+        raise TypeError(f"editor '{self.name}' has nothing to seek before a joint edit")

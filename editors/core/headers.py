@@ -63,6 +63,11 @@ class MomentsHeader(Header):
     counts: dict[str, NonNegativeInt]
 
 
+class SoughtHeader(Header):
+    cure = "remove the file, and they are sought again"
+    kind: Literal["sought values"] = "sought values"
+
+
 class CheckpointHeader(Header):
     cure = "remove the file, and what it was of starts anew"
     kind: Literal["checkpoint"] = "checkpoint"

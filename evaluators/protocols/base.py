@@ -52,6 +52,8 @@ class Protocol(Settings, ABC):
     scored: ClassVar[bool] = True
     #: Whether a piece is done by a process that has done nothing before, on a device that nothing else uses.
     alone: ClassVar[bool] = False
+    #: Whether its joint edits are made on a model without others: then what `Editor.seek` finds can be sought before.
+    apart: ClassVar[bool] = False
     #: The field that lists numbers of edits, where there is one; it has to be set.
     numbers: ClassVar[str | None] = None
 

@@ -24,6 +24,7 @@ class BatchProtocol(Protocol):
     name = "batch"
     version = 2
     numbers = "sizes"
+    apart = True
 
     sizes: tuple[PositiveInt, ...] = ()
     """How many cases are edited at once, such as [1, 10, 100] (Yao et al. 2023, figure 6)."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from editors.core.editor import Editor
 from editors.core.errors import CaseError, InputError
@@ -65,6 +66,19 @@ def edit_together(editor: Editor, cases: Sequence[Case]) -> tuple[list[Case], Pa
         raise_unless_cases(errors)
     done = [case for case in cases if case.id not in errors]
     return done, edit(done), skipped(errors)
+
+
+def seek_each(editor: Editor, cases: Sequence[Case]) -> tuple[dict[str, Tensor], list[Skipped]]:
+    """What the editor's joint edits need of each case by itself, by its id, and the cases of which it finds nothing.
+
+    Raises what the editor raised where its fault lies in no single case.
+    """
+    attempts = _attempt(cases, lambda part: list(editor.seek([case.request() for case in part])))
+    results = dict(zip((case.id for case in cases), attempts, strict=True))
+    errors = {name: result for name, result in results.items() if isinstance(result, Exception)}
+    if errors and len(errors) == len(results):
+        raise_unless_cases(errors)
+    return {name: result for name, result in results.items() if not isinstance(result, Exception)}, skipped(errors)
 
 
 def raise_unless_cases(errors: Mapping[str, Exception]) -> None:

@@ -3,26 +3,17 @@ table 4), with the paper's numbers as hollow marks where the model is the paper'
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from editors.core.printable import CELL, printable
+from evaluators.report.axes import Axis, linear, logarithmic
 from evaluators.report.colours import colour_of
 from evaluators.report.costs import GIB, Cost, papers_cost
 from evaluators.report.figure import FOOT, GRID, HEAD, INK, LETTER, MARGIN, ROW, Drawing, text_at
 from evaluators.report.paper import in_papers_order
 
 PANEL, GAP, NUMBER = 260, 40, 56  # of bars, between panels, and for the number behind a bar, in pixels
-MOST_TICKS = 6
-
-
-class Scale(NamedTuple):
-    """Where a number is, in pixels from a panel's left end, and the ticks to show."""
-
-    at: Callable[[float], float]
-    ticks: list[float]
 
 
 def cost_bars(rows: Sequence[Cost], top: int = 0) -> Drawing:
@@ -63,18 +54,17 @@ def _memory(lines: Sequence[dict[str, Cost]], metric: str, left: int, top: int, 
             for value in (row.most, papers_cost(row)) if value is not None]
     if not most:
         return
-    scale = linear(max(most))
-    yield from _frame("memory of the " + ("device" if metric.endswith("device") else "process") + ", GiB", scale, left,
-                      top, height)
+    axis = linear("memory of the " + ("device" if metric.endswith("device") else "process") + ", GiB", max(most))
+    yield from _frame(axis, left, top, height)
     for line, found in enumerate(lines):
         y = top + ROW * line + ROW / 2
         if metric not in found:
             continue
         row, training = found[metric], found.get("cost.training.memory")
         if training is not None and training.median > row.median:
-            yield _bar(left, scale.at(training.median / GIB), y, colour_of(row.editor), 0.35)
-        yield _bar(left, scale.at(row.median / GIB), y, colour_of(row.editor), 1)
-        yield from _paper(row, left, scale, y, GIB)
+            yield _bar(left, PANEL * axis.place(training.median / GIB), y, colour_of(row.editor), 0.35)
+        yield _bar(left, PANEL * axis.place(row.median / GIB), y, colour_of(row.editor), 1)
+        yield from _paper(row, left, axis, y, GIB)
         largest = max(row.median, training.median if training else 0)
         yield text_at(left + PANEL + NUMBER, y + 4, f"{largest / GIB:.3g}", "number", "end")
 
@@ -85,24 +75,24 @@ def _seconds(lines: Sequence[dict[str, Cost]], left: int, top: int, height: int)
               if value is not None and value > 0]
     if not values:
         return
-    scale = logarithmic(min(values), max(values))
-    yield from _frame("seconds, logarithmic", scale, left, top, height)
+    axis = logarithmic("seconds, logarithmic", values)
+    yield from _frame(axis, left, top, height)
     for line, row in enumerate(rows):
         if row is None or row.least <= 0:
             continue
         y, colour = top + ROW * line + ROW / 2, colour_of(row.editor)
-        low, middle, high = (left + scale.at(value) for value in (row.least, row.median, row.most))
+        low, middle, high = (left + PANEL * axis.place(value) for value in (row.least, row.median, row.most))
         yield (f'<line x1="{low:.1f}" y1="{y:g}" x2="{high:.1f}" y2="{y:g}" stroke="{colour}" stroke-width="6" '
                'stroke-opacity="0.4" stroke-linecap="round"/>')
         yield f'<circle cx="{middle:.1f}" cy="{y:g}" r="4.5" fill="{colour}"/>'
-        yield from _paper(row, left, scale, y)
+        yield from _paper(row, left, axis, y)
         yield text_at(left + PANEL + NUMBER, y + 4, f"{row.median:.3g}", "number", "end")
 
 
-def _paper(row: Cost, left: int, scale: Scale, y: float, unit: float = 1) -> Iterator[str]:
+def _paper(row: Cost, left: int, axis: Axis, y: float, unit: float = 1) -> Iterator[str]:
     if (paper := papers_cost(row)) is not None:
-        yield (f'<circle cx="{left + scale.at(paper / unit):.1f}" cy="{y:g}" r="5" fill="none" stroke="{INK}" '
-               'stroke-width="1.5"/>')
+        x = left + PANEL * axis.place(paper / unit)
+        yield f'<circle cx="{x:.1f}" cy="{y:g}" r="5" fill="none" stroke="{INK}" stroke-width="1.5"/>'
 
 
 def _bar(left: int, length: float, y: float, colour: str, opacity: float) -> str:
@@ -110,26 +100,9 @@ def _bar(left: int, length: float, y: float, colour: str, opacity: float) -> str
             f'fill-opacity="{opacity:g}"/>')
 
 
-def _frame(name: str, scale: Scale, left: int, top: int, height: int) -> Iterator[str]:
-    yield text_at(left, top - 16, name, "head")
-    for tick in scale.ticks:
-        x = left + scale.at(tick)
+def _frame(axis: Axis, left: int, top: int, height: int) -> Iterator[str]:
+    yield text_at(left, top - 16, axis.name, "head")
+    for tick, label in axis.ticks:
+        x = left + PANEL * axis.place(tick)
         yield f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{top + height}" stroke="{GRID}"/>'
-        yield text_at(round(x, 1), top + height + 16, f"{tick:g}", "soft", "middle")
-
-
-def linear(most: float) -> Scale:
-    """From 0 to the most, with ticks at 1, 2 or 5 times a power of ten."""
-    most = most if most > 0 else 1.0
-    power = 10 ** math.floor(math.log10(most / MOST_TICKS))
-    step = next(times * power for times in (1, 2, 5, 10) if most / (times * power) <= MOST_TICKS)
-    return Scale(lambda value: PANEL * value / most, [step * number for number in range(int(most / step + 1e-9) + 1)])
-
-
-def logarithmic(least: float, most: float) -> Scale:
-    """Between powers of ten."""
-    low, high = math.floor(math.log10(least)), math.ceil(math.log10(most))
-    high = max(high, low + 1)
-    every = max(1, -(-(high - low) // MOST_TICKS))
-    return Scale(lambda value: PANEL * (math.log10(value) - low) / (high - low),
-                 [10.0**power for power in range(low, high + 1, every)])
+        yield text_at(round(x, 1), top + height + 16, label, "soft", "middle")

@@ -8,9 +8,10 @@ interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from evaluators.report.axes import Axis, Values
 from evaluators.report.colours import COLOURS, colour_of
 from evaluators.report.figure import FOOT, GRID, HEAD, LETTER, MARGIN, TICKS, document, text_at
 from evaluators.report.samples import UNEDITED
@@ -20,33 +21,8 @@ from evaluators.report.views import Headings, View, headings, in_order
 
 WIDTH, HEIGHT, LEFT, GAP, TITLE, LEGEND = 210, 130, 34, 26, 30, 20  # of panels and between them, in pixels
 ACROSS = 4  # panels beside one another
-LOG = 20  # from this ratio of the largest value to the least on, an axis is logarithmic
 LINES = [colour for editor, colour in COLOURS.items() if editor != UNEDITED]
 DASHES = ("", "6 3", "2 3", "8 3 2 3")  # of lines beyond the colours
-
-
-class Axis(NamedTuple):
-    """Where each value of a setting is, from 0 to 1, by the key it is sorted by."""
-
-    places: Mapping[tuple[Any, ...], float]
-    values: Sequence[Any]
-    kind: str
-
-    @classmethod
-    def of(cls, values: Sequence[Any], log: float = LOG) -> Axis:
-        """Logarithmic where the largest value is more than `log` times the least, linear where it is not, one place
-        each where some are no numbers."""
-        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        if len(numbers) < len(values) or len(values) < 2:
-            places, kind = [float(number) for number in range(len(values))], ""
-        elif numbers[0] > 0 and numbers[-1] > log * numbers[0]:
-            places, kind = [math.log(value) for value in numbers], ", logarithmic"
-        else:
-            places, kind = [float(value) for value in numbers], ""
-        first, span = places[0], (places[-1] - places[0]) or 1.0
-        shift = 0.0 if len(places) > 1 else 0.5
-        return cls({value_key(value): shift + (place - first) / span
-                    for value, place in zip(values, places, strict=True)}, values, kind)
 
 
 def sweeps_to_svg(rows: Sequence[Summary], points: Sequence[Point], view: View = "main") -> str:
@@ -82,13 +58,13 @@ def _across(sweep: Sweep) -> str:
 def _block(sweep: Sweep, block: Block, called: Headings, top: int) -> tuple[int, list[str]]:
     """The panels of one block below its title, and how high they are."""
     setting = _across(sweep)
-    axis = Axis.of(sweep.values(setting))
+    values = Values.of(setting, sweep.values(setting))
     lines = _lines(sweep, setting)
     where = ", ".join([*(str(value) for name, value in block.where.items() if name not in ("edits", "protocol")),
                        str(block.where["protocol"])])
     edits = f", {block.where['edits']} edits" if block.where["edits"] > 1 else ""
     title = (f"{sweep.varies} on {where}{edits}, {max(row.n for row in block.rows)} cases; % of cases right over "
-             f"{setting}{axis.kind}, mean and 95 % interval")
+             f"{setting}{values.kind}, mean and 95 % interval")
     parts = [text_at(MARGIN, top + 22, title, "soft")]
     panels = panels_of(block.rows, called)
     legend_lines, legend = legend_of([style for style, _ in lines], top + HEAD - 20) if len(lines) > 1 else (0, [])
@@ -99,9 +75,9 @@ def _block(sweep: Sweep, block: Block, called: Headings, top: int) -> tuple[int,
         left = MARGIN + LEFT + number % ACROSS * (LEFT + WIDTH + GAP)
         upper = start + TITLE + number // ACROSS * each
         rows = {getattr(row, sweep.column): row for row in block.rows if called[row.dataset, row.metric] == panel}
-        parts += frame(panel, setting, axis, left, upper)
+        parts += frame(panel, values.axis, left, upper)
         for style, names in lines:
-            at = [(left + WIDTH * axis.places[value_key(sweep.points[name].settings[setting])], rows[name])
+            at = [(left + WIDTH * values.place(sweep.points[name].settings[setting]), rows[name])
                   for name in names if name in rows]
             parts += curve(sorted(at, key=lambda pair: pair[0]), style, upper)
     return HEAD - 20 + LEGEND * legend_lines + -(-len(panels) // ACROSS) * each, parts
@@ -149,22 +125,19 @@ def _stroke(style: Style) -> str:
     return f'stroke="{style.colour}" stroke-width="2"' + (f' stroke-dasharray="{style.dash}"' if style.dash else "")
 
 
-def frame(panel: str, setting: str, axis: Axis, left: int, top: int) -> Iterator[str]:
+def frame(panel: str, axis: Axis, left: int, top: int) -> Iterator[str]:
     """A panel's name, its ticks, and what the x axis is."""
     yield text_at(left, top - 10, panel.removesuffix(".exact"), "head")
     for tick in TICKS:
         y = top + HEIGHT * (1 - tick / 100)
         yield f'<line x1="{left}" y1="{y:g}" x2="{left + WIDTH}" y2="{y:g}" stroke="{GRID}"/>'
         yield text_at(left - 6, y + 4, str(tick), "soft", "end")
-    free = -math.inf  # where the last label ends
-    for value in axis.values:
-        x, label = left + WIDTH * axis.places[value_key(value)], shown_value(value)
+    for place, label in axis.labels(WIDTH, LETTER):
+        x = left + place
         yield f'<line x1="{x:.1f}" y1="{top + HEIGHT}" x2="{x:.1f}" y2="{top + HEIGHT + 4}" stroke="{GRID}"/>'
-        half = LETTER * len(label) / 2
-        if x - half > free:
+        if label:
             yield text_at(round(x, 1), top + HEIGHT + 16, label, "soft", "middle")
-            free = x + half
-    yield text_at(left + WIDTH / 2, top + HEIGHT + 32, setting, "soft", "middle")
+    yield text_at(left + WIDTH / 2, top + HEIGHT + 32, axis.name, "soft", "middle")
 
 
 def curve(at: Sequence[tuple[float, Summary]], style: Style, top: int) -> Iterator[str]:

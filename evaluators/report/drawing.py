@@ -4,16 +4,17 @@ nothing of the machine."""
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editors.core.errors import InputError
 from evaluators.files import write_bytes, write_text
-from evaluators.report.figure import INK, SOFT
+from evaluators.report.figure import GRID, INK, SOFT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,10 @@ NARROWER = 0.9  # matplotlib's letters are wider than those the pictures are mad
 #: Size in pixels, colour and weight of the classes that `figure.STYLE` has.
 TEXTS = {"": (13, INK, "normal"), "soft": (11, SOFT, "normal"), "head": (13, INK, "bold"),
          "number": (11.5, SOFT, "normal")}
+#: How the page's drawings look by their classes, on white.
+CLASSES = {"grid": {"stroke": GRID}, "paper": {"stroke": INK, "stroke-width": "2"},
+           "front": {"stroke": SOFT, "stroke-dasharray": "5 4"}, "hollow": {"fill": "#ffffff"}}
+_MOVED = re.compile(r"translate\((\S+) (\S+)\)")
 ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 
 
@@ -55,6 +60,7 @@ def drawn(svg: str, form: str) -> bytes:
     Raises `ValueError` for elements that these do not have.
     """
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Affine2D
 
     root = ElementTree.fromstring(svg)
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
@@ -62,8 +68,10 @@ def drawn(svg: str, form: str) -> bytes:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    for order, element in enumerate(root):
-        _draw(axes, element.tag.rsplit("}", 1)[-1], element.attrib, element.text or "", order)
+    for order, (element, right, down) in enumerate(_elements(root)):
+        has = {**CLASSES.get(element.attrib.get("class", ""), {}), **element.attrib}
+        moved = Affine2D().translate(right, down) + axes.transData
+        _draw(axes, element.tag.rsplit("}", 1)[-1], has, element.text or "", {"zorder": order, "transform": moved})
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # letters that its fonts lack are boxes
@@ -72,7 +80,17 @@ def drawn(svg: str, form: str) -> bytes:
     return data.getvalue()
 
 
-def _draw(axes: Axes, kind: str, has: Mapping[str, str], text: str, order: int) -> None:
+def _elements(parent: ElementTree.Element, right: float = 0.0,
+              down: float = 0.0) -> Iterator[tuple[ElementTree.Element, float, float]]:
+    """What is to be drawn, and how far it is moved by the groups that it stands in."""
+    for element in parent:
+        if element.tag.endswith("}g") and (moved := _MOVED.fullmatch(element.attrib.get("transform", ""))):
+            yield from _elements(element, right + float(moved[1]), down + float(moved[2]))
+        else:
+            yield element, right, down
+
+
+def _draw(axes: Axes, kind: str, has: Mapping[str, str], text: str, place: Mapping[str, Any]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Circle, Polygon, Rectangle
 
@@ -81,9 +99,9 @@ def _draw(axes: Axes, kind: str, has: Mapping[str, str], text: str, order: int) 
 
     stroke: dict[str, Any] = {"color": has.get("stroke", "none"),
                               "linewidth": POINTS * float(has.get("stroke-width", 1)),
-                              "alpha": float(has.get("stroke-opacity", 1)), "zorder": order}
+                              "alpha": float(has.get("stroke-opacity", 1)), **place}
     fill: dict[str, Any] = {"facecolor": has.get("fill", "none"), "alpha": float(has.get("fill-opacity", 1)),
-                            "edgecolor": has.get("stroke", "none"), "linewidth": stroke["linewidth"], "zorder": order}
+                            "edgecolor": has.get("stroke", "none"), "linewidth": stroke["linewidth"], **place}
     match kind:
         case "style":
             pass
@@ -103,7 +121,7 @@ def _draw(axes: Axes, kind: str, has: Mapping[str, str], text: str, order: int) 
         case "text":
             size, colour, weight = TEXTS[has.get("class", "")]
             axes.text(number("x"), number("y"), text, fontsize=POINTS * NARROWER * size, color=colour, weight=weight,
-                      ha=ANCHORS[has.get("text-anchor", "start")], va="baseline", parse_math=False, zorder=order)
+                      ha=ANCHORS[has.get("text-anchor", "start")], va="baseline", parse_math=False, **place)
         case _:
             raise ValueError(f"pictures have no '{kind}'")
 

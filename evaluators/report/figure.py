@@ -52,10 +52,10 @@ def dots(rows: Sequence[Summary], view: View, top: int = 0) -> Drawing:
     return Drawing(width if parts else 0, top - start, parts)
 
 
-def document(width: int, height: int, parts: Sequence[str]) -> str:
+def document(width: int, height: int, parts: Sequence[str], style: str = STYLE) -> str:
     """An SVG of these parts on white."""
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" role="img"><style>{STYLE}</style>\n'
+            f'viewBox="0 0 {width} {height}" role="img"><style>{style}</style>\n'
             f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n")
 
 

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from editors.core.printable import CELL, printable
+from evaluators.report.axes import Values
 from evaluators.report.colours import colour_of
 from evaluators.report.curves import (
     ACROSS,
@@ -16,7 +17,6 @@ from evaluators.report.curves import (
     LEGEND,
     TITLE,
     WIDTH,
-    Axis,
     Style,
     curve,
     frame,
@@ -26,7 +26,6 @@ from evaluators.report.curves import (
 from evaluators.report.curves import HEIGHT as PANEL_HEIGHT
 from evaluators.report.figure import FOOT, HEAD, MARGIN, Drawing, text_at
 from evaluators.report.samples import name_key
-from evaluators.report.sweeps import value_key
 from evaluators.report.tables import Summary, in_percent
 from evaluators.report.views import Headings, View, headings
 
@@ -65,21 +64,21 @@ def _stream(row: Summary) -> Stream:
 
 def _block(stream: Stream, rows: Sequence[Summary], called: Headings, top: int) -> tuple[int, list[str]]:
     """The panels of one stream below its title, and how high they are."""
-    axis = Axis.of(sorted({row.edits for row in rows}), log=1)
+    values = Values.of("edits", sorted({row.edits for row in rows}), log=1)
     styles = _styles({row.editor for row in rows})
     model, dataset, protocol = stream
     cases = max(row.n for row in rows)
     title = (f"{model}, {dataset}: {protocol}, up to {cases} cases; % of cases right over the number of edits"
-             f"{axis.kind}, mean and 95 % interval")
+             f"{values.kind}, mean and 95 % interval")
     lines, legend = legend_of(list(styles.values()), top + HEAD - 20)
     parts = [text_at(MARGIN, top + 22, title, "soft"), *legend]
     first, each = top + HEAD - 20 + LEGEND * lines + TITLE, TITLE + PANEL_HEIGHT + FOOT + LEGEND
     panels = panels_of(rows, called)
     for number, panel in enumerate(panels):
         left, upper = MARGIN + LEFT + number % ACROSS * (LEFT + WIDTH + GAP), first + number // ACROSS * each
-        parts += frame(panel, "edits", axis, left, upper)
+        parts += frame(panel, values.axis, left, upper)
         for editor, style in styles.items():
-            at = [(left + WIDTH * axis.places[value_key(row.edits)], row) for row in rows
+            at = [(left + WIDTH * values.place(row.edits), row) for row in rows
                   if row.editor == editor and called[row.dataset, row.metric] == panel]
             parts += curve(sorted(at, key=lambda pair: pair[0]), style, upper)
     return first - TITLE - top + -(-len(panels) // ACROSS) * each, parts

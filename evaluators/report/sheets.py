@@ -36,7 +36,7 @@ def to_csv(rows: Rows, view: View = "main") -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*CELL, *(COMPARED if compared else MEASURED)])
     for row in shown:
-        writer.writerow([*map(_cell, (getattr(row, name) for name in CELL)), *map(_cell, _numbers(row, called))])
+        writer.writerow([*map(spelt, (getattr(row, name) for name in CELL)), *map(spelt, _numbers(row, called))])
     return text.getvalue()
 
 
@@ -51,7 +51,7 @@ def _numbers(row: ReportRow, called: Headings) -> Iterable[Any]:
             "mean, 95 % interval", "", "")
 
 
-def _cell(value: Any) -> str:
+def spelt(value: Any) -> str:
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else ""
     text = "" if value is None else printable(str(value), LONGEST)

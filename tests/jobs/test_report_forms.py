@@ -115,7 +115,7 @@ def test_a_campaign_that_one_store_lacks(stores):
 
 
 @pytest.mark.parametrize("form", ["table", "json", "markdown", "latex", "csv"])
-@pytest.mark.parametrize("arguments", [(), ("--paper",), ("--all",), ("--versus", "identity")])
+@pytest.mark.parametrize("arguments", [(), ("--paper",), ("--all",), ("--page",), ("--versus", "identity")])
 def test_hostile_names_move_no_cursor_and_turn_no_text(tmp_path, form, arguments):
     values = {name: (1, 0, 1, 0)
               for name in ("identity", "\x1b[31m\x07|<b>", "[bold]\u202ex", "=1+1", "$\\input{x}$\r\n")}

@@ -142,7 +142,7 @@ def by_relation(answers: pa.Table) -> Iterator[Grid]:
 def _heat(found: Interval | None) -> Cell:
     if found is None:
         return NOTHING
-    return Cell(f"{100 * found.mean:.0f}", [f"n {found.n}"], {"mean": repr(found.mean), "n": str(found.n)},
+    return Cell(f"{100 * found.mean:.0f}", [f"n {found.n}"], _numbers(found),
                 shade=round(10 * min(max(found.mean, 0.0), 1.0)))
 
 
@@ -159,7 +159,11 @@ def _estimate(found: Interval | None) -> Cell:
     if found is None:
         return NOTHING
     half = 100 * (found.high - found.low) / 2
-    return Cell(f"{100 * found.mean:.1f} ±{half:.1f}", [f"n {found.n}"], {"mean": repr(found.mean), "n": str(found.n)})
+    return Cell(f"{100 * found.mean:.1f} ±{half:.1f}", [f"n {found.n}"], _numbers(found))
+
+
+def _numbers(found: Interval) -> dict[str, str]:
+    return {"mean": repr(found.mean), "low": repr(found.low), "high": repr(found.high), "n": str(found.n)}
 
 
 def _means(found: Asked, labels: Sequence[str]) -> Iterator[tuple[Setting, Means]]:

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from editors.core.printable import CELL, printable
-from evaluators.report.page.charts import swatch
+from evaluators.report.figure import Drawing
+from evaluators.report.page.charts import picture, swatch
 from evaluators.report.tables import Summary, in_percent, show_value
 from evaluators.report.views import PAPER
 
+LONG = 40  # characters from which on a cell is a sentence
 WAYS = {"token": "share of tokens (as the paper)", "exact": "whole answers", "generation": "free generation"}
 #: What tables of scores have as columns, and the metrics (less the way an answer is taken) they are of: the first that
 #: a data set has.
@@ -21,7 +23,8 @@ ASPECTS = {heading: tuple(metric.removesuffix(".token") for metric in metrics) f
 @dataclass(frozen=True)
 class Cell:
     """A cell: its text, smaller lines below it, and the numbers it stands for, which a program can read. `shade` is its
-    colour in a heat map, from 0 to 10, and `mark` an SVG before it."""
+    colour in a heat map, from 0 to 10, `mark` an SVG before it, and `paper` what the paper prints there, which is among
+    `more`."""
 
     text: str
     more: Sequence[str] = ()
@@ -29,6 +32,14 @@ class Cell:
     best: bool = False
     shade: int | None = None
     mark: str = ""
+    paper: str = ""
+
+    @property
+    def look(self) -> str:
+        """The classes that its style goes by."""
+        looks = {"best": self.best, "value": self.data, "marked": self.mark, "long": len(self.text) > LONG,
+                 f"heat h{self.shade}": self.shade is not None}
+        return " ".join(name for name, there in looks.items() if there)
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,12 @@ class Grid:
 class Panel:
     """One drawing, and what it shows in words."""
 
-    svg: str
+    drawing: Drawing
     words: str
+
+    @property
+    def svg(self) -> str:
+        return picture(self.drawing)
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,15 @@ class Picture:
         return f"data:image/svg+xml;base64,{base64.b64encode(self.svg.encode()).decode()}"
 
 
-Block = Grid | Figure | Note | Picture
+@dataclass(frozen=True)
+class Listing:
+    """Lines of a file, folded under a caption."""
+
+    caption: str
+    text: str
+
+
+Block = Grid | Figure | Note | Picture | Listing
 
 
 @dataclass(frozen=True)
@@ -119,7 +142,8 @@ def estimate(row: Summary | None, paper: str = "", difference: str = "", *, best
         return Cell("-", [f"paper {paper}"] if paper else [])
     half = (row.high - row.low) / 2
     more = [f"n {row.n}" + (f" · paper {paper}" if paper else ""), *([difference] if difference else [])]
-    return Cell(show_value(row.metric, row.mean, half, "-"), more, numbers(row), best)
+    return Cell(show_value(row.metric, row.mean, half, "-"), more,
+                numbers(row), best, paper=paper)
 
 
 def numbers(row: Summary) -> dict[str, str]:

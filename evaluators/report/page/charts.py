@@ -12,11 +12,14 @@ from html import escape
 from typing import NamedTuple
 
 from editors.core.printable import printable
+from evaluators.report.axes import Axis
 from evaluators.report.colours import COLOURS, colour_of
+from evaluators.report.figure import Drawing
 
 WIDTH, HEIGHT = 340, 230  # of a panel, in the units of its picture
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 30, 42
 LABEL = 24  # characters of a name beside a drawing
+LETTER = 8  # of a tick's label, with room around
 SHAPES = ("circle", "square", "diamond", "up", "down")
 
 
@@ -29,43 +32,10 @@ class At(NamedTuple):
     high: float
 
 
-class Axis(NamedTuple):
-    """From `first` to `last`, with ticks and their labels."""
-
-    name: str
-    first: float
-    last: float
-    ticks: Sequence[tuple[float, str]]
-    log: bool = False
-
-    def place(self, value: float) -> float:
-        """Where a value is, from 0 to 1; what is off the axis is at its end."""
-        if not self.log:
-            share = (value - self.first) / ((self.last - self.first) or 1.0)
-        else:
-            low, high = math.log(self.first), math.log(self.last)
-            share = (math.log(max(value, self.first)) - low) / ((high - low) or 1.0)
-        return min(max(share, 0.0), 1.0)
-
-
 PERCENT = Axis("%", 0.0, 1.0, [(tick / 100, str(tick)) for tick in (0, 25, 50, 75, 100)])
 
 
-def logarithmic(label: str, values: Iterable[float], ticks: Sequence[float] = ()) -> Axis:
-    """A logarithmic axis around positive values, with ticks at powers of ten unless they are given."""
-    found = [value for value in values if value > 0 and math.isfinite(value)] or [1.0]
-    first, last = min(found), max(found)
-    if not ticks:
-        first, last = 10.0 ** math.floor(math.log10(first)), 10.0 ** math.ceil(math.log10(last))
-        last = last if last > first else 10 * first
-        powers = range(round(math.log10(first)), round(math.log10(last)) + 1)
-        ticks = [10.0**power for power in powers if power % (1 + len(powers) // 8) == 0]
-    elif first == last:
-        first, last = first / 2, last * 2
-    return Axis(label, first, last, [(tick, f"{tick:g}") for tick in ticks], log=True)
-
-
-def lines(title: str, across: Axis, up: Axis, series: Sequence[tuple[str, Sequence[At]]]) -> str:
+def lines(title: str, across: Axis, up: Axis, series: Sequence[tuple[str, Sequence[At]]]) -> Drawing:
     """A panel of lines in bands of their intervals. Values that are not finite are left out."""
     x, y = _scales(across, up)
     parts = _frame(title, across, up)
@@ -78,10 +48,10 @@ def lines(title: str, across: Axis, up: Axis, series: Sequence[tuple[str, Sequen
             path = _points([(x(at.x), y(at.y)) for at in shown])
             parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [mark(editor, x(at.x), y(at.y)) for at in shown]
-    return picture(WIDTH, HEIGHT, parts)
+    return Drawing(WIDTH, HEIGHT, parts)
 
 
-def scatter(title: str, across: Axis, up: Axis, series: Sequence[tuple[str, At]], front: Sequence[At] = ()) -> str:
+def scatter(title: str, across: Axis, up: Axis, series: Sequence[tuple[str, At]], front: Sequence[At] = ()) -> Drawing:
     """A panel of named points with bars for their intervals; `front` is a dashed line through the best of them."""
     x, y = _scales(across, up)
     parts = _frame(title, across, up)
@@ -95,7 +65,7 @@ def scatter(title: str, across: Axis, up: Axis, series: Sequence[tuple[str, At]]
         parts.append(mark(editor, x(at.x), y(at.y), 5))
         if (place := _free(x(at.x), y(at.y), len(printable(editor, LABEL)), boxes)) is not None:
             parts.append(_text(*place, printable(editor, LABEL)))
-    return picture(WIDTH, HEIGHT, parts)
+    return Drawing(WIDTH, HEIGHT, parts)
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -114,7 +84,7 @@ def _free(x: float, y: float, letters: int, boxes: list[Box]) -> tuple[float, fl
     return None
 
 
-def dots(title: str, rows: Sequence[tuple[str, At | None, float | None]], axis: Axis = PERCENT) -> str:
+def dots(title: str, rows: Sequence[tuple[str, At | None, float | None]], axis: Axis = PERCENT) -> Drawing:
     """A panel with a row for each editor: its mean on its interval, and an upright bar at the paper's value."""
     height, x, parts = _rows(title, axis, [editor for editor, _, _ in rows], 4)
     for number, (editor, at, paper) in enumerate(rows):
@@ -126,10 +96,10 @@ def dots(title: str, rows: Sequence[tuple[str, At | None, float | None]], axis: 
             parts.append(mark(editor, x(at.y), middle, 5))
         if paper is not None:
             parts.append(_bar(x(paper), middle))
-    return picture(WIDTH, height, parts)
+    return Drawing(WIDTH, height, parts)
 
 
-def bars(title: str, axis: Axis, rows: Sequence[tuple[str, float, float, float | None, float | None]]) -> str:
+def bars(title: str, axis: Axis, rows: Sequence[tuple[str, float, float, float | None, float | None]]) -> Drawing:
     """A panel of bars: for each editor a value, what is added to it (lighter), and the paper's values upright."""
     height, x, parts = _rows(title, axis, [row[0] for row in rows], 8)
     for number, (editor, value, more, *papers) in enumerate(rows):
@@ -138,15 +108,7 @@ def bars(title: str, axis: Axis, rows: Sequence[tuple[str, float, float, float |
             parts.append(f'<rect x="{x(start):.1f}" y="{top + 4}" width="{max(0.0, x(end) - x(start)):.1f}" '
                          f'height="16" fill="{colour_of(editor)}" fill-opacity="{opacity}"/>')
         parts += [_bar(x(paper), top + 12) for paper in papers if paper is not None]
-    return picture(WIDTH, height, parts)
-
-
-def linear(label: str, most: float) -> Axis:
-    """From 0 to a round number that is not below `most`."""
-    step = 10.0 ** math.floor(math.log10(most or 1.0))
-    step *= next(factor for factor in (0.2, 0.5, 1, 2, 5) if most / (step * factor) <= 6)
-    count = max(1, math.ceil(most / step))
-    return Axis(label, 0.0, step * count, [(step * tick, f"{step * tick:g}") for tick in range(count + 1)])
+    return Drawing(WIDTH, height, parts)
 
 
 def mark(editor: str, x: float, y: float, size: float = 4) -> str:
@@ -158,11 +120,12 @@ def mark(editor: str, x: float, y: float, size: float = 4) -> str:
     look = f'fill="{colour}"' if not hollow else f'class="hollow" stroke="{colour}" stroke-width="2"'
     if shape == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" {look}/>'
-    paths = {"square": f"M{x - size:.1f} {y - size:.1f}h{2 * size}v{2 * size}h{-2 * size}z",
-             "diamond": _diamond(x, y, size + 1),
-             "up": f"M{x:.1f} {y - size - 1:.1f}l{size + 1} {2 * size}h{-2 * size - 2}z",
-             "down": f"M{x:.1f} {y + size + 1:.1f}l{size + 1} {-2 * size}h{-2 * size - 2}z"}
-    return f'<path d="{paths[shape]}" {look}/>'
+    wide = size + 1
+    corners = {"square": ((-size, -size), (size, -size), (size, size), (-size, size)),
+               "diamond": ((0, -wide), (wide, 0), (0, wide), (-wide, 0)),
+               "up": ((0, -wide), (wide, size - 1), (-wide, size - 1)),
+               "down": ((0, wide), (wide, 1 - size), (-wide, 1 - size))}
+    return f'<polygon points="{_points((x + right, y + down) for right, down in corners[shape])}" {look}/>'
 
 
 def swatch(editor: str) -> str:
@@ -171,9 +134,10 @@ def swatch(editor: str) -> str:
             f"{mark(editor, 7, 7, 4)}</svg>")
 
 
-def picture(width: float, height: float, parts: Sequence[str]) -> str:
+def picture(drawing: Drawing) -> str:
     """An SVG that fills its place; what it shows is said beside it."""
-    return f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" aria-hidden="true">{"".join(parts)}</svg>'
+    size = f"0 0 {drawing.width} {drawing.height}"
+    return f'<svg class="chart" viewBox="{size}" aria-hidden="true">{"".join(drawing.parts)}</svg>'
 
 
 def _scales(across: Axis, up: Axis) -> tuple[Callable[[float], float], Callable[[float], float]]:
@@ -182,25 +146,22 @@ def _scales(across: Axis, up: Axis) -> tuple[Callable[[float], float], Callable[
 
 
 def _frame(title: str, across: Axis, up: Axis) -> list[str]:
-    x, y = _scales(across, up)
+    _, y = _scales(across, up)
     parts = [_text(LEFT, 18, title, "head")]
     for value, label in up.ticks:
         parts.append(f'<line x1="{LEFT}" y1="{y(value):.1f}" x2="{WIDTH - RIGHT}" y2="{y(value):.1f}" class="grid"/>')
         parts.append(_text(LEFT - 6, y(value) + 4, label, "soft", "end"))
-    free = -math.inf  # where the last label ends
-    for value, label in across.ticks:
-        place, half = x(value), 3.6 * len(label) + 2
-        parts.append(f'<line x1="{place:.1f}" y1="{HEIGHT - BOTTOM}" x2="{place:.1f}" y2="{HEIGHT - BOTTOM + 4}" '
-                     'class="grid"/>')
-        if place - half > free:
-            parts.append(_text(place, HEIGHT - BOTTOM + 17, label, "soft", "middle"))
-            free = place + half
+    for place, label in across.labels(WIDTH - LEFT - RIGHT, LETTER):
+        parts.append(f'<line x1="{LEFT + place:.1f}" y1="{HEIGHT - BOTTOM}" x2="{LEFT + place:.1f}" '
+                     f'y2="{HEIGHT - BOTTOM + 4}" class="grid"/>')
+        if label:
+            parts.append(_text(LEFT + place, HEIGHT - BOTTOM + 17, label, "soft", "middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across.name, "soft", "middle"))
     return parts
 
 
 def _rows(title: str, axis: Axis, editors: Sequence[str],
-          free: float) -> tuple[float, Callable[[float], float], list[str]]:
+          free: float) -> tuple[int, Callable[[float], float], list[str]]:
     """What a panel with a row for each editor begins with: how high it is, where values are, and its frame and names.
     `free` is the room behind the axis."""
     height = TOP + 24 * len(editors) + 26
@@ -225,10 +186,6 @@ def _points(points: Iterable[tuple[float, float]]) -> str:
 def _bar(x: float, y: float) -> str:
     """The paper's value."""
     return f'<line x1="{x:.1f}" y1="{y - 10:.1f}" x2="{x:.1f}" y2="{y + 10:.1f}" class="paper"/>'
-
-
-def _diamond(x: float, y: float, size: float) -> str:
-    return f"M{x:.1f} {y - size:.1f}l{size} {size}l{-size} {size}l{-size} {-size}z"
 
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:

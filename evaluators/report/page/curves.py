@@ -6,13 +6,16 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from evaluators.report.page.blocks import WAYS, Figure, Panel
-from evaluators.report.page.charts import PERCENT, At, Axis, lines, logarithmic, swatch
+from evaluators.report.axes import Axis, Values, logarithmic
+from evaluators.report.page.blocks import WAYS, Cell, Figure, Grid, Panel, estimate, of_editor
+from evaluators.report.page.charts import PERCENT, At, lines, swatch
 from evaluators.report.page.scores import Scores, metrics_of, where
 from evaluators.report.samples import Setting, name_key
 from evaluators.report.tables import Summary, in_percent
 from evaluators.scoring.measures import all_metrics
 
+NEWEST = ("Newest are the edits since the length before, asked right after each was made; what they are above all "
+          "edits so far is forgotten")
 Curves = Mapping[int, Mapping[str, Mapping[str, Summary]]]  # by number of edits, editor and metric
 
 
@@ -29,25 +32,31 @@ def growing(scores: Scores, protocol: str, title: str) -> Iterator[Figure]:
                              "intervals; paper: no numbers are printed", way)
 
 
-def collapse(scores: Scores) -> Iterator[Figure]:
+def collapse(scores: Scores) -> Iterator[Figure | Grid]:
     """Whether the model still is one: perplexity of text, edits that are not finite; and whether edits that held right
-    after they were made still do."""
+    after they were made still do. In numbers, too."""
     for place, curves in _places(scores, "sequential"):
+        known = {metric for row in _flat(curves).values() for metric in row}
         for way in WAYS:
-            panels = []
-            known = {metric for row in _flat(curves).values() for metric in row}
-            for metric, heading in (("perplexity", "Perplexity of text"), ("edit.diverged", "Edits that diverged"),
-                                    (f"newest.reliability.{way}", "Newest edits, reliability"),
-                                    (f"reliability.{way}", "All edits so far, reliability"),
-                                    (f"newest.generality.{way}", "Newest edits, generality"),
-                                    (f"generality.{way}", "All edits so far, generality"),
-                                    (f"locality.unrelated.{way}", "Other text, locality")):
-                if metric in known and (metric != "edit.diverged" or _any(curves, metric)):
-                    panels.append(_panel(heading, metric, curves))
-            if f"reliability.{way}" in known:
-                yield Figure(f"Collapse and forgetting: {where(place)}, {WAYS[way]}", panels, legend(curves),
-                             "Newest are the edits since the length before, asked right after each was made; what "
-                             "they are above all edits so far is forgotten", way)
+            told = {"Perplexity of text": "perplexity", "Edits that diverged": "edit.diverged",
+                    "Newest edits, reliability": f"newest.reliability.{way}",
+                    "All edits so far, reliability": f"reliability.{way}",
+                    "Newest edits, generality": f"newest.generality.{way}",
+                    "All edits so far, generality": f"generality.{way}",
+                    "Other text, locality": f"locality.unrelated.{way}"}
+            chosen = {heading: metric for heading, metric in told.items()
+                      if metric in known and (metric != "edit.diverged" or _any(curves, metric))}
+            if f"reliability.{way}" not in known:
+                continue
+            title = f"{where(place)}, {WAYS[way]}"
+            yield Figure(f"Collapse and forgetting: {title}",
+                         [_panel(heading, metric, curves) for heading, metric in chosen.items()], legend(curves),
+                         NEWEST, way)
+            rows = [[of_editor(editor), Cell(f"{edits:,}"),
+                     *(estimate(curves[edits][editor].get(metric)) for metric in chosen.values())]
+                    for editor, _ in legend(curves) for edits in sorted(curves) if editor in curves[edits]]
+            yield Grid(f"Collapse and forgetting in numbers: {title}", ["editor", "edits", *chosen], rows, 2,
+                       f"{NEWEST}.", way, folded=True)
 
 
 def legend(curves: Curves) -> list[tuple[str, str]]:
@@ -77,7 +86,7 @@ def _panel(heading: str, metric: str, curves: Curves) -> Panel:
             if found := row.get(metric):
                 series[editor].append(At(edits, found.mean, found.low, found.high))
     shown = sorted(series.items(), key=lambda item: name_key(item[0]))
-    across = logarithmic("edits", curves, sorted(curves))
+    across = Values.of("edits", sorted(curves), log=1).axis
     up = PERCENT if in_percent(metric) else _up(metric, [at for _, points in shown for at in points])
     unit = all_metrics()[metric].unit if metric in all_metrics() else ""
     return Panel(lines(f"{heading} ({'%' if in_percent(metric) else unit})", across, up, shown),

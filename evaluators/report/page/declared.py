@@ -16,7 +16,7 @@ from evaluators.report.page.charts import swatch
 from evaluators.report.paper import TABLE_1
 from evaluators.report.samples import name_key
 
-HEADS = ("editor", "what an edit does", "learns first", "second moments", "several as one", "models", "it is",
+HEADS = ("editor", "what an edit does", "learns first", "second moments", "several as one", "models", "changes",
          "layers of GPT-J", "TFLOP an edit", "paper: training, online, batch", "paper: area, parameters",
          "paper: efficient")
 
@@ -38,7 +38,7 @@ def _rows() -> Iterator[list[Cell]]:
     shape = Shape.of(model)
     for each in sorted(EDITORS, key=name_key):
         editor = get_editor(each)
-        first = (editor.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        first = (editor.__doc__ or "").split("\n\n")[0].replace("\n", " ").replace("`", "")
         yes = [_yes(editor.trained), NOTHING, _yes(editor.joint)]
         layers, cost = NOTHING, NOTHING
         try:
@@ -52,7 +52,7 @@ def _rows() -> Iterator[list[Cell]]:
             cost = Cell(f"{editor.cost(config, shape) / 1e12:.3g}",
                         [f"training {training / 1e12:,.0f}"] if training else [])
         models = Cell("decoder-only" if editor.decoder_only else "all")
-        change = Cell("a change of weights" if editor.in_weights else "an added part")
+        change = Cell("weights" if editor.in_weights else "an added part")
         yield [Cell(each, [f"version {editor.version}"], mark=swatch(each)), Cell(printable(first, 120)), *yes,
                models, change, layers, cost, *_papers(each)]
 

@@ -29,8 +29,9 @@
       const value = there ? difference : -difference;
       const sure = adjusted !== null && adjusted < 0.05;
       const number = `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(100 * value).toFixed(1)}`;
-      return make("span", {title: `n ${n}, p ${p}`}, sure ? make("strong", {}, number) : number, ` ±${(50 * (high - low)).toFixed(1)}`,
-        make("small", {}, `p ${adjusted === null ? "-" : adjusted < 0.0005 ? "< 0.001" : adjusted.toFixed(3)}, n ${n}`));
+      return make("span", {class: "pair", title: `n ${n}, p ${p}`}, sure ? make("strong", {}, number) : number, ` ±${(50 * (high - low)).toFixed(1)}`,
+        make("small", {}, `p ${adjusted === null ? "-" : adjusted < 0.0005 ? "< 0.001" : adjusted.toFixed(3)}`),
+        make("small", {}, `n ${n}`));
     })]);
     matrix.replaceChildren(makeTable(`${found.metric}: the row's editor less the column's, in percent`, ["editor", ...found.editors], rows),
       make("p", {class: "note"}, `± half the 95 % confidence interval; p after Holm's correction for ${found.pairs.length} comparisons, bold below 0.05.`));

@@ -135,7 +135,8 @@ def success(scores: Scores) -> Iterator[Grid]:
         if chosen:
             yield replace(_table(scores, setting, found, chosen, "exact", f"Success and magnitude: {where(setting)}"),
                           caption=f"Success and magnitude: {where(setting)}", way="",
-                          note="; ".join(f"{metric}: {known[metric].meaning}" for metric in chosen) + ". In percent.")
+                          note="; ".join(f"{metric}: {known[metric].meaning}" for metric in chosen).replace("`", "")
+                          + ". In percent.")
 
 
 def many_edits(scores: Scores, protocol: str, title: str) -> Iterator[Grid]:

@@ -8,15 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from evaluators.report.axes import linear, logarithmic
 from evaluators.report.costs import GIB, PAPERS_MODEL, Cost, cost_tables
 from evaluators.report.intervals import harmonic_mean
 from evaluators.report.page.blocks import WAYS, Cell, Figure, Grid, Panel, name, of_editor, short
-from evaluators.report.page.charts import PERCENT, At, bars, linear, logarithmic, scatter, swatch
+from evaluators.report.page.charts import PERCENT, At, bars, scatter, swatch
 from evaluators.report.page.scores import Scores, metrics_of, where
 from evaluators.report.paper import FIGURE_5, FIGURE_5_TRAINING
 from evaluators.report.samples import UNEDITED, Setting, name_key
 
 QUALITY = ("Reliability", "Generality", "Locality")
+MEAN = "Quality is the harmonic mean of reliability, generality and locality"
 
 
 def cost_grids(rows: Sequence[Cost], papers: Mapping[str, str]) -> Iterator[Grid]:
@@ -64,9 +66,9 @@ def memory(rows: Sequence[Cost], papers: Mapping[str, str]) -> Iterator[Figure |
              for editor, value, more, *printed in drawn], folded=True)
 
 
-def pareto(scores: Scores, rows: Sequence[Cost]) -> Iterator[Figure]:
+def pareto(scores: Scores, rows: Sequence[Cost]) -> Iterator[Figure | Grid]:
     """Seconds an edit against the harmonic mean of reliability, generality and locality: which editors no other beats
-    in both."""
+    in both. In numbers, too."""
     seconds: dict[tuple[str, str, str], Cost] = {}
     for row in rows:
         if row.metric == "cost.seconds":
@@ -83,10 +85,10 @@ def pareto(scores: Scores, rows: Sequence[Cost]) -> Iterator[Figure]:
                 quality = float(harmonic_mean(np.array(means))[0])
                 points.append((editor, At(cost.median / cost.edits, quality, quality, quality)))
             if points:
-                yield _pareto_figure(setting, way, points)
+                yield from _pareto_blocks(setting, way, points)
 
 
-def _pareto_figure(setting: Setting, way: str, points: Sequence[tuple[str, At]]) -> Figure:
+def _pareto_blocks(setting: Setting, way: str, points: Sequence[tuple[str, At]]) -> Iterator[Figure | Grid]:
     front: list[At] = []
     for _, at in sorted(points, key=lambda point: (point[1].x, -point[1].y)):
         if not front or at.y > front[-1].y:
@@ -94,7 +96,13 @@ def _pareto_figure(setting: Setting, way: str, points: Sequence[tuple[str, At]])
     drawing = scatter("Quality (%) against time", logarithmic("seconds an edit", [at.x for _, at in points]), PERCENT,
                       points, front)
     told = "; ".join(f"{editor} {at.x:.3g} s, {100 * at.y:.1f} %" for editor, at in points)
-    return Figure(f"Cost against quality: {where(setting)}, {WAYS[way]}", [Panel(drawing, told)],
-                  [(editor, swatch(editor)) for editor, _ in points],
-                  "Quality is the harmonic mean of reliability, generality and locality; no editor is both faster and "
-                  "better than those on the dashed line", way)
+    title = f"{where(setting)}, {WAYS[way]}"
+    yield Figure(f"Cost against quality: {title}", [Panel(drawing, told)],
+                 [(editor, swatch(editor)) for editor, _ in points],
+                 f"{MEAN}; no editor is both faster and better than those on the dashed line", way)
+    body = [[of_editor(editor), Cell(short(at.x), data={"seconds": repr(at.x)}),
+             Cell(f"{100 * at.y:.1f}", data={"mean": repr(at.y)}), name("yes" if at in front else "no")]
+            for editor, at in points]
+    yield Grid(f"Cost against quality in numbers: {title}",
+               ["editor", "seconds an edit", "quality", "none faster and better"], body, way=way, folded=True,
+               note=f"{MEAN}, in percent.")

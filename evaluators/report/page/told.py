@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
+from editors.core.printable import printable_lines, shortened
 from evaluators.report.page.about import About, Trouble
-from evaluators.report.page.blocks import Block, Cell, Grid, Note, Section, name
+from evaluators.report.page.blocks import Block, Cell, Grid, Listing, Note, Section, name
 
 SHOWN = 100  # failures, each with its reason
 LINES = 30  # of a reason
+MOST = 100_000  # characters of a campaign file
 
 
 def standing(about: About) -> Section:
@@ -33,21 +34,23 @@ def provenance(about: About) -> Section:
     """The campaign, data, models, versions and devices, and what failed."""
     facts = {"store": about.places, "campaign": about.campaign, "digest": about.digest, "last run": about.started,
              "this page was made": about.read_at, **about.tags}
-    blocks: list[Block] = [_pairs("Campaign", {key: value for key, value in facts.items() if value})]
+    blocks: list[Block] = [_pairs("Campaign", {key: value for key, value in facts.items() if value}),
+                           *(Listing(f"Campaign file of {campaign}, as it was read",
+                                     printable_lines(shortened(text, MOST))) for campaign, text in about.texts.items())]
     if about.models:
         heads = list(dict.fromkeys(key for model in about.models for key in model))
         blocks.append(Grid("Models", heads, [[name(model.get(head, "-")) for head in heads] for model in about.models]))
     if about.datasets:
-        blocks.append(Grid("Data sets", ["data set", "cases"],
-                           [[name(data), Cell(f"{cases:,}")] for data, cases in about.datasets]))
+        blocks.append(Grid("Data sets", ["data set", "cases", "digest"],
+                           [[name(data), Cell(f"{cases:,}"), Cell(digest or "-")]
+                            for data, cases, digest in about.datasets]))
     if about.versions:
         blocks.append(_pairs("Versions", about.versions))
     if about.devices:
         blocks.append(_pairs("Devices", {device: f"{tasks:,} tasks" for device, tasks in about.devices.items()}))
     if about.settings:
         blocks.append(Grid("Methods and their settings", ["editor", "settings"],
-                           [[name(editor), Cell(json.dumps(settings, ensure_ascii=False)[:2000])]
-                            for editor, settings in about.settings.items()], folded=True))
+                           [[name(editor), Cell(settings)] for editor, settings in about.settings], folded=True))
     blocks += _troubles("Tasks that failed", about.failures)
     blocks += _troubles("Cases that could not be edited or scored", about.failed_cases)
     blocks += _troubles("Records that were skipped", about.skipped)

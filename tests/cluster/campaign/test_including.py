@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import yaml
 
 from cluster.campaign.file import load_campaign
 from cluster.campaign.files import named_files
@@ -35,6 +36,23 @@ def write(tmp_path):
         return tmp_path / f"{next(iter(texts)).replace('__', '/')}.yaml"
 
     return write
+
+
+def test_what_was_read_is_told_with_all_that_it_includes_and_options_set(write):
+    place = "https://me:secret@host/x.json?key=secret"
+    path = write(study=f"include: base.yaml\nname: study\neditors: [{{name: ft, label: a:b}}]\ndata: {place}\n"
+                       "sweep:\n  editors.ft.lr: [0.1, 0.2]\n", base=BASE)
+    text = load_campaign(path, scale="small", settings=["seeds=[3]"]).text
+    assert yaml.safe_load(text) == {
+        "name": "study", "chunk": 1, "published": {"a.json": "the first", "b.json": "the second"},
+        "models": ["testbed-gptj"], "datasets": ["testbed-cloze"], "editors": [{"name": "ft", "label": "a:b"}],
+        "data": "https://***@host/x.json?***", "sweep": {"editors.ft.lr": [0.1, 0.2]}, "seeds": [3]}
+
+
+def test_what_was_read_of_a_campaign_of_parts_are_these_too(write):
+    path = write(whole="name: whole\nparts: [base.yaml]\nscales: {large: {}}\n", base=BASE)
+    whole, part = yaml.safe_load_all(load_campaign(path, scale="large").text)
+    assert whole == {"name": "whole", "parts": ["base.yaml"]} and (part["name"], part["chunk"]) == ("base", 90)
 
 
 def test_the_fields_of_a_file_stand_over_those_it_includes(write):

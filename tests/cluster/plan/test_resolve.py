@@ -26,6 +26,15 @@ def test_a_folder_that_is_not_whole_is_refused_where_the_campaign_names_it(make_
         (folder / file).write_bytes(whole)
 
 
+def test_settings_that_no_model_makes_right_are_told_before_one_is_looked_at(make_plan, tmp_path):
+    models = [{"name": "mine", "path": str(tmp_path)}]  # which is none
+    for config, told in (({"stpes": 2}, r"unknown field 'stpes'. Did you mean 'steps'"), ({"steps": "two"}, "steps: ")):
+        with pytest.raises(InputError, match=rf"editors\[0\].*configuration of editor 'ft': {told}"):
+            make_plan(models=models, editors=[{"name": "ft", "config": config}])
+    with pytest.raises(InputError, match=r"models\[0\]"):  # what is missing may be in the model's preset
+        make_plan(models=models, editors=[{"name": "ft", "config": {"steps": 2}}])
+
+
 def test_a_t5_in_half_precision_is_refused(make_plan):
     with pytest.raises(InputError, match=r"models\[0\]: .*too large for float16; take 'dtype: bfloat16'"):
         make_plan(models=[{"name": "testbed-t5", "dtype": "float16"}], editors=["identity"])

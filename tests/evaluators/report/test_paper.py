@@ -1,10 +1,7 @@
 """The paper's numbers, against the notes that they were taken from."""
 
-import os
-import re
-from pathlib import Path
-
 import pytest
+from support.paper_notes import NAMES, NOTES, lines_of, table
 
 from editors import EDITORS as METHODS
 from evaluators.report.paper import (
@@ -25,24 +22,6 @@ from evaluators.report.paper import (
 from evaluators.report.stores import labelled
 from evaluators.report.tables import Summary
 
-NOTES = Path(os.environ.get("EDITFLEET_NOTES") or Path(__file__).resolve().parents[4] / "shared/METHODS.md")
-NAMES = {"zsRE": "zsre", "CF": "counterfact", "T5-XL": "t5-xl", "GPT-J": "gpt-j", "Rel": "reliability",
-         "Gen": "generality", "Loc": "locality"}
-
-
-def lines_of(title):
-    """The cells of a table below its title, line by line."""
-    lines = NOTES.read_text(encoding="utf-8").split(f"**{title}**")[1].splitlines()[1:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:lines.index("")]]
-
-
-def table(title):
-    """A table as {first column: {editor: value}}, of editors with a value."""
-    rows = lines_of(title)
-    editors = [name.lower() for name in rows[0][1:]]
-    return {row[0]: {editor: float(cell) for editor, cell in zip(editors, row[1:], strict=True)
-                     if re.fullmatch(r"[\d.]+", cell)} for row in rows[2:]}
-
 
 def test_numbers_are_of_editors_that_there_are():
     for numbers in (*TABLE_4.values(), FIGURE_5):
@@ -59,6 +38,14 @@ def test_what_methods_need_is_the_papers():
         assert [word == "yes" for word in (*cells[:3], cells[5])] == [
             each.training, each.online, each.batch, each.efficient]
         assert cells[3].lower() in each.area.lower()
+        assert _words(each.parameters) == _words(cells[4])
+
+
+def _words(parameters):
+    """Letter by letter, but for words that the notes shorten."""
+    for word, short in (("neurons", "neuron"), ("hypernetwork", "hyper"), ("counterfactual model", "model_cf")):
+        parameters = parameters.replace(word, short)
+    return parameters.replace(" x ", " ").split()
 
 
 @pytest.mark.skipif(not NOTES.exists(), reason="the notes on the paper are not here")

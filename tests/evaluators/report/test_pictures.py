@@ -8,7 +8,8 @@ import pytest
 
 from editors.core.errors import InputError
 from evaluators.report import drawing
-from evaluators.report.bars import PANEL, linear, logarithmic
+from evaluators.report.axes import Values, linear, logarithmic
+from evaluators.report.bars import PANEL
 from evaluators.report.colours import COLOURS, OTHERS
 from evaluators.report.costs import GIB, Cost
 from evaluators.report.curves import HEIGHT, WIDTH
@@ -81,16 +82,27 @@ def test_bars_are_as_long_as_memory_and_the_papers_marks_stand_beside():
     marks = [float(mark.get("cx")) - left for mark in found.iter(f"{SVG}circle") if mark.get("fill") == "none"]
     assert marks[0] == pytest.approx(PANEL * 59.4 / 80, abs=0.1) and len(marks) == 4
     [(rome, _)], [(mend, _)] = dots(found, COLOURS["rome"]), dots(found, COLOURS["mend"])
-    assert rome - mend == pytest.approx(logarithmic(0.52, 183).at(10) - logarithmic(0.52, 183).at(1), abs=0.2)
+    assert rome - mend == pytest.approx(PANEL / 4, abs=0.2)  # from 0.1 to 1000
     assert texts(found).index("mend") < texts(found).index("rome")  # as in the paper
     assert "none" not in {mark.get("fill") for mark in read(costs=[cost("rome", "cost.seconds", 1.0, "m")]).iter(
         f"{SVG}circle")}
 
 
-def test_scales():
-    assert linear(69.7).ticks == [0, 20, 40, 60] and linear(0.3).ticks == pytest.approx([0, .05, .1, .15, .2, .25, .3])
-    assert linear(0).ticks == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0]) and linear(80).at(40) == PANEL / 2
-    assert logarithmic(0.5, 1800).ticks == [0.1, 1, 10, 100, 1000, 10000] and logarithmic(1, 1).at(1) == 0
+def ticks(axis):
+    assert [float(label) for _, label in axis.ticks] == pytest.approx([value for value, _ in axis.ticks])
+    return [value for value, _ in axis.ticks]
+
+
+def test_axes():
+    assert ticks(linear("", 69.7)) == [0, 20, 40, 60, 80]
+    assert ticks(linear("", 0.3)) == pytest.approx([0, .05, .1, .15, .2, .25, .3])
+    assert ticks(linear("", 0)) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0]) and linear("", 80).place(40) == 0.5
+    assert ticks(logarithmic("", [0.5, 0, 1800, float("nan")])) == [0.1, 1, 10, 100, 1000, 10000]
+    assert logarithmic("", [1]).place(1) == 0 == logarithmic("", [1]).place(0) and ticks(logarithmic("", [])) == [1, 10]
+    assert [Values.of("", [1, 10, 100]).place(each) for each in (1, 10, 100)] == pytest.approx([0, 0.5, 1])
+    assert [Values.of("", [0, 1, 4]).place(each) for each in (0, 1, 4)] == [0, 0.25, 1]
+    assert Values.of("", [True, "a"]).place("a") == 1 and Values.of("", [7]).place(7) == 0.5
+    assert [label for _, label in Values.of("", [1, 2, 1000]).axis.labels(100, 20)] == ["1", "", "1000"]
 
 
 def test_nothing_to_draw_is_an_empty_picture():

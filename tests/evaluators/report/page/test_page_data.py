@@ -19,6 +19,7 @@ from evaluators.report.page.page import page, write_page
 from evaluators.report.sweeps import Point
 
 ABOUT = About(store="results/x", campaign="c", command="editfleet run c --out results/x",
+              fill={"figure7": "editfleet run figure7 --scale testbed --out results/x"},
               progress=[Progress("score", 5, 3, 1)], failures=[Trouble("rome on m", "no memory", "first\nno memory")])
 
 
