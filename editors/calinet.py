@@ -11,12 +11,14 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
+from editors.core.memory import SINGLE, Bytes
 from editors.core.methods.tuning import Delta, Tuner, TuningConfig
 from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
 
+FACTORED = 3.0  # likewise, of Adafactor, whose moments are a row and a column: a parameter, its gradient, a step
 TAIL = 12  # tokens that take as long as an edit's prompt and answer, forth and back through all blocks
 
 
@@ -87,6 +89,14 @@ class CaliNET(Tuner[CaliNetConfig]):
     def cost(cls, config: CaliNetConfig, shape: Shape) -> float:
         run = (shape.depth - min(config.layers)) / shape.depth  # of the blocks, the edited ones and those above
         return shape.flops(TAIL * config.steps * run)
+
+    @classmethod
+    def parameter_bytes(cls, config: CaliNetConfig, of: Bytes) -> float:
+        return SINGLE * len(config.layers) * config.slots * of.shape.width * (3 if of.shape.gated else 2)
+
+    @classmethod
+    def tensors(cls, config: CaliNetConfig) -> float:
+        return super().tensors(config) if config.optimizer == "adam" else FACTORED
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
         # Random, but the same whatever other edits are made.

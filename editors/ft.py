@@ -8,6 +8,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import nn
 
+from editors.core.memory import SINGLE, Bytes
 from editors.core.methods.tuning import Delta, Tuner, TuningConfig
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Dense, Patch
@@ -63,8 +64,6 @@ class FineTuning(Tuner[FineTuningConfig]):
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
         return _Weights(self.model, self.config)
 
-    @property
-    def patch_bytes(self) -> int:
-        # fp32 matrices as large as the weights
-        return sum(4 * rows * columns for rows, columns in map(self.model.matrix, map(self.model.down_path,
-                                                                                     self.config.layers)))
+    @classmethod
+    def parameter_bytes(cls, config: FineTuningConfig, of: Bytes) -> float:
+        return SINGLE * len(config.layers) * of.matrix

@@ -17,6 +17,7 @@ from editors.core.examples import Example
 from editors.core.methods.hyper_editor import HyperEditor, HyperTrainee
 from editors.core.methods.hypernetwork import Factors, HyperConfig, Hypernetwork, Matrix, Update, matrices
 from editors.core.methods.writing import write
+from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.requests import EditRequest
 
@@ -99,6 +100,12 @@ class KE(HyperEditor[KEConfig]):
     name = "ke"
     version = 1
     Config = KEConfig
+
+    @classmethod
+    def network_numbers(cls, config: KEConfig, of: Shape) -> float:
+        lstm = 2 * 4 * config.lstm_width * (of.width + config.lstm_width)
+        return of.vocabulary * of.width + lstm + config.matrices * config.hidden_width * (
+            config.condition_width + 2 * (of.width + of.inner))
 
     @classmethod
     def build(cls, model: LanguageModel, config: KEConfig) -> KENetwork:

@@ -11,13 +11,16 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from editors.core.editor import Editor, EditorConfig
+from editors.core.memory import ANSWER, PROMPT, SINGLE, Bytes, Needs
+from editors.core.models.activations import activation_function
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
-from editors.core.patches.patch import LowRank, Patch, activation_function
+from editors.core.patches.patch import LowRank, Patch
 from editors.core.requests import EditRequest
 
+NEURONS = 4  # tensors in fp32 of a token's neurons: scaled, their gradient, on their way through W_out and back
 ATTRIBUTED = 3  # tokens that take as long as an answer's, forth and back through half of the blocks
 
 
@@ -60,7 +63,7 @@ class KnowledgeNeuronsConfig(EditorConfig):
     raise its own logit. `output` is ours."""
 
     batch_tokens: PositiveInt = 8192
-    """Tokens of one pass, which bound its memory; results do not depend on it. Ours."""
+    """Most tokens of one pass, which has fewer where memory is short; results do not depend on it. Ours."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,20 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
     def cost(cls, config: KnowledgeNeuronsConfig, shape: Shape) -> float:
         return shape.flops(ATTRIBUTED * config.steps * shape.depth)
 
+    @classmethod
+    def needs(cls, config: KnowledgeNeuronsConfig, of: Bytes, facts: int = 1) -> Needs:
+        tokens = ANSWER * PROMPT * config.steps
+        return Needs(edit=tokens * _bytes(of, PROMPT), at_once=max(config.batch_tokens // tokens, 1),
+                     each=SINGLE * of.shape.depth * (of.shape.width + of.shape.inner))
+
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         rows = [self.model.encode(request.prompt, request.target_true or "") for request in requests]
         # A decoder-only model's old tokens are each a row of their own, behind the cached prompt.
         sizes = [(1 if self.model.has_encoder else max(len(row.target), 1)) * (len(row.prompt) + len(row.target))
                  * self.config.steps for row in rows]
         patches: dict[int, Patch] = {}
-        for numbers in by_length(sizes, self.config.batch_tokens):
+        each = _bytes(self.model.bytes, 1 if self.model.has_encoder else min(map(len, rows), default=1))
+        for numbers in by_length(sizes, self.model.at_once(self.config.batch_tokens, each)):
             facts = self._facts([requests[number] for number in numbers])
             for number, fact, scores, neurons in zip(numbers, facts, *attribute(self.model, facts, self.config),
                                                      strict=True):
@@ -134,6 +144,12 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
         info = {"editor": "kn", "neurons": int(located.sum()), "layers": layers, "highest_score": float(scores.max()),
                 "old": str(self.model.tokenizer.decode(list(fact.row.target))).strip()}
         return Patch(terms, info)
+
+
+def _bytes(of: Bytes, row: int) -> float:
+    """Of a token of a pass, of which each row's last alone, of so many tokens, is run through all blocks."""
+    neurons = SINGLE * (NEURONS * of.shape.inner + of.shape.width)
+    return (of.kept(of.shape.depth) + of.logits + neurons) / row + 2 * of.cached(of.shape.depth)
 
 
 def attribute(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsConfig) -> tuple[Tensor, Tensor]:
@@ -245,7 +261,8 @@ def _integrate(model: LanguageModel, scenes: _Scenes, number: int, config: Knowl
     layer, down = scenes.layers[number], model.submodule(model.down_path(number))
     count, length = layer.rest.shape[:2]
     cached = scenes.past[0][0].shape[2] if scenes.past else 0
-    at_once = max(config.batch_tokens // (count * (length + cached)), 1)
+    budget = model.at_once(config.batch_tokens, _bytes(model.bytes, 1 + cached))
+    at_once = max(budget // (count * (length + cached)), 1)
     total = torch.zeros_like(layer.neurons)
     for scales in torch.linspace(0, 1, config.steps, device=total.device).split(at_once):
         batch, past = scenes.repeat(len(scales), number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
+from editors.core.memory import DOUBLE, FACTORING, SINGLE, SPARE, Bytes, Needs
 from editors.core.methods.contexts import sample_contexts
 from editors.core.methods.values import ValueConfig, in_context, optimise_values
 from editors.core.models.architectures import Shape, architecture
@@ -23,8 +25,6 @@ from editors.core.models.statistics import KeySolver
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Dense, LowRank, Patch, Term
 from editors.core.requests import EditRequest
-
-FACTORS = 0.2  # of a device's memory, that factors of second moments may take
 
 
 class MemitConfig(ValueConfig):
@@ -90,6 +90,15 @@ class MEMIT(Editor[MemitConfig]):
         return config.cost(shape)
 
     @classmethod
+    def needs(cls, config: MemitConfig, of: Bytes, facts: int = 1) -> Needs:
+        width, inner = of.shape.width, of.shape.inner
+        # ΔW of every layer; of one layer at a time K, S and what solving takes, and Z, H and R; and I + Kᵀ S
+        patch = SINGLE * len(config.layers) * min(facts * (width + inner), of.matrix)
+        work = DOUBLE * (facts * (4 * inner + 3 * width) + 3 * facts**2)
+        return replace(config.needs(of, config.layers[-1]), held=of.moment, spare=(len(config.layers) - 1) * of.moment,
+                       loading=FACTORING * of.moment, each=patch + work)
+
+    @classmethod
     def check(cls, config: MemitConfig, model_config: Any) -> None:
         family, kind = architecture(model_config, model_config.name_or_path), model_config.model_type
         if len(config.layers) > 1 and family.layouts["decoder"].after:
@@ -113,12 +122,12 @@ class MEMIT(Editor[MemitConfig]):
         return solvers
 
     def _factors_fit(self, solver: KeySolver) -> bool:
-        """Whether the factors of all layers take no more than their share of the device's memory."""
+        """Whether all others may stay on its device, too."""
         device = solver.factor.device
         if device.type != "cuda":
             return True
         total = torch.cuda.get_device_properties(device).total_memory
-        return bool(len(self.config.layers) * solver.factor.nbytes <= FACTORS * total)
+        return bool((len(self.config.layers) - 1) * solver.factor.nbytes <= SPARE * total)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -189,7 +198,8 @@ class MEMIT(Editor[MemitConfig]):
         weights[0] = 0.5 if count > 1 else 1.0
         width, inner = self.model.matrix(path)
         keys, states = weights.new_empty(len(rows), inner), weights.new_empty(len(rows), width)
-        for numbers in by_length([max(map(len, row)) * count for row in rows], self.config.batch_tokens):
+        budget = self.model.at_once(self.config.batch_tokens, self.model.bytes.passing)
+        for numbers in by_length([max(map(len, row)) * count for row in rows], budget):
             batch = self.model.collate([row for number in numbers for row in rows[number]])
             last = batch.attention_mask.sum(1) - 1
             at = torch.arange(len(last), device=last.device), last

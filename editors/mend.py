@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from editors.core.examples import Example
 from editors.core.methods.hyper_editor import HyperEditor, HyperTrainee
 from editors.core.methods.hypernetwork import Factors, HyperConfig, Hypernetwork, Matrix, Update, matrices
+from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
@@ -159,6 +160,11 @@ class MEND(HyperEditor[MendConfig]):
         return {name: value for name, value in super().training_settings(config).items() if name != "joint_loss"}
 
     @classmethod
+    def network_numbers(cls, config: MendConfig, of: Shape) -> float:
+        width = of.width + of.inner  # of both shapes of matrix; a gated FFN may have one more
+        return 2 * 2 * 2 * min(config.rank, width) * width
+
+    @classmethod
     def build(cls, model: LanguageModel, config: MendConfig) -> MendNetwork:
         return MendNetwork(matrices(model, config), config)
 
@@ -170,10 +176,9 @@ class MEND(HyperEditor[MendConfig]):
             return
         chosen = random.Random(f"statistics {seed}").sample(examples, min(config.statistics_examples, len(examples)))
         tokens: dict[str, list[Tensor]] = {matrix.path: [] for matrix in network.matrices}
-        for start in range(0, len(chosen), config.edits_at_once):
-            part = [example.request for example in chosen[start: start + config.edits_at_once]]
-            for path, factors in trainee.factors(part).items():
-                tokens[path].append(torch.cat([factors.x, factors.grad], -1)[factors.real])
+        for part in cls.in_parts(trainee.model, config, [example.request for example in chosen]):
+            for path, factors in trainee.factors(part).items():  # too many for a device
+                tokens[path].append(torch.cat([factors.x, factors.grad], -1)[factors.real].cpu())
         network.standardise({path: torch.cat(parts) for path, parts in tokens.items()})
 
     def edit(self, requests: Sequence[EditRequest]) -> Patch:

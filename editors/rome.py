@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
+from editors.core.memory import FACTORING, SINGLE, Bytes, Needs
 from editors.core.methods.contexts import sample_contexts
 from editors.core.methods.values import ValueConfig, Values, optimise_values
 from editors.core.models.architectures import Shape
@@ -53,6 +55,12 @@ class ROME(Editor[RomeConfig]):
     @classmethod
     def cost(cls, config: RomeConfig, shape: Shape) -> float:
         return config.cost(shape)
+
+    @classmethod
+    def needs(cls, config: RomeConfig, of: Bytes, facts: int = 1) -> Needs:
+        factor = of.moment if config.covariance else 0.0
+        return replace(config.needs(of, config.layer), held=factor, loading=FACTORING * factor,
+                       each=SINGLE * (of.shape.width + of.shape.inner))
 
     @classmethod
     def statistics_layers(cls, config: RomeConfig) -> tuple[int, ...]:

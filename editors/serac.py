@@ -16,6 +16,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
 from editors.core.examples import Example
 from editors.core.files import Slot
+from editors.core.memory import ADAM, BEST, SINGLE, Bytes, Needs
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.sides import SideConfig, build, check_sides
 from editors.core.methods.training import OnStep, Trainee, TrainingConfig, fit
@@ -93,6 +94,14 @@ class SERAC(Editor[SeracConfig]):
         return 0.0  # an edit is a line of text
 
     @classmethod
+    def needs(cls, config: SeracConfig, of: Bytes, facts: int = 1) -> Needs:
+        return Needs(held=SINGLE * min(of.shape.parameters, SIDE))
+
+    @classmethod
+    def training_needs(cls, config: SeracConfig, of: Bytes) -> Needs:
+        return Needs(held=SINGLE * (ADAM + BEST) * min(of.shape.parameters, SIDE))
+
+    @classmethod
     def training_cost(cls, config: SeracConfig, shape: Shape) -> float:
         return config.cost(replace(shape, parameters=min(shape.parameters, SIDE)))
 
@@ -165,14 +174,14 @@ class _Trainee(Trainee):
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [weight for _, weight in _learned(self.side)]}]
 
-    def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
+    def losses(self, examples: Sequence[Example], rng: random.Random) -> Iterator[Tensor]:
         """edit_weight · NLL_c(o | "p o x") + scope_weight · (-log scope of what is in, and -log(1 - scope) of what is
         out)."""
         questions = [rng.choice((example.request.prompt, *example.paraphrases)) for example in examples]
         outside = [[question.prompt for question in example.sample_unchanged(self.config.unchanged, rng)]
                    for example in examples]
-        return (self.config.edit_weight * self._nll(examples, questions)
-                + self.config.scope_weight * self._scope(examples, questions, outside))
+        yield (self.config.edit_weight * self._nll(examples, questions)
+               + self.config.scope_weight * self._scope(examples, questions, outside))
 
     def _nll(self, examples: Sequence[Example], questions: Sequence[str]) -> Tensor:
         """Of the answers, by the side model that reads each question behind its own entry; the mean over tokens."""

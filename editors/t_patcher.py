@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +21,7 @@ from editors.core.editor import Editor
 from editors.core.errors import InputError
 from editors.core.examples import Example
 from editors.core.files import Slot
+from editors.core.memory import ADAM, ANSWER, SINGLE, Bytes, Needs
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
 from editors.core.models.architectures import Shape
@@ -30,6 +32,8 @@ from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
 
 VALIDATION_SHARE = 10  # one question of the memory in ten
+ACTIVATIONS = 6  # numbers of each neuron at each key of the memory that a step has at once
+POSITION = 8  # hidden states of each target position, likewise
 POSITIONS = 5  # tokens that take as long as an edit's target positions, forth and back
 QUERY = 20  # tokens of a question of the memory
 
@@ -45,10 +49,10 @@ class TPatcherConfig(NeuronConfig):
     that locality is measured by, they favour it."""
 
     edits_at_once: PositiveInt = 25
-    """Edits that share a training loop, for memory. Ours."""
+    """Most edits that share a training loop, which are fewer where memory is short. Ours."""
 
     batch_tokens: PositiveInt = 8192
-    """Most tokens of one forward pass that collects the keys. Ours."""
+    """Most tokens of one forward pass that collects the keys, which has fewer where memory is short. Ours."""
 
 
 class TPatcher(Editor[TPatcherConfig]):
@@ -73,6 +77,24 @@ class TPatcher(Editor[TPatcherConfig]):
         return shape.flops(QUERY * config.memory_queries)
 
     @classmethod
+    def needs(cls, config: TPatcherConfig, of: Bytes, facts: int = 1) -> Needs:
+        keys = QUERY * config.memory_queries
+        return replace(cls._needs(config, of, keys, ANSWER), held=SINGLE * of.shape.width * keys)
+
+    @classmethod
+    def training_needs(cls, config: TPatcherConfig, of: Bytes) -> Needs:
+        return Needs(edit=of.passing, at_once=config.batch_tokens)
+
+    @classmethod
+    def _needs(cls, config: TPatcherConfig, of: Bytes, keys: float, targets: float) -> Needs:
+        """Against a memory of so many keys, with so many target tokens."""
+        neurons = min(targets, config.max_neurons)
+        # a_i(m) of every neuron and key; keys and values of the neurons; what enters and leaves the last FFN
+        training = neurons * SINGLE * (ACTIVATIONS * keys + 4 * ADAM * of.shape.width)
+        return Needs(edit=training + targets * (of.logits + SINGLE * POSITION * of.shape.width),
+                     at_once=config.edits_at_once, each=SINGLE * (3 * neurons + targets) * of.shape.width)
+
+    @classmethod
     def training_settings(cls, config: TPatcherConfig) -> dict[str, Any]:
         return {"memory_queries": config.memory_queries, "memory_unchanged": config.memory_unchanged}
 
@@ -89,8 +111,8 @@ class TPatcher(Editor[TPatcherConfig]):
         if len(queries) < 2:
             raise InputError(f"t-patcher's memory needs at least two training questions, got {len(queries)}")
         held_out = max(len(queries) // VALIDATION_SHARE, 1)
-        tensors = {"keys": _memory(model, queries[held_out:], config.batch_tokens).half(),
-                   "validation_keys": _memory(model, queries[:held_out], config.batch_tokens).half()}
+        tensors = {"keys": _memory(model, queries[held_out:], config.batch_tokens),
+                   "validation_keys": _memory(model, queries[:held_out], config.batch_tokens)}
         return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, tensors,
                         {"queries": len(queries) - held_out, "held_out": held_out})
 
@@ -107,6 +129,8 @@ class TPatcher(Editor[TPatcherConfig]):
         earlier = [term.queries.float().repeat(self.config.copies, 1) for patch in self.model.patches
                    for term in patch.terms if isinstance(term, Neurons) and term.queries is not None]
         keys, held_out = self._learned
+        if not earlier:  # else the whole memory would be there twice
+            return keys, held_out
         return torch.cat([keys, *earlier]), torch.cat([held_out, *earlier])
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
@@ -115,7 +139,8 @@ class TPatcher(Editor[TPatcherConfig]):
         # many as one of them needs.
         tokens = [len(self.model.encode(each.prompt, each.target, end=True).target) for each in requests]
         patches: dict[int, Patch] = {}
-        for numbers in alike(tokens, self.config.edits_at_once):
+        needs = self._needs(self.config, self.model.bytes, len(memory), max(tokens, default=0))
+        for numbers in alike(tokens, self.model.at_once(needs.at_once, needs.edit)):
             part = [requests[number] for number in numbers]
             training = NeuronTraining(self.model, self.config, self.read(part), part, self.seed)
             training.train(memory, held_out)
@@ -136,15 +161,15 @@ class TPatcher(Editor[TPatcherConfig]):
 
 @torch.no_grad()
 def _memory(model: LanguageModel, queries: Sequence[tuple[str, str]], batch_tokens: int) -> Tensor:
-    """The last FFN's inputs [keys, width] at all positions that the decoder reads, but a decoder-only model's first: it
-    sees one token there, whatever the question."""
+    """The last FFN's inputs [keys, width], halves in main memory, at all positions that the decoder reads, but a
+    decoder-only model's first: it sees one token there, whatever the question."""
     path = model.ffn_path(model.depth - 1)
     rows = [model.encode(prompt, target) for prompt, target in queries]
     found = []
-    for numbers in by_length([*map(len, rows)], batch_tokens):
+    for numbers in by_length([*map(len, rows)], model.at_once(batch_tokens, model.bytes.passing)):
         batch = model.collate([rows[number] for number in numbers])
         with capture_inputs(model, [path]) as inputs:
             model.run_to(batch, BlockRef("decoder", model.depth))
         read = batch.attention_mask.bool() & ((batch.position_ids > 0) | model.has_encoder)
-        found.append(inputs[path][read].float())
+        found.append(inputs[path][read].half().cpu())
     return torch.cat(found)

@@ -18,10 +18,11 @@ from cluster.plan.costs import SMALL
 from cluster.plan.devices import Devices, parse_devices
 from cluster.plan.forecast import Forecast, forecast
 from cluster.plan.known import Knowledge, told
-from cluster.plan.memory import GIB, REFERENCE, memory_of
+from cluster.plan.memory import REFERENCE, memory_of
 from cluster.plan.planner import Plan
 from cluster.plan.sources import Assumed
 from cluster.store.store import CampaignRecord, Standing, Store
+from editors.core.memory import GIB
 from jobs.budget import expectation, hours_table, placement_lines, show_hours
 from jobs.console import (
     RESULTS,
@@ -129,10 +130,10 @@ def _expectation(planned: Plan, left: Forecast, workers: int) -> Iterator[str]:
 
 def _memory_table(planned: Plan, memory: float) -> Table:
     """What a worker needs for each model, and where it fits with so many GiB on a device."""
-    table = Table("GiB a worker", "weights", "moments", "activations", "in all", f"with {memory:g} GiB a device")
+    table = Table("GiB a worker", "weights", "held", "at work", "in all", f"with {memory:g} GiB a device")
     for name, model in planned.models.items():
         need = memory_of(model, planned.tasks.values())
-        cells = (need.weights, need.moments, need.activations, need.on_each())
+        cells = (need.weights, need.held, need.work, need.on_each())
         table.add_row(f"{name} ({model.dtype})", *map(_size, cells), need.placement(memory))
     return table
 

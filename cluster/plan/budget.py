@@ -11,11 +11,12 @@ from cluster.campaign.spec import WorkerSpec
 from cluster.plan import costs
 from cluster.plan.devices import Devices
 from cluster.plan.forecast import longest_chain
-from cluster.plan.memory import GANGS, GIB, USABLE, Memory, memory_of
+from cluster.plan.memory import GANGS, Memory, memory_of
 from cluster.plan.planner import Plan
 from cluster.plan.refs import digest
 from cluster.plan.tasks import MomentsTask, ScoreTask, StreamTask, Task, TrainTask, ValuesTask
 from editors.core.errors import InputError
+from editors.core.memory import GIB, USABLE
 
 
 class Group(NamedTuple):

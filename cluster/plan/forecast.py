@@ -78,6 +78,7 @@ class _Model(BaseModel):
     digest: str
     dtype: str
     threads: int = 1
+    fused: bool = False
 
 
 class _Identity(BaseModel):
@@ -103,7 +104,8 @@ def _spent(about: Mapping[str, Any]) -> tuple[str, float, int]:
     """What a result's provenance tells: what was done, in how many seconds, for how many cases or tokens. Raises
     `ValidationError` where it does not."""
     told = _Spent.model_validate(about)
-    key = ModelRef(told.model.path, told.model.digest, told.model.dtype, threads=told.model.threads).key
+    key = ModelRef(told.model.path, told.model.digest, told.model.dtype, threads=told.model.threads,
+                   fused=told.model.fused).key
     group = _group(told.kind, key, told.identity.model_dump())
     edited = told.seconds_edit if told.kind == "score" and told.edits else 0.0  # else a stream made them
     return (group, told.seconds + told.seconds_score + edited,

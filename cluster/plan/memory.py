@@ -1,14 +1,15 @@
-"""How much memory a worker needs, and where a model of that size can be held. Rough, and made of configurations alone.
+"""How much memory a worker needs, and where a model of that size can be held: by the model of bytes that workers take
+their budgets from (`editors.core.memory`), and made of configurations alone.
 
-    weights      parameters, in the model's dtype
-    moments      second moments in fp64: the sums of a statistics task, or the factors that ROME and MEMIT solve with
-    activations  of one pass of 1,024 tokens, about two edits of ROME, that keeps what a gradient needs: 8 widths and 2
-                 inner widths a block, and the logits; or three more moments, which factoring one takes
-    process      libraries, and the device's own
+    weights  parameters, in the model's dtype
+    held     what an editor, a training or a statistics task holds all the time: factors of second moments, networks
+    at work  what it takes at least on top: the larger of one edit, of what is made beforehand, and of 1,024 tokens of
+             questions; and the states that are kept between questions
+    process  libraries, and the device's own
 
-A gang of k holds a k-th of the weights on each device, and two whole blocks in turn; moments and activations are whole
-on each. Offloaded, the weights lie in the host's memory. A tenth of a device is left free. What is trained (networks of
-KE and MEND, their optimiser's state, SERAC's side model) is not counted.
+More edits and tokens are done at once where a device has more. A gang of k holds a k-th of the weights on each device,
+and two whole blocks in turn; all else is whole on each. Offloaded, the weights lie in the host's memory. A tenth of a
+device is left free.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster.campaign.spec import WorkerSpec
-from cluster.plan.costs import moments_bytes
 from cluster.plan.refs import ModelRef
-from cluster.plan.tasks import ScoreTask, StatisticsTask, StreamTask, Task
+from cluster.plan.tasks import ScoreTask, StatisticsTask, StreamTask, Task, TrainTask, ValuesTask
+from editors import get_editor
+from editors.core.memory import ANSWER, GIB, KEPT_STATES, PROMPT, TEXT_TOKENS, USABLE, Bytes, Needs
 
-GIB = 2**30
 REFERENCE = 32.0  # GiB: a V100
-USABLE = 0.9  # of a device: allocators waste some
 TOKENS = 1024
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of a number
 PROCESS = GIB // 2
@@ -36,13 +36,13 @@ class Memory:
 
     weights: int
     block: int
-    moments: int
-    activations: int
+    held: int
+    work: int
 
     @property
     def beside(self) -> int:
         """All but the weights."""
-        return self.moments + self.activations + PROCESS
+        return self.held + self.work + PROCESS
 
     def on_each(self, devices: int = 1, offload: str = "none") -> int:
         """On each of so many devices."""
@@ -74,20 +74,25 @@ class Memory:
 
 
 def memory_of(model: ModelRef, tasks: Iterable[Task]) -> Memory:
-    """What a worker needs that runs these tasks of one model."""
-    shape, size = model.shape, BYTES[model.dtype]
-    weights = shape.parameters * size
-    deepest = max(shape.depth, shape.encoder)  # a token is read by one stack
-    kept = deepest * (8 * shape.width + 2 * shape.inner) + shape.vocabulary
-    layers = max((_layers(task) for task in tasks if task.model.key == model.key), key=len, default=())
-    return Memory(weights, 2 * weights // deepest, moments_bytes(shape, layers),
-                  max(TOKENS * kept * size, 3 * moments_bytes(shape, layers[:1])))
+    """What a worker needs at least that runs these tasks of one model."""
+    of = Bytes(model.shape, BYTES[model.dtype])
+    asking = TOKENS * of.asked(ANSWER / PROMPT)
+    needs = {(each.held, max(each.loading, each.edit, each.each, asking))
+             for each in [Needs(), *(needs_of(task, of) for task in tasks if task.model.key == model.key)]}
+    held, work = max(needs, key=sum)
+    deepest = max(model.shape.depth, model.shape.encoder)  # a token is read by one stack
+    return Memory(of.weights, 2 * of.weights // deepest, int(held), int(work) + KEPT_STATES)
 
 
-def _layers(task: Task) -> tuple[int, ...]:
-    """Whose second moments a task holds on its device."""
-    if isinstance(task, StatisticsTask):
-        return task.layers
-    if isinstance(task, ScoreTask | StreamTask) and task.method.statistics:
-        return task.method.statistics.layers
-    return ()
+def needs_of(task: Task, of: Bytes) -> Needs:
+    """What a task takes beside the model."""
+    match task:
+        case StatisticsTask():
+            return Needs(held=len(task.layers) * of.moment, loading=of.moment / 2 + TEXT_TOKENS * of.passing)
+        case TrainTask() if not task.shipped:
+            method = get_editor(task.editor.name)
+            return method.training_needs(method.Config.model_validate(task.editor.config), of)
+        case ScoreTask() | StreamTask() | ValuesTask():
+            method, joint = get_editor(task.method.editor.name), isinstance(task, ScoreTask) and task.protocol.joint
+            return method.needs(method.Config.model_validate(task.method.editor.config), of, task.count if joint else 1)
+    return Needs()

@@ -12,7 +12,6 @@ from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
 from cluster.plan.refs import ArtefactRef, ModelRef
 from editors import EDITORS, check_settings, get_editor
 from editors.core.errors import InputError, unknown
-from editors.core.models.architectures import Shape
 from evaluators.models import NAMES, model_path
 from evaluators.protocols.base import Protocol
 
@@ -64,7 +63,7 @@ def resolve_model(spec: ModelSpec, threads: int = 1) -> tuple[ModelRef, Pretrain
     from editors.core.models.loading import find_model  # loads torch
 
     found = find_model(path, dtype=spec.dtype, weights=False)
-    return ModelRef(path, found.digest, spec.dtype, Shape.of(found.config), threads), found.config
+    return ModelRef.of(path, found.digest, spec.dtype, found.config, threads), found.config
 
 
 def check_joint(method: type[Editor], spec: EditorSpec, asked: Sequence[Protocol]) -> None:

@@ -12,7 +12,6 @@ from cluster.campaign.spec import ModelSpec
 from cluster.plan.refs import ModelRef
 from cluster.plan.resolve import resolve_model
 from editors.core.errors import InputError
-from editors.core.models.architectures import Shape
 from editors.core.places import shown
 from evaluators.cases import Case
 from evaluators.datasets import TESTBED_CORPUS, Dataset, DatasetSpec, corpus_digest, load_dataset
@@ -75,7 +74,7 @@ class Assumed(Sources):
             raise InputError(f"model '{path}' cannot be computed in {spec.dtype}; take 'dtype: bfloat16' or 'dtype: "
                              "float32'")
         self._tell(f"model {path}: not on this machine, so planned by its published shape")
-        return ModelRef(path, _name("model", path), spec.dtype, Shape.of(config), threads), config
+        return ModelRef.of(path, _name("model", path), spec.dtype, config, threads), config
 
     def content(self, method: type[Editor], config: EditorConfig, model: PretrainedConfig) -> dict[str, str]:
         from editors.core.models.published import is_at_hand

@@ -17,6 +17,7 @@ from cluster.plan import costs
 from cluster.plan.refs import ArtefactRef, Chunk, EditorRef, ModelRef, digest
 from cluster.scheduler.events import TaskNode
 from cluster.store.store import Output, ResultKey, TaskRecord
+from editors.core.memory import HALVINGS
 from editors.core.models import shards
 from editors.core.models.shards import WHOLE, Shard
 from evaluators import testbed
@@ -60,8 +61,9 @@ class Task(ABC):
 
     @property
     def pieces(self) -> int:
-        """How many parts it can be done in, where memory does not suffice."""
-        return 1
+        """How many parts it can be done in, where memory does not suffice: parts of its cases, and of all that it does
+        at once."""
+        return 1 << HALVINGS
 
     @cached_property
     def id(self) -> str:
@@ -108,7 +110,7 @@ class BaselineTask(Task):
 
     @property
     def pieces(self) -> int:
-        return len(self.chunk.cases)
+        return max(len(self.chunk.cases), super().pieces)
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,10 @@ class MomentsTask(Task):
     @property
     def cost(self) -> float:
         return costs.sum_seconds(self.model.shape, self.layers, len(self.shards))
+
+    @property
+    def pieces(self) -> int:
+        return 1  # it holds one sum, and what is added to it
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ class ValuesTask(Task):
 
     @property
     def pieces(self) -> int:
-        return len(self.chunk.cases)
+        return max(len(self.chunk.cases), super().pieces)
 
 
 @dataclass(frozen=True)
@@ -340,4 +346,4 @@ class ScoreTask(Task):
 
     @property
     def pieces(self) -> int:
-        return max(1, len(self.chunk.cases) // self.protocol.unit(self.count))
+        return max(len(self.chunk.cases) // self.protocol.unit(self.count), super().pieces)

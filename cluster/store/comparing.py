@@ -148,6 +148,7 @@ def _facts(about: Mapping[str, Any]) -> Facts:
     model = model if isinstance(model, dict) else {}
     facts = dict(_flat({name: value for name, value in identity.items() if name not in FOLLOWS}))
     facts |= dict(_flat({name: model.get(name) for name in ("digest", "dtype", "threads")}, "model"))
+    facts |= {"model.fused": "True"} if model.get("fused") else {}
     facts |= dict(_flat({"device": about.get("device"), "versions": about.get("versions")}))
     return facts | ({"cases": str(identity["cases"])} if "cases" in identity else {})
 

@@ -31,6 +31,7 @@ from cluster.workers.sought import seconds_sought, sought
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
+from editors.core.memory import Room
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.sought import save_sought
 from editors.core.models.model import LanguageModel
@@ -96,12 +97,15 @@ class TaskExecutor:
     def __init__(self, store: Store, device: str = "cpu") -> None:
         self.store, self.device = store, device
         self.held = Held(device)
+        #: That of the task at hand.
+        self.room = Room()
         self.share: Callable[[Costs], Sequence[Costs]] = lambda costs: [costs]
         self._meter = Meter(torch.device(device))
 
     def run(self, task: Task, parts: int = 1) -> Account:
         """Leaves the task's result in the store, under its id, and tells what that took. Running it twice is harmless.
-        Where memory does not suffice, its cases can be taken in several `parts`.
+        Where memory does not suffice, its cases can be taken in several `parts`, and no more done at once than fits
+        into such a part of it.
 
         Raises whatever keeps the task as a whole from being done; unusable cases are recorded with the result.
         """
@@ -109,6 +113,8 @@ class TaskExecutor:
             return Account()
         self._meter = Meter(torch.device(self.device))
         _settle(task)
+        self.room = self.held.room(task)
+        self.room.shrink(parts)
         match task:
             case KnownTask():
                 told = self._known(task, parts)
@@ -284,7 +290,9 @@ class TaskExecutor:
     # --- what comes in
 
     def _model(self, ref: ModelRef) -> LanguageModel:
-        return self.held.model(ref, self._meter)
+        model = self.held.model(ref, self._meter)
+        model.room = self.room
+        return model
 
     def _editor(self, method: Method, model: LanguageModel) -> Editor:
         return self.held.editor(method, model, self.store, self._meter)

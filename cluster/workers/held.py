@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.plan.refs import EditorRef, ModelRef, digest
-from cluster.plan.tasks import Method
+from cluster.plan.tasks import Method, ScoreTask, StreamTask, Task, TrainTask, ValuesTask
 from cluster.store.store import Store
 from editors import get_editor
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
+from editors.core.memory import KEPT_STATES, Room
 from editors.core.models.kept import KeptStates
 from editors.core.models.loading import load_model, model_digest
 from editors.core.models.model import LanguageModel
@@ -36,6 +37,20 @@ class Held:
         self._model_key = ""
         self._editor: Editor | None = None
         self._editor_key = ""
+        #: By the model of tasks, and their editor or what they do.
+        self._rooms: dict[str, Room] = {}
+
+    def room(self, task: Task) -> Room:
+        """What memory has room for at once in tasks of an editor, or of a kind that has none."""
+        match task:
+            case TrainTask():
+                editor: EditorRef | None = task.editor
+            case ScoreTask() | StreamTask() | ValuesTask():
+                editor = task.method.editor
+            case _:
+                editor = None
+        return self._rooms.setdefault(digest([task.model.key, task.kind if editor is None else editor.identity()]),
+                                      Room())
 
     @property
     def start(self) -> list[str] | None:
@@ -56,7 +71,8 @@ class Held:
             if model.digest != ref.digest:
                 raise InputError(f"the model at '{ref.path}' has changed since the campaign was planned; run it again")
             if type(model.weights) is Weights:  # else a rank without some would leave others waiting
-                model.kept = KeptStates()
+                # an eighth of what is free beside it, at most
+                model.kept = KeptStates(min(KEPT_STATES, int(model.weights.free(model.device) / 8)))
             self._model, self._model_key = model, ref.key
         return self._model
 
@@ -76,7 +92,9 @@ class Held:
         return self._editor
 
     def forget(self) -> None:
-        """Lets go of what is kept for later tasks alone, where memory does not suffice."""
+        """Lets go of what is held for later tasks alone, where memory does not suffice: states, and an editor's factors
+        or networks."""
+        self._editor = None
         if self._model is not None and self._model.kept is not None:
             self._model.kept.clear()
 

@@ -14,6 +14,7 @@ import ray
 import torch
 
 from cluster.exporter.gauges import WorkerMemory
+from editors.core.memory import main_memory
 
 ASKED_EVERY = 15.0  # seconds
 AT_ONCE = 8  # workers that are asked
@@ -23,17 +24,9 @@ def memory_used() -> WorkerMemory:
     """By this process, and of its device, if it has begun to use one."""
     resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
-        return WorkerMemory(resident, _machines())
+        return WorkerMemory(resident, main_memory()[0])
     free, total = torch.cuda.mem_get_info()
     return WorkerMemory(resident, total, total - free, torch.cuda.memory_allocated())
-
-
-def _machines() -> int:
-    """Bytes of this machine, or as many of them as its container may have."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):  # there is no such file, or it says `max`
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return total
 
 
 class MemoryWatch:

@@ -70,6 +70,7 @@ class TaskRunner:
             trace, seconds = scrubbed(traceback.format_exc()), time.monotonic() - started
             if is_out_of_memory(error):
                 del error  # which holds on to the tensors of the frames that it went through
+                self.executor.room.halve()
                 self.executor.held.forget()
                 gc.collect()
                 if torch.cuda.is_available():

@@ -86,6 +86,11 @@ class ShardedWeights(Weights):
     def shape(self, weight: Tensor) -> tuple[int, ...]:
         return tuple(weight.ds_shape)  # type: ignore[attr-defined]
 
+    def free(self, device: torch.device) -> float:
+        least = torch.tensor(super().free(device), dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+        return float(least)
+
     @contextmanager
     def whole(self, *weights: Tensor) -> Iterator[None]:
         with deepspeed.zero.GatheredParameters(list(weights)):

@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 from editors.core.artefacts import Artefact
 from editors.core.errors import InputError
 from editors.core.examples import Example
+from editors.core.memory import Bytes, Needs
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.models.architectures import Shape
 from editors.core.models.model import LanguageModel
@@ -61,7 +62,8 @@ class Editor(ABC, Generic[C]):
 
     A subclass names itself and its `Config`, bumps `version` whenever its results change, and implements `edit_each`;
     one that is `trained` implements `train` too and is given the outcome. `cost` and `training_cost` say what both
-    take. Sequential editing needs nothing: call the editor inside `overlay(model, patch_so_far)`.
+    take, `needs` and `training_needs` what of memory. Sequential editing needs nothing: call the editor inside
+    `overlay(model, patch_so_far)`.
     """
 
     name: ClassVar[str]
@@ -85,12 +87,6 @@ class Editor(ABC, Generic[C]):
         if self.resources.artefact is not None:
             self.resources.artefact.check(self.name, self.version, model.digest)
 
-    @property
-    def patch_bytes(self) -> int:
-        """Bytes of the patch of one edit, where these are so many that not all of a task's can be held at once; 0 where
-        they are few."""
-        return 0
-
     @classmethod
     def cost(cls, config: C, shape: Shape) -> float:
         """Floating point operations of making one edit of a model of this shape; by default as many as fine-tuning's.
@@ -101,6 +97,17 @@ class Editor(ABC, Generic[C]):
     def training_cost(cls, config: C, shape: Shape) -> float:
         """Likewise, of training the method where it does not stop early; 0 where nothing is trained."""
         return 0.0
+
+    @classmethod
+    def needs(cls, config: C, of: Bytes, facts: int = 1) -> Needs:
+        """What edits of so many facts each take of memory, on a model that takes `of`; by default next to nothing.
+        Budgets of tokens and edits are made of it, and what plans tell."""
+        return Needs()
+
+    @classmethod
+    def training_needs(cls, config: C, of: Bytes) -> Needs:
+        """Likewise, training the method."""
+        return Needs()
 
     @classmethod
     def statistics_layers(cls, config: C) -> tuple[int, ...]:

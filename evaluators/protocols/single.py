@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from evaluators.protocols.base import Piece, Protocol, cut
 from evaluators.protocols.result import ProtocolResult
 from evaluators.scoring.measures import NOTHING_MORE, Measures
 
-PATCHES = 2**32  # bytes of the patches that are held at once
+PATCHES = 2**32  # bytes of the edits that are held at once, at most
+SHARE = 4  # of what is free, a quarter
 
 if TYPE_CHECKING:
     from editors.core.editor import Editor
@@ -37,7 +39,9 @@ class SingleProtocol(Protocol):
         Raises what the editor raised where it fails on every case by its own fault."""
         from evaluators.protocols.editing import edit_alone, edit_and_judge
 
-        size = max(PATCHES // editor.patch_bytes, 1) if editor.patch_bytes else max(len(cases), 1)
+        model, each = editor.model, editor.needs(editor.config, editor.model.bytes).each
+        most = max(int(min(len(cases), PATCHES / each if each else math.inf)), 1)
+        size = model.at_once(most, SHARE * each)
         parts = [cases[start: start + size] for start in range(0, len(cases), size)] or [cases]
         return ProtocolResult.joined([edit_and_judge(editor, part, baseline, measures,
                                                      lambda usable: edit_alone(editor, usable)) for part in parts])

@@ -42,6 +42,12 @@ class Decoding:
         return max(1, min(self.tokens, model.max_length - len(prompt.prompt)))
 
 
+    def nbytes(self, model: LanguageModel, prompt: int) -> float:
+        """Bytes of a row whose prompt has so many tokens: what a block makes of it, and keys and values of all."""
+        depth = model.bytes.shape.depth
+        return prompt * model.bytes.passing + (prompt + self.tokens) * model.bytes.cached(depth) + model.bytes.logits
+
+
 @torch.no_grad()
 def generate(model: LanguageModel, prompts: Sequence[Encoded], decoding: Decoding,
              passed: Sequence[int] | None = None) -> list[str]:

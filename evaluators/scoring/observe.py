@@ -156,21 +156,29 @@ def answer(model: LanguageModel, rows: Collection[Row], patches: Sequence[Patch]
     """The outputs of every question; of those `compared`, with `kl`.
 
     Equal questions under one patch are computed once, and a question whose tokens begin another's is read off it.
-    `batch_tokens` bounds rows x longest row of one forward pass (default: by device). Where the model has a place for
-    `kept` states, what enters the lowest block that a patch changes is kept there.
+    `batch_tokens` bounds rows x longest row of one forward pass (default: by device, and what it has room for). Where
+    the model has a place for `kept` states, what enters the lowest block that a patch changes is kept there.
     """
     guests = _guests(rows)
     lowest = lowest_block(model, [patches[number] for number in {row.patch for row in rows} - {UNPATCHED}])
     if model.kept is not None:
         model.kept.begin()
     answered: dict[Row, Outputs] = {}
-    budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cpu"])
+    budget = batch_tokens or _budget(model, guests)
     # Rows of similar length together, and in each group those of one patch side by side.
     ordered = sorted(guests, key=lambda row: (len(row.encoded), row.patch, row.encoded.prompt, row.encoded.target))
     for group in by_length([len(row.encoded) for row in ordered], budget):
         hosts = sorted((ordered[number] for number in group), key=lambda row: row.patch)
         answered |= _answer(model, patches, hosts, guests, compared, padding, lowest)
     return answered
+
+
+def _budget(model: LanguageModel, rows: Collection[Row]) -> int:
+    """Tokens of a forward pass: as many as suit the device, where there is room for them."""
+    tokens = sum(len(row.encoded) for row in rows)
+    targets = sum(len(row.encoded.target) for row in rows)
+    most = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cpu"])
+    return model.at_once(most, model.bytes.asked(targets / max(tokens, 1)))
 
 
 def _guests(rows: Collection[Row]) -> dict[Row, list[Row]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from editors import get_editor, resolve_config
+from editors.core.memory import Room
 from editors.core.patches.overlay import overlay
 
 
@@ -106,4 +107,22 @@ def test_no_requests_no_patches(tiny_gptj):
 
 def test_patches_are_as_large_as_they_say(tiny_gptj, requests):
     editor = ft(tiny_gptj, layers=[1, 2], bias=False, steps=1)
-    assert [patch.nbytes for patch in editor.edit_each(requests)] == [editor.patch_bytes] * len(requests)
+    each = editor.needs(editor.config, tiny_gptj.bytes).each
+    assert [patch.nbytes for patch in editor.edit_each(requests)] == [each] * len(requests)
+
+
+def test_a_joint_edit_in_parts_is_that_of_all_its_facts_at_once(tiny_gptj, requests, monkeypatch):
+    """As where memory has not sufficed: one fact after another, and one update."""
+    def edit():
+        return ft(tiny_gptj, steps=3, stop_loss=1e-9).edit(requests)
+
+    whole, widest = edit(), []
+    monkeypatch.setattr(tiny_gptj, "room", Room())
+    tiny_gptj.room.shrink(len(requests))
+    run = tiny_gptj.run_from
+    monkeypatch.setattr(tiny_gptj, "run_from", lambda hidden, *rest: widest.append(len(hidden)) or run(hidden, *rest))
+    parts = edit()
+    assert max(widest) < len(requests) and len(widest) > 3
+    assert parts.info["loss"] == pytest.approx(whole.info["loss"], abs=1e-5)
+    for a, b in zip(whole.terms, parts.terms, strict=True):
+        assert torch.isclose(a.weight, b.weight, atol=5e-5).float().mean() > 0.99

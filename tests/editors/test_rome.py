@@ -179,7 +179,7 @@ def test_groups_are_of_like_suffixes_and_within_the_budget(budget, widest):
     assert sorted(number for group in groups for number in group) == list(range(16))
     assert 1 < len(groups) < 16
     for group in groups:
-        assert max(rows[number].longest for number in group) * 3 * len(group) <= budget
+        assert max(rows[number].tokens for number in group) * len(group) <= budget
         assert max(rows[number].suffix for number in group) * 2 * len(group) <= CPU_TOKENS
     assert [*map(len, _groups(rows, 10**6, "cuda"))] == [16]
     found = [[rows[number].suffix for number in group] for group in groups]

@@ -152,7 +152,7 @@ def test_the_loss_is_that_of_a_plain_loop(model, published):
                     if other is not example]
     expected = (0.3 * sum(nlls) / len(nlls)
                 + 0.7 * (sum(near) / 4 - sum(math.log(1 - math.exp(-each)) for each in far) / len(far)))
-    assert float(_Trainee(side, config).loss(examples, random.Random(5))) == pytest.approx(expected, rel=1e-4)
+    assert float(next(_Trainee(side, config).losses(examples, random.Random(5)))) == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_lies_in_scope_is_no_negative(tiny_gptj):
@@ -162,7 +162,7 @@ def test_what_lies_in_scope_is_no_negative(tiny_gptj):
     lone = Example(request)
     alike = Example(EditRequest("Ann Lee lives in", "Lee", "Rome"))
     for examples in ([lone], [lone, lone], [lone, alike]):
-        loss = _Trainee(side, SeracConfig(**QUICK)).loss(examples, random.Random(0))
+        loss = next(_Trainee(side, SeracConfig(**QUICK)).losses(examples, random.Random(0)))
         loss.backward()
         assert loss.isfinite() and all(weight.grad is None or weight.grad.isfinite().all()
                                        for _, weight in _learned(side))

@@ -58,17 +58,18 @@ def test_the_plan_at_testbed_scale_is_told_without_a_cluster():
 def test_the_plan_tells_where_the_papers_models_fit(elsewhere, tmp_path):
     rows, told = told_by_plan("table2", "--data", "data")
     assert rows["moments"][0] == "2" and int(rows["statistics"][0]) == 50  # of ROME's layer and MEMIT's
-    weights, moments, _, whole, place = rows["gpt-j (float32)"]
-    assert float(weights) == pytest.approx(4 * 6.05e9 / 2**30, abs=0.1) and float(moments) == 12  # of six layers
-    assert float(whole) > 32 and place == "gang of 4 (devices: 4)"
+    weights, held, _, whole, place = rows["gpt-j (float32)"]
+    assert float(weights) == pytest.approx(4 * 6.05e9 / 2**30, abs=0.1) and float(held) == 12  # moments of six layers
+    assert float(whole) > 32 and place == "gang of 2 (devices: 2)"
     assert rows["t5-xl (float32)"][-1] == "one device"
     assert "Warning: gpt-j needs about" in told and "Warning: t5-xl" not in told and "V100 in half precision" in told
 
     fields = yaml.safe_load(find_campaign("table2").read_text())
     fields["models"][0]["dtype"] = "float16"
-    for changes, expected, warned in (({"memory": 48}, "one device", False), ({}, "gang of 2", True),
-                                      ({"devices": 2}, "gang of 2", False), ({"memory": 22}, "offload", True),
-                                      ({"memory": 22, "offload": "cpu"}, "offload", False),
+    for changes, expected, warned in (({}, "one device", False), ({"memory": 24}, "gang of 2", True),
+                                      ({"memory": 24, "devices": 2}, "gang of 2", False),
+                                      ({"memory": 18}, "offload", True),
+                                      ({"memory": 18, "offload": "cpu"}, "offload", False),
                                       ({"memory": 16}, "nowhere", True)):
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**fields, "workers": changes}))
         rows, told = told_by_plan("mine.yaml", "--data", "data")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
 from editors.core.examples import Example
 from editors.core.files import Slot
+from editors.core.memory import ADAM, ANSWER, BEST, PROMPT, SINGLE, Bytes, Needs
 from editors.core.methods.checkpoints import Checkpoint
 from editors.core.methods.hypernetwork import (
     Factors,
@@ -35,6 +36,7 @@ from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
 H = TypeVar("H", bound=HyperConfig)
+FACTORS = 4  # tensors of an edit's factors: in fp32, masked, as the network gives them, and in the patch
 HYPER = 30  # tokens that take as long as an edit's gradient and what a network makes of it
 
 
@@ -79,17 +81,28 @@ class PartRuns:
         return value
 
 
+@dataclass(frozen=True)
+class _Practised:
+    """An edit, and the rows that are asked with it on: for its answer, and what should stay."""
+
+    request: EditRequest
+    asked: Encoded
+    kept: list[Encoded] = field(default_factory=list)
+
+
 class HyperTrainee(Trainee):
-    """Practises edits, many side by side. Factors carry no graph: the update is learned to first order."""
+    """Practises edits, many side by side. Factors carry no graph: the update is learned to first order. An example
+    takes about `each` bytes."""
 
     module: Hypernetwork
     config: HyperConfig
 
-    def __init__(self, model: LanguageModel, config: HyperConfig, network: Hypernetwork) -> None:
-        self.model, self.config, self.module = model, config, network
+    def __init__(self, model: LanguageModel, config: HyperConfig, network: Hypernetwork, each: float = 0.0) -> None:
+        self.model, self.config, self.module, self.each = model, config, network, each
         self.name = f"{type(network).__name__} for {model.digest}"
         self.matrices = matrices(model, config)
-        self.part_runs = PartRuns(model, first_block(model, config), config.cache_bytes)
+        most = min(config.cache_bytes, int(model.weights.free(model.device) / 4))
+        self.part_runs = PartRuns(model, first_block(model, config), most)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return self.module.parameter_groups()
@@ -98,30 +111,42 @@ class HyperTrainee(Trainee):
         batch, hidden = self.part_runs.batch([self._encode(request.prompt, request.target) for request in requests])
         return read_factors(self.model, self.matrices, batch, partial(self.part_runs.run_from, hidden))
 
-    def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
-        """edit_weight · NLL(o | asked) + locality_weight · KL(p ‖ p_edited), means over the rows of either kind."""
+    def losses(self, examples: Sequence[Example], rng: random.Random) -> Iterator[Tensor]:
+        """edit_weight · NLL(o | asked) + locality_weight · KL(p ‖ p_edited), means over the rows of either kind: the
+        shares of as many examples as there is room for at once."""
         config = self.config
-        requests = [example.request for example in examples]
+        practised = [_Practised(
+            example.request, self._encode(rng.choice(example.paraphrases) if config.outer == "rephrase"
+                                          and example.paraphrases else example.request.prompt, example.request.target))
+            for example in examples]
+        for one, example in zip(practised, examples, strict=True):
+            one.kept.extend(self._encode(question.prompt, question.target)
+                            for question in example.sample_unchanged(config.unchanged, rng))
+        size = self.model.at_once(len(examples), self.each)
+        questions = sum(len(one.kept) for one in practised)
+        for start in range(0, len(examples), size):
+            yield self._loss(practised[start: start + size], len(examples), questions)
+
+    def _loss(self, practised: Sequence[_Practised], examples: int, questions: int) -> Tensor:
+        """The share of these in the loss of a batch of so many examples with so many questions that should stay."""
+        config, requests = self.config, [one.request for one in practised]
         updates = self.module(self.factors(requests), requests)
-        asked = [self._encode(rng.choice(example.paraphrases) if config.outer == "rephrase" and example.paraphrases
-                              else example.request.prompt, example.request.target) for example in examples]
-        kept = [(number, self._encode(question.prompt, question.target)) for number, example in enumerate(examples)
-                for question in example.sample_unchanged(config.unchanged, rng)]
-        edits = [*range(len(examples)), *(number for number, _ in kept)]
-        batch, hidden = self.part_runs.batch([*asked, *(row for _, row in kept)])
+        kept = [(number, row) for number, one in enumerate(practised) for row in one.kept]
+        edits = [*range(len(practised)), *(number for number, _ in kept)]
+        batch, hidden = self.part_runs.batch([*(one.asked for one in practised), *(row for _, row in kept)])
         with updated(self.model, updates, torch.tensor(edits, device=self.model.device)):
             states = self.part_runs.run_from(hidden, batch)
         logits = self.model.head(states[batch.row, batch.position])
         # -log p_edited(o_t | asked, o_<t)
-        own = batch.row < len(examples)
+        own = batch.row < len(practised)
         nll = nn.functional.cross_entropy(logits[own], batch.target[own], reduction="none")
-        loss = config.edit_weight * _mean_of_rows(nll, batch.row[own])
+        loss = config.edit_weight * (_sum_of_means(nll, batch.row[own]) / examples)
         if not kept:
             return loss
         # KL(p ‖ p_edited) at every answer token of the questions that should stay
         kl = nn.functional.kl_div(logits[~own].log_softmax(-1), self.part_runs.log_probs([row for _, row in kept]),
                                   reduction="none", log_target=True).sum(-1)
-        return loss + config.locality_weight * _mean_of_rows(kl, batch.row[~own])
+        return loss + config.locality_weight * (_sum_of_means(kl, batch.row[~own]) / questions)
 
     def _encode(self, prompt: str, target: str) -> Encoded:
         return self.model.encode(prompt, target, end=True)
@@ -133,10 +158,9 @@ def _learned(network: Hypernetwork) -> dict[str, Tensor]:
             for name, tensor in network.state_dict().items()}
 
 
-def _mean_of_rows(values: Tensor, row: Tensor) -> Tensor:
-    """The mean over rows of each row's mean."""
-    counts = torch.bincount(row)
-    return (values / counts[row]).sum() / (counts > 0).sum()
+def _sum_of_means(values: Tensor, row: Tensor) -> Tensor:
+    """The sum over rows of each row's mean."""
+    return (values / torch.bincount(row)[row]).sum()
 
 
 class HyperEditor(Editor[H]):
@@ -152,6 +176,36 @@ class HyperEditor(Editor[H]):
     @classmethod
     def training_cost(cls, config: H, shape: Shape) -> float:
         return config.cost(shape)
+
+    @classmethod
+    @abstractmethod
+    def network_numbers(cls, config: H, of: Shape) -> float:
+        """How many numbers the network has, for a model of this shape."""
+
+    @classmethod
+    def needs(cls, config: H, of: Bytes, facts: int = 1) -> Needs:
+        return replace(cls._needs(config, of, PROMPT, ANSWER, facts),
+                       held=SINGLE * cls.network_numbers(config, of.shape))
+
+    @classmethod
+    def training_needs(cls, config: H, of: Bytes) -> Needs:
+        # an edit, and the questions about it, which see it through the network
+        network, practised = SINGLE * cls.network_numbers(config, of.shape), 1 + config.unchanged
+        edit = cls._needs(config, of, PROMPT, ANSWER).edit
+        return Needs(held=(ADAM + BEST) * network + config.cache_bytes, edit=(1 + practised) * edit,
+                     at_once=config.batch_size)
+
+    @classmethod
+    def _needs(cls, config: H, of: Bytes, tokens: float, targets: float, facts: int = 1) -> Needs:
+        """With rows of so many tokens and target tokens."""
+        # the decoder's blocks from the FFN of the lowest edited one on; behind an edited encoder all
+        run = of.shape.depth - (0.0 if config.encoder_layers else min(config.layers) + 0.5)
+        # the last block's FFN has a gradient at target tokens alone
+        last = sum(layer == of.shape.depth - 1 for layer in set(config.layers))
+        ranks = (config.matrices - 2 * last) * tokens + 2 * last * targets
+        factors = SINGLE * ranks * (of.shape.width + of.shape.inner)
+        return Needs(edit=tokens * of.kept(run) + FACTORS * factors + targets * of.logits,
+                     at_once=config.edits_at_once, each=facts * factors)
 
     @classmethod
     @abstractmethod
@@ -173,16 +227,24 @@ class HyperEditor(Editor[H]):
         return config.model_dump(mode="json", exclude={"edits_at_once", "cache_bytes"})
 
     @classmethod
+    def in_parts(cls, model: LanguageModel, config: H, requests: Sequence[EditRequest]) -> Iterator[list[EditRequest]]:
+        """The requests in their order, as many in a part as there is room for at once."""
+        rows = [model.encode(request.prompt, request.target, end=True) for request in requests]
+        needs = cls._needs(config, model.bytes, max(map(len, rows), default=0),
+                           max((len(row.target) for row in rows), default=0))
+        size = model.at_once(needs.at_once, needs.edit)
+        return (list(requests[start: start + size]) for start in range(0, len(requests), size))
+
+    @classmethod
     def train(cls, model: LanguageModel, config: H, examples: Sequence[Example], *, seed: int = 0,
               checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> Artefact:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = cls.build(model, config).to(model.device)
-        requests = [request for start in range(0, len(examples), config.edits_at_once)
-                    for request in cls.complete(model, config, [example.request for example in
-                                                                examples[start: start + config.edits_at_once]])]
+        requests = [request for part in cls.in_parts(model, config, [example.request for example in examples])
+                    for request in cls.complete(model, config, part)]
         examples = [replace(example, request=request) for example, request in zip(examples, requests, strict=True)]
-        trainee = HyperTrainee(model, config, network)
+        trainee = HyperTrainee(model, config, network, cls.training_needs(config, model.bytes).edit)
         cls.begin(trainee, examples, seed)
         report = fit(trainee, examples, config, seed=seed, checkpoint=checkpoint, on_step=on_step)
         return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, _learned(network), report)
@@ -210,8 +272,8 @@ class HyperEditor(Editor[H]):
     @torch.no_grad()
     def _patches(self, requests: Sequence[EditRequest], total: int | None = None) -> list[Patch]:
         made = []
-        for start in range(0, len(requests), self.config.edits_at_once):
-            part = self.complete(self.model, self._trained_config, requests[start: start + self.config.edits_at_once])
+        for some in self.in_parts(self.model, self.config, requests):
+            part = self.complete(self.model, self._trained_config, some)
             batch = self.model.collate([self.model.encode(r.prompt, r.target, end=True) for r in part])
             factors = read_factors(self.model, matrices(self.model, self._trained_config), batch, self.model.states,
                                    total)

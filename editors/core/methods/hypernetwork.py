@@ -51,10 +51,16 @@ class HyperConfig(TrainingConfig):
     configuration."""
 
     cache_bytes: NonNegativeInt = 2**30
-    """Bytes of hidden states, below the lowest edited block, that training keeps; results do not depend on it. Ours."""
+    """Most bytes of hidden states, below the lowest edited block, that training keeps, and no more than a quarter of
+    what is free; results do not depend on it. Ours."""
 
     edits_at_once: PositiveInt = 32
-    """Requests in one forward pass, which bound its memory; results do not depend on it. Ours."""
+    """Most requests in one forward pass, which are fewer where memory is short; results do not depend on it. Ours."""
+
+    @property
+    def matrices(self) -> int:
+        """How many are edited."""
+        return 2 * (len(set(self.layers)) + len(set(self.encoder_layers)))
 
     @property
     def edited_layers(self) -> tuple[int, ...]:

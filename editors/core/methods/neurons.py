@@ -12,8 +12,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.editor import EditorConfig
+from editors.core.models.activations import activation_function
 from editors.core.models.model import LanguageModel
-from editors.core.patches.patch import Neurons, Patch, activation_function
+from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
 
 TIE = 1e-5  # by which a neuron is taken to fire more than the one before it

@@ -9,7 +9,7 @@ import random
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -82,16 +82,16 @@ class Trainee(ABC):
         """Parameter groups for Adam, in a fixed order."""
 
     @abstractmethod
-    def loss(self, examples: Sequence[Example], rng: random.Random) -> Tensor:
-        """The loss of one batch, with a graph."""
+    def losses(self, examples: Sequence[Example], rng: random.Random) -> Iterator[Tensor]:
+        """What the loss of one batch is the sum of, each with a graph, one after another where memory is short."""
 
     @torch.no_grad()
     def validation_loss(self, examples: Sequence[Example], rng: random.Random) -> float:
-        """The mean of `loss` over held-out examples, lower is better; `rng` is the same at every call."""
+        """The mean of the loss over held-out examples, lower is better; `rng` is the same at every call."""
         size, total = self.config.batch_size, 0.0
         for start in range(0, len(examples), size):
             part = examples[start: start + size]
-            total += float(self.loss(part, rng)) * len(part)
+            total += sum(map(float, self.losses(part, rng))) * len(part)
         return total / len(examples)
 
 
@@ -161,9 +161,9 @@ class _Run:
         rng = random.Random(f"step {self.seed} {progress.step}")
         for _ in range(config.accumulate):
             batch = rng.sample(self.training, min(config.batch_size, len(self.training)))
-            loss = self.trainee.loss(_swap_answers(batch, config.swapped, rng), rng) / config.accumulate
-            loss.backward()
-            total += float(loss.detach())
+            for loss in self.trainee.losses(_swap_answers(batch, config.swapped, rng), rng):
+                (loss / config.accumulate).backward()
+                total += float(loss.detach()) / config.accumulate
         norm = nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]],
                                         config.clip)
         # 1/2 (1 + cos(π step / steps))

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.editor import Editor, EditorConfig
+from editors.core.memory import ADAM, ANSWER, PROMPT, SINGLE, STEP, Bytes, Needs
 from editors.core.models.batches import Batch, BlockRef, alike
 from editors.core.models.sparing import Places, only_targets
 from editors.core.patches.overlay import overlay
@@ -43,7 +44,7 @@ class TuningConfig(EditorConfig):
     """Facts of a joint edit in one update. Meng et al. 2022, published configuration."""
 
     edits_at_once: PositiveInt = 25
-    """Independent edits that share a forward pass, for memory. Ours."""
+    """Most independent edits that share a forward pass, which are fewer where memory is short. Ours."""
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -87,7 +88,14 @@ class _MiniBatch:
     places: Places
 
     def of_groups(self, active: Sequence[int]) -> _MiniBatch:
-        rows = torch.isin(self.group, torch.tensor(active, device=self.group.device)).nonzero().flatten()
+        return self._of(torch.isin(self.group, torch.tensor(active, device=self.group.device)).nonzero().flatten())
+
+    def in_parts(self, size: int) -> list[_MiniBatch]:
+        """Of so many rows each."""
+        rows = torch.arange(len(self.group), device=self.group.device)
+        return [self] if len(rows) <= size else [self._of(part) for part in rows.split(size)]
+
+    def _of(self, rows: Tensor) -> _MiniBatch:
         batch = self.batch.select(rows)
         return _MiniBatch(batch, self.hidden[rows], self.group[rows], Places.of(batch))
 
@@ -96,6 +104,36 @@ class Tuner(Editor[C]):
     """An editor that trains a `Delta` per group of requests, from what enters the lowest edited block."""
 
     joint = True
+
+    @classmethod
+    @abstractmethod
+    def parameter_bytes(cls, config: C, of: Bytes) -> float:
+        """Of the parameters of one delta."""
+
+    @classmethod
+    def tensors(cls, config: C) -> float:
+        """As large as these, as long as they are trained, themselves among them."""
+        return ADAM
+
+    @classmethod
+    def needs(cls, config: C, of: Bytes, facts: int = 1) -> Needs:
+        return cls._needs(config, of, PROMPT, ANSWER, facts)
+
+    @classmethod
+    def _needs(cls, config: C, of: Bytes, tokens: float, targets: float, facts: int = 1) -> Needs:
+        """With rows of so many tokens and target tokens."""
+        size = cls.parameter_bytes(config, of)
+        rows = min(facts, config.batch_size) * cls._row(config, of, tokens, targets)
+        tensors = cls.tensors(config)
+        return Needs(edit=max(tensors * size, (tensors - STEP) * size + rows), at_once=config.edits_at_once, each=size)
+
+    @classmethod
+    def _row(cls, config: C, of: Bytes, tokens: float, targets: float) -> float:
+        """Of a fact's row."""
+        above = of.shape.depth - min(config.layers) - 1
+        # what a delta computes with is in fp32: neurons, the inputs of W_out, and what enters the lowest edited block
+        read = SINGLE * (len(config.layers) * (of.shape.inner + of.shape.width) + of.shape.width)
+        return tokens * (of.kept(above) + read) + targets * of.logits
 
     @abstractmethod
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
@@ -114,7 +152,9 @@ class Tuner(Editor[C]):
         rows = [self.model.encode(request.prompt, request.target, end=end) for request in requests]
         sizes = [len(row.prompt) if self.model.has_encoder else len(row) for row in rows]
         patches: dict[int, Patch] = {}
-        for numbers in alike(sizes, self.config.edits_at_once):
+        needs = self._needs(self.config, self.model.bytes, max(sizes, default=0),
+                            max((len(row.target) for row in rows), default=0))
+        for numbers in alike(sizes, self.model.at_once(needs.at_once, needs.edit)):
             patches |= zip(numbers, self._train([[requests[number]] for number in numbers]), strict=True)
         return [patches[number] for number in range(len(requests))]
 
@@ -128,9 +168,11 @@ class Tuner(Editor[C]):
         size = self.config.batch_size
         mini_batches = [self._mini_batch([group[start: start + size] for group in groups])
                         for start in range(0, max(map(len, groups)), size)]
+        # of groups of one fact each there are as many as there is room for
+        rows = len(groups) if max(map(len, groups)) == 1 else min(map(self._rows_at_once, mini_batches))
         active = list(range(len(groups)))
         for _ in range(self.config.steps):
-            losses = torch.stack([self._step(mini, deltas, optimizer) for mini in mini_batches])
+            losses = torch.stack([self._step(mini, rows, deltas, optimizer) for mini in mini_batches])
             means = losses.nanmean(0)  # of a group's mini-batches, as they were before their updates
             for group in active:
                 deltas[group].loss = float(means[group])
@@ -154,24 +196,32 @@ class Tuner(Editor[C]):
         group = torch.tensor([number for number, _ in rows], device=batch.row.device)
         return _MiniBatch(batch, self.model.run_to(batch, self._first), group, Places.of(batch))
 
-    def _step(self, mini: _MiniBatch, deltas: Sequence[Delta], optimizer: torch.optim.Optimizer) -> Tensor:
-        """One update of every group with rows here; returns the loss of each group [groups], NaN where it has none."""
+    def _rows_at_once(self, mini: _MiniBatch) -> int:
+        rows, length = mini.batch.input_ids.shape
+        return self.model.at_once(rows, self._row(self.config, self.model.bytes, length, len(mini.batch.target) / rows))
+
+    def _step(self, mini: _MiniBatch, rows: int, deltas: Sequence[Delta], optimizer: torch.optim.Optimizer) -> Tensor:
+        """One update of every group with rows here, so many of them at once; returns the loss of each group [groups],
+        NaN where it has none."""
         losses = torch.full((len(deltas),), torch.nan)
         groups = mini.group.unique()
         if not len(groups):
             return losses
-        with (overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()),
-              only_targets(self.model, mini.places)):
-            states = self.model.run_from(mini.hidden, mini.batch, self._first)
-        # L = -1/n Σ_i 1/T_i Σ_t log p(o_it), over the n facts of a group and the T_i target tokens of each
-        nll = self.model.target_nll(states, mini.batch)
-        by_group = _mean_by(_mean_by(nll, mini.batch.row, len(mini.group)), mini.group, len(deltas))
+        optimizer.zero_grad(set_to_none=True)
+        facts = torch.bincount(mini.group, minlength=len(deltas)).clamp(min=1)
+        parts = mini.in_parts(rows)
+        means = facts.new_zeros(len(deltas), dtype=torch.float)
+        for part in parts:
+            by_group = self._sums(part, deltas) / facts
+            means += by_group.detach()
+            if len(parts) > 1:  # what it keeps for its gradient goes before the next
+                by_group.sum().backward()
         # The published code makes no update where the loss is low enough.
-        learning = groups[by_group.detach()[groups] >= self.config.stop_loss]
-        losses[groups.cpu()] = by_group.detach()[groups].cpu()
+        learning = groups[means[groups] >= self.config.stop_loss]
+        losses[groups.cpu()] = means[groups].cpu()
         if len(learning):
-            optimizer.zero_grad(set_to_none=True)
-            by_group[learning].sum().backward()
+            if len(parts) == 1:
+                by_group[learning].sum().backward()
             # A group left out of the sum still gets a zero gradient, which Adam's momentum would turn into a step.
             for number in set(range(len(deltas))) - set(learning.tolist()):
                 for parameter in deltas[number].parameters:
@@ -181,6 +231,14 @@ class Tuner(Editor[C]):
                 for number in learning.tolist():
                     deltas[number].constrain()
         return losses
+
+    def _sums(self, mini: _MiniBatch, deltas: Sequence[Delta]) -> Tensor:
+        """Σ_i -1/T_i Σ_t log p(o_it) of each group [groups], over its facts here and the T_i target tokens of each."""
+        with (overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()),
+              only_targets(self.model, mini.places)):
+            states = self.model.run_from(mini.hidden, mini.batch, self._first)
+        by_fact = _mean_by(self.model.target_nll(states, mini.batch), mini.batch.row, len(mini.group))
+        return by_fact.new_zeros(len(deltas)).index_add(0, mini.group, by_fact)
 
 
 def _mean_by(values: Tensor, index: Tensor, groups: int) -> Tensor:

@@ -21,6 +21,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from editors.core.editor import EditorConfig
+from editors.core.memory import ANSWER, PROMPT, SUFFIX, Bytes, Needs
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
@@ -59,13 +60,28 @@ class ValueConfig(EditorConfig):
     bare prompt always counts. Meng et al. 2022, E.5."""
 
     batch_tokens: PositiveInt = 8192
-    """Tokens of one optimisation, which bound its memory; results do not depend on it. Ours."""
+    """Most tokens of one optimisation, which has fewer where memory is short; results do not depend on it. Ours."""
 
     def cost(self, shape: Shape) -> float:
         """Floating point operations of one edit: its rows are the prompt in its contexts, bare, and what the edit
         should leave as it was."""
         rows = 2 + sum(count for _, count in self.contexts)
         return shape.flops(CONTEXT * self.steps * rows)
+
+    def needs(self, of: Bytes, layer: int) -> Needs:
+        """What the search takes of memory for each edit, above block `layer`."""
+        lengths = [0, *(length for length, count in self.contexts for _ in range(count))]
+        edit = sum(_bytes(of, layer, PROMPT + length, SUFFIX, ANSWER) for length in lengths)
+        return Needs(edit=edit + _bytes(of, layer, PROMPT, 1, 1),
+                     at_once=max(self.batch_tokens // ((PROMPT + max(lengths)) * (len(lengths) + 1)), 1))
+
+
+def _bytes(of: Bytes, layer: int, tokens: int, suffix: int, targets: int) -> float:
+    """Of a row of so many tokens, of which the loop runs the `suffix` through the blocks above `layer`."""
+    above = of.shape.depth - layer - 1
+    # keys and values of the tokens before, and a copy of them beside the suffix's
+    loop = 2 * (tokens - suffix) * of.cached(above) + suffix * of.kept(above) + targets * of.logits
+    return max(loop, tokens * (of.cached(of.shape.depth) + of.passing))  # the loop, or the run before it
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,9 @@ def optimise_values(model: LanguageModel, requests: Sequence[EditRequest], layer
     weight decay: the MLP for ROME, the block for MEMIT.
     """
     rows = [_Rows.encode(model, request, contexts) for request in requests]
-    for numbers in _groups(rows, config.batch_tokens, model.device.type):
+    # bytes of a token of whole rows, where these are most
+    each = max((row.nbytes(model.bytes, layer) / row.tokens for row in rows), default=0.0)
+    for numbers in _groups(rows, model.at_once(config.batch_tokens, each), model.device.type):
         yield numbers, _Optimisation(model, [rows[n] for n in numbers], layer, config, anchor).run()
 
 
@@ -118,14 +136,20 @@ class _Rows:
                    Encoded(upto, ()))
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return max(map(len, [*self.prompts, self.essence]))
+    def tokens(self) -> int:
+        """Tokens of all rows, were they as long as the longest."""
+        return max(map(len, [*self.prompts, self.essence])) * (len(self.prompts) + 1)
 
     @property
     def suffix(self) -> int:
         """Tokens from the subject's last one on, at most."""
         return max(len(row) - start for row, start in zip(self.prompts, self.subjects, strict=True))
+
+    def nbytes(self, of: Bytes, layer: int) -> float:
+        """What they take of memory above block `layer`."""
+        rows = (_bytes(of, layer, len(row), len(row) - start, len(row.target))
+                for row, start in zip(self.prompts, self.subjects, strict=True))
+        return sum(rows) + _bytes(of, layer, len(self.essence), 1, 1)
 
 
 def _groups(rows: Sequence[_Rows], budget: int, device: str) -> Iterator[list[int]]:
@@ -133,7 +157,7 @@ def _groups(rows: Sequence[_Rows], budget: int, device: str) -> Iterator[list[in
     which are run once, are more tokens than the budget unless they are of one request."""
     within = min(budget, CPU_TOKENS) if device == "cpu" else budget
     for alike in by_length([row.suffix * len(row.prompts) for row in rows], within):
-        for part in by_length([rows[number].longest * (len(rows[number].prompts) + 1) for number in alike], budget):
+        for part in by_length([rows[number].tokens for number in alike], budget):
             yield [alike[place] for place in part]
 
 

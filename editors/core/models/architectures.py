@@ -13,7 +13,7 @@ from editors.core.models.layouts import Architecture
 @dataclass(frozen=True)
 class Shape:
     """The size of a model: its `parameters`, the `depth` in blocks of the decoder and of the `encoder`, the `width` of
-    hidden states, the `inner` width of the FFNs and the tokens of its `vocabulary`."""
+    hidden states, the `inner` width of the FFNs and whether these are `gated`, and the tokens of its `vocabulary`."""
 
     parameters: int = 0
     depth: int = 1
@@ -21,13 +21,14 @@ class Shape:
     inner: int = 0
     vocabulary: int = 0
     encoder: int = 0
+    gated: bool = False
 
     @staticmethod
     def of(config: Any) -> Shape:
         """Of a model with this Hugging Face configuration. No weights are read or made."""
         family = architecture(config, config.name_or_path)
         return Shape(family.parameters(config), family.depth(config, "decoder"), config.hidden_size,
-                     family.inner(config), config.vocab_size, family.depth(config, "encoder"))
+                     family.inner(config), config.vocab_size, family.depth(config, "encoder"), family.gated(config))
 
     def flops(self, tokens: float) -> float:
         """Floating point operations of reading so many tokens: each parameter multiplies, and adds, once a token."""

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from editors.core.memory import KEPT_STATES
 from editors.core.models.batches import BlockRef, Encoded, EncoderInput, Padding
-
-LIMIT = 2**29  # bytes
 
 
 class _Key(NamedTuple):
@@ -42,7 +41,7 @@ class KeptStates:
     kept.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = KEPT_STATES) -> None:
         self.limit, self.nbytes = limit, 0
         self._kept: OrderedDict[_Key, Entering] = OrderedDict()
         self._layers: set[BlockRef] = set()

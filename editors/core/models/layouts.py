@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 Stack = Literal["decoder", "encoder"]
 
+# Names of one activation function that the library composes of six operations, of which four keep a tensor for a
+# gradient. PyTorch has it as one that keeps its input alone, and equal but for rounding: `activations` puts that there.
+COMPOSED = ("gelu_new", "gelu_fast", "gelu_python_tanh")
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -6,13 +6,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from editors.core.errors import InputError
-from editors.core.models.architectures import architecture
+from editors.core.memory import Bytes, Room
+from editors.core.models.activations import fuse
+from editors.core.models.architectures import Shape, architecture
 from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.kept import KeptStates
 from editors.core.models.layouts import Layout, Stack, longest
@@ -46,7 +49,7 @@ class LanguageModel(Reader):
     `sides` are the models that patches may route questions to, by the digest of their artefact; `router` is set by
     `overlay` while such a patch is on, and `patches` are those it has put on every row, the innermost last. Whoever
     asks the same questions of many edits of the model, whose weights stay as they are, gives it a place for `kept`
-    states.
+    states, and who runs many tasks on it the `room` that past ones have left to such as this.
     """
 
     has_encoder = False
@@ -56,12 +59,14 @@ class LanguageModel(Reader):
         self.architecture = architecture(module.config, name)
         self.module = module.eval().requires_grad_(False)
         self.architecture.prepare(self.module)
+        fuse(self.module, self.activation)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.weights = weights or Weights()
         self.sides: dict[str, Any] = {}
         self.router: Router | None = None
         self.patches: tuple[Patch, ...] = ()
         self.kept: KeptStates | None = None
+        self.room = Room()
         #: Parameters of a block, by stack.
         self._block_size: dict[Stack, int] = {}
 
@@ -120,6 +125,17 @@ class LanguageModel(Reader):
     def vocabulary(self) -> int:
         """Number of tokens that the head knows."""
         return self.weights.shape(self.output_table)[0]
+
+    # --- memory
+
+    @cached_property
+    def bytes(self) -> Bytes:
+        """What it takes."""
+        return Bytes(Shape.of(self.module.config), self.module.dtype.itemsize)
+
+    def at_once(self, most: int, each: float) -> int:
+        """How many of `most` things that take `each` bytes there is room for on its device: at least one."""
+        return self.room.at_once(most, each, self.weights.free(self.device))
 
     # --- where modules are
 

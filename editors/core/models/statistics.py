@@ -15,13 +15,13 @@ from torch import Tensor
 from editors.core.errors import InputError
 from editors.core.files import Slot, all_finite, damaged, misfit, read_header, read_tensor, read_tensors, write_tensors
 from editors.core.headers import MomentsHeader
+from editors.core.memory import TEXT_TOKENS
 from editors.core.models.batches import BlockRef, Encoded
 from editors.core.models.capture import capture_inputs
 from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE, Shard
 
 EMPTY = "the text for second moments is empty"
-BATCH_TOKENS = 2048  # of a forward pass, at least, while the text lasts
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +120,7 @@ def tokens_of(moments: Mapping[str, SecondMoment]) -> int:
 def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterator[list[Encoded]]:
     """The texts in their order, for they are too many to be sorted, until they have `tokens` tokens."""
     limit = model.max_length or 2048
+    budget = model.at_once(TEXT_TOKENS, model.bytes.passing)  # of a forward pass, at least, while the text lasts
     rows: list[Encoded] = []
     seen = 0
     for text in texts:
@@ -129,7 +130,7 @@ def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterato
         ids = (model.start + plain)[:limit]
         rows.append(Encoded(ids, ()))
         seen += len(ids)
-        if max(map(len, rows)) * len(rows) >= BATCH_TOKENS or seen >= tokens:
+        if max(map(len, rows)) * len(rows) >= budget or seen >= tokens:
             yield rows
             rows = []
         if seen >= tokens:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
+
+from editors.core.memory import free_bytes
 
 
 class Weights:
@@ -17,6 +20,10 @@ class Weights:
 
     def shape(self, weight: Tensor) -> tuple[int, ...]:
         return tuple(weight.shape)
+
+    def free(self, device: torch.device) -> float:
+        """Bytes of memory that can still be had on the model's device."""
+        return free_bytes(device)
 
     @contextmanager
     def whole(self, *weights: Tensor) -> Iterator[None]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from editors.core.errors import InputError
+from editors.core.models.activations import activation_function
 from editors.core.models.linear import is_linear
 from editors.core.models.model import LanguageModel
-from editors.core.patches.patch import Neurons, Patch, Route, Term, activation_function
+from editors.core.patches.patch import Neurons, Patch, Route, Term
 
 
 def refuse_misfits(model: LanguageModel, patches: Iterable[Patch]) -> None:

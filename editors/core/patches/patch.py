@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,9 +13,10 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
-from editors.core.errors import InputError, first_problem, unknown
+from editors.core.errors import InputError, first_problem
 from editors.core.files import damaged, read_tensors, write_tensors
 from editors.core.headers import PatchHeader
+from editors.core.models.activations import activation_function
 from editors.core.patches import at_once
 from editors.core.patches.origin import Origin, joined
 from editors.core.patches.runs import Runs
@@ -260,16 +261,6 @@ class Route(Term):
 
 TERMS: dict[str, type[Term]] = {term.kind: term for term in (LowRank, Dense, Neurons, Route)}
 _ADAPTERS: dict[str, TypeAdapter[Term]] = {kind: TypeAdapter(term) for kind, term in TERMS.items()}
-
-
-def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """An activation function by its name in `transformers.activations.ACT2FN`. Raises `InputError` for others."""
-    from transformers.activations import ACT2FN
-
-    if name not in ACT2FN:
-        raise unknown("activation", name, ACT2FN)
-    function: Callable[[Tensor], Tensor] = ACT2FN[name]
-    return function
 
 
 @dataclass(frozen=True, eq=False)

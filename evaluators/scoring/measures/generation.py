@@ -100,7 +100,9 @@ class Generation(Measure):
         # Prompts of similar length together, those of one patch side by side; none beside one that has another room.
         ordered = sorted(questions, key=lambda question: (len(question.prompt), question.patch, question.prompt.prompt,
                                                           question.target))
-        size = BATCH_ROWS.get(model.device.type, BATCH_ROWS["cpu"])
+        most = BATCH_ROWS.get(model.device.type, BATCH_ROWS["cpu"])
+        longest = max((len(question.prompt) for question in ordered), default=0)
+        size = model.at_once(most, decoding.nbytes(model, longest))
         for _, alike in groupby(ordered, lambda question: decoding.room(model, question.prompt)):
             while batch := list(islice(alike, size)):
                 with overlay(model, patches, [question.patch for question in batch]):

@@ -9,13 +9,15 @@ import pytest
 from cluster.plan import costs
 from cluster.plan.budget import budget
 from cluster.plan.devices import KNOWN, parse_devices
-from cluster.plan.memory import GIB, USABLE, memory_of
+from cluster.plan.memory import memory_of
 from editors.core.errors import InputError
+from editors.core.memory import GIB, USABLE
 from editors.core.models.architectures import Shape
 from editors.core.models.published import published_config
 
 EDITORS = ["identity", {"name": "ft", "config": {"layers": [1], "steps": 2}},
            {"name": "ft", "label": "slow", "config": {"layers": [1], "steps": 9}}]
+FACTORING = [{"name": "rome", "config": {"layer": 1, "steps": 2, "contexts": [[2, 2]]}}]
 STREAM = [{"name": "sequential", "lengths": [2]}, "single"]
 
 
@@ -68,7 +70,7 @@ def test_hours_are_those_of_the_tasks_by_who_they_are_for(make_plan):
 
 
 def test_a_device_of_a_gang_counts_as_much_as_any(make_plan):
-    planned = grown(make_plan(editors=EDITORS[:1]))
+    planned = grown(make_plan(editors=FACTORING))
     chosen = cost(planned, "8xV100-32GB")
     assert (chosen.placement.devices, chosen.placement.chosen, chosen.workers) == (2, True, 4)
     assert chosen.total == pytest.approx(
@@ -87,7 +89,7 @@ def test_a_device_of_a_gang_counts_as_much_as_any(make_plan):
     ({"devices": 4}, "2xA100-80GB", ("'devices: 4'", "2xA100-80GB")),
 ])
 def test_what_the_campaigns_workers_cannot_hold_is_refused(make_plan, workers, devices, told):
-    planned = grown(make_plan(editors=EDITORS[:1], workers=workers))
+    planned = grown(make_plan(editors=FACTORING, workers=workers))
     with pytest.raises(InputError) as refused:
         cost(planned, devices)
     for words in told[1:] if len(told) > 2 else told:

@@ -299,6 +299,14 @@ def test_edits_are_those_of_one_process(ask, folders, name, kind):
         close(seen_answers, answers, 5e-4)
 
 
+def test_ranks_take_the_room_of_the_one_that_has_least(ask, folders):
+    def free(model):
+        return model.weights.free(model.device), model.at_once(1000, model.weights.free(model.device) / 100)
+
+    one, other = ask(free, folders["tiny_gptj"])
+    assert one == other and one[0] > 0 and one[1] in (32, 64)
+
+
 # --- campaigns
 
 

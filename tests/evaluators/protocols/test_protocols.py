@@ -7,6 +7,7 @@ from support.scripted import Joint, Scripted, expected_of, run, too_long, values
 
 from editors.core.editor import EditorConfig
 from editors.core.errors import InputError
+from editors.core.memory import Needs
 from editors.core.patches.patch import Patch
 from editors.identity import Identity
 from evaluators.cases import EditedFacts
@@ -60,9 +61,13 @@ def test_single_scores_each_case_with_its_own_edit(editor, cases):
     assert result.costs["score"].memory.rss > 100 * 2**20
 
 
-def test_large_patches_are_scored_before_the_next_are_made(editor, cases):
+def test_large_patches_are_scored_before_the_next_are_made(editor, cases, monkeypatch):
+    monkeypatch.setattr(editor.model.weights, "free", lambda device: 1e15)
+
     class Large(Scripted):
-        patch_bytes = PATCHES // 2
+        @classmethod
+        def needs(cls, config, of, facts=1):
+            return Needs(each=PATCHES // 2)
 
     large = Large(editor.model)
     results = [run(each, cases) for each in (large, editor)]

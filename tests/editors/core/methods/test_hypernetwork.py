@@ -148,7 +148,7 @@ def test_the_training_loss_is_that_of_weights_changed_by_hand(model, outer):
         trainee.module.alpha.fill_(0.5)
     examples = [example if outer == "inner" else Example(example.request, example.paraphrases[:1], example.unchanged)
                 for example in EXAMPLES]
-    loss = trainee.loss(examples, random.Random(0))
+    [loss] = trainee.losses(examples, random.Random(0))
     nll = kl = 0.0
     for example in examples:
         request = example.request
@@ -177,11 +177,11 @@ def test_examples_may_lack_paraphrases_and_questions(tiny_gptj):
     bare = [Example(request) for request in REQUESTS]
     with torch.no_grad():
         trainee.module.alpha.zero_()
-    assert float(trainee.loss(bare, random.Random(0))) == pytest.approx(0.1 * sum(
+    assert float(sum(trainee.losses(bare, random.Random(0)))) == pytest.approx(0.1 * sum(
         float(tiny_gptj.target_nll(tiny_gptj.states(batch), batch).mean()) for batch in
         (tiny_gptj.collate([row]) for row in rows_of(tiny_gptj))) / 3, rel=1e-4)
     mixed = [bare[0], EXAMPLES[1]]
-    assert trainee.loss(mixed, random.Random(0)).isfinite()
+    assert sum(trainee.losses(mixed, random.Random(0))).isfinite()
 
 
 def test_where_edits_begin(tiny_gptj, tiny_t5):

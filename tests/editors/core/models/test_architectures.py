@@ -49,7 +49,7 @@ def test_stacks_may_be_of_different_depth():
 
 def test_sizes_are_the_published_ones():
     assert Shape.of(CONFIGS["gpt-j-6b"]) == Shape(6_050_882_784, 28, 4096, 16384, 50400)  # the model card's count
-    assert Shape.of(CONFIGS["t5-v1_1-xl"]) == Shape(2_849_757_184, 24, 2048, 5120, 32128, encoder=24)
+    assert Shape.of(CONFIGS["t5-v1_1-xl"]) == Shape(2_849_757_184, 24, 2048, 5120, 32128, encoder=24, gated=True)
 
 
 @pytest.mark.parametrize("name", ["testbed-gptj", "testbed-t5"])
