@@ -93,6 +93,7 @@ def needs_of(task: Task, of: Bytes) -> Needs:
             method = get_editor(task.editor.name)
             return method.training_needs(method.Config.model_validate(task.editor.config), of)
         case ScoreTask() | StreamTask() | ValuesTask():
-            method, joint = get_editor(task.method.editor.name), isinstance(task, ScoreTask) and task.protocol.joint
-            return method.needs(method.Config.model_validate(task.method.editor.config), of, task.count if joint else 1)
+            method = get_editor(task.method.editor.name)
+            facts = task.count if isinstance(task, ScoreTask) and task.protocol.joint else 1
+            return method.needs(method.Config.model_validate(task.method.editor.config), of, facts)
     return Needs()
