@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from editors.core.patches.streaming import save_merged
 
 __all__ = ["EDITORS", "Artefact", "CaseError", "EditRequest", "Editor", "EditorConfig", "InputError", "LanguageModel",
-           "Patch", "Resources", "edit", "edit_each", "get_editor", "load_model", "overlay", "preset", "resolve_config",
-           "save_adapter", "save_edited", "save_merged"]
+           "Patch", "Resources", "check_settings", "edit", "edit_each", "get_editor", "load_model", "overlay", "preset",
+           "resolve_config", "save_adapter", "save_edited", "save_merged"]
 
 _LAZY = {
     "Artefact": "editors.core.artefacts",

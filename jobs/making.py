@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
 
 def _place(model: str) -> dict[str, str]:
     """Where a model is that lies in the current folder: edits are made here, and not by workers who are elsewhere."""
-    return {"path": str(Path(model).resolve())} if model not in NAMES and Path(model).exists() else {}
+    return {"path": os.path.abspath(model)} if model not in NAMES and os.path.exists(model) else {}
 
 
 def make_edits(campaign: Campaign, device: str, folder: Path) -> Made:

@@ -49,7 +49,7 @@ def test_the_paper_has_a_cost_before_anything_is_there(nowhere):
     result = nowhere("plan", "paper", "--devices", "8xV100-32GB")
     assert result.returncode == 0, result.stderr
     told = result.stdout
-    for words in ("devices: 4", "8xV100-32GB, 2 workers", "What takes most: training of", "EleutherAI/gpt-j-6b: not on",
+    for words in ("devices: 2", "8xV100-32GB, 4 workers", "What takes most: training of", "EleutherAI/gpt-j-6b: not on",
                   "taken as 1000 cases", "cannot be run"):
         assert words in told, told
     rows = {cells[0]: cells[1:] for line in told.splitlines() if "│" in line
