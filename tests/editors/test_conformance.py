@@ -27,9 +27,9 @@ from editors.core.requests import EditRequest
 
 FILL = {"layers": [1, 2], "layer": 1, "encoder_layers": [1, 2], "learning_rate": 1e-3}
 SMALL = {"steps": 4, "max_steps": 4, "batch_size": 2, "accumulate": 1, "validate_every": 2, "validation_examples": 2,
-         "patience": 2}
-SMALLER = {"layers": [0, 1], "steps": 3, "max_steps": 2, "contexts": [[4, 1]], "lstm_width": 16, "condition_width": 16,
-           "hidden_width": 16, "classifier_width": 32}
+         "patience": 2, "lstm_width": 16, "condition_width": 16, "hidden_width": 16, "max_scale": 4.0,
+         "classifier_width": 32}
+SMALLER = {"layers": [0, 1], "steps": 3, "max_steps": 2, "contexts": [[4, 1]]}
 REQUESTS = [
     EditRequest("What is the birthplace of Budrer Vadolm?", "Budrer Vadolm", "a long answer of many words", "Vadolm"),
     EditRequest("X lives in", "X", "so", "Paris"),  # a subject of one token, and at the start
