@@ -178,7 +178,7 @@ def compare(checkout: Path, model: LanguageModel, method: str, cases: Sequence[C
     return {"cases": len(cases), "settings": config.model_dump(mode="json"),
             "seconds_a_case": {side: {what: round(taken / len(cases), 4) for what, taken in of.items()}
                                for side, of in seconds.items()},
-            "times_as_fast": {what: round(taken / seconds["ours"][what], 2)
+            "speedup": {what: round(taken / seconds["ours"][what], 2)
                               for what, taken in seconds["theirs"].items()},
             "scores": {side: _means(found) for side, found in scores.items()},
             "difference": {"median": statistics.median(apart), "most": max(apart)}}

@@ -55,3 +55,22 @@ def test_all_that_is_committed_is_compared_or_says_what_was_measured():
         figures = json.loads(file.read_text())
         assert any(is_cost(name) for name, _ in flat(figures)), file
         assert all(change.share == 0 for change in changes(figures, figures))
+
+
+def test_figures_of_editors_and_of_a_peer_are_compared_whatever_the_machine_does():
+    old = {"peak_gflops": 97.0,
+           "editing": {"rome": {"seconds_an_edit": {"10": 0.5}, "gflop": 20.1, "share_of_peak": 0.4}},
+           "scoring": {"rome": {"seconds_a_case": 0.05, "seconds_a_case_kept": 0.02}},
+           "methods": {"rome": {"seconds_a_case": {"ours": {"edit": 1.0}, "theirs": {"edit": 3.0}}, "scores": 98.0,
+                                "speedup": {"edit": 3.0}, "difference": {"most": 1e-6}}}}
+    new = json.loads(json.dumps(old))
+    new["peak_gflops"], new["methods"]["rome"]["difference"]["most"] = 80.0, 2e-6
+    new["methods"]["rome"]["seconds_a_case"]["theirs"]["edit"] = 6.0
+    assert all(change.share == 0 for change in changes(old, new))
+    new["editing"]["rome"]["seconds_an_edit"]["10"], new["methods"]["rome"]["speedup"]["edit"] = 1.0, 1.5
+    new["scoring"]["rome"]["seconds_a_case"] = 0.1
+    assert sorted(change.name for change in changes(old, new) if change.share == 1) == [
+        "editing.rome.seconds_an_edit.10", "methods.rome.speedup.edit", "scoring.rome.seconds_a_case"]
+    new["methods"]["rome"]["scores"] = 50.0
+    with pytest.raises(ValueError, match="measured at something else"):
+        changes(old, new)
