@@ -78,7 +78,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         path = write_page(Path(folder), About(store="store", campaign="benchmark"), table, (), asked)
         size = path.stat().st_size
-    found = {"rows": len(table), "answers": len(asked), "cpu_seconds": round(time.process_time() - start, 1),
+    found = {"rows": len(table), "answers": len(asked), "cpu_seconds": round(time.process_time() - start, 2),
              "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
              "page_mb": round(size / 1e6, 2)}
     print(json.dumps(found))

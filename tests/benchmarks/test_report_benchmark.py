@@ -15,4 +15,4 @@ def test_it_tells_what_a_page_costs(tmp_path, monkeypatch):
     cases = 300 // (2 * len(metrics))
     assert cases > 1 and found["rows"] == 2 * len(metrics) * cases
     assert found["answers"] == 2 * len(report.QUESTIONS) * cases
-    assert 0 < found["page_mb"] < 10 and found["cpu_seconds"] > 0 and found["peak_gib"] > 0
+    assert 0 < found["page_mb"] < 10 and found["cpu_seconds"] > 0 and found["peak_gib"] > 0.05

@@ -45,7 +45,7 @@ def test_two_campaigns_at_once_are_scraped_and_leave_nothing(prometheus, write_c
             wait_for(lambda: len(prometheus('editfleet_worker_memory_bytes{memory="rss"} > 1e6')) == 2)
             [first] = set(prometheus('time() - editfleet_driver_heartbeat_timestamp_seconds{campaign="one"}').values())
             assert first < 10
-            wait_for(lambda: look(str(stores[0])).glance.metrics)
+            wait_for(lambda: (glance := look(str(stores[0])).glance).metrics and glance.workers)  # written now and then
             seen = [look(str(stores[0])), look(look(str(stores[0])).glance.metrics)]
             assert {each.campaign for each in seen} == {"one"} and all(each.glance.workers == 1 for each in seen)
             assert seen[0].glance.at and seen[1].glance.store["write"].calls
@@ -58,7 +58,6 @@ def test_two_campaigns_at_once_are_scraped_and_leave_nothing(prometheus, write_c
             assert [process.wait(LIMIT) for process in (one, two)] == [130, 130]
     assert not any(file.exists() for file in files)
     assert "running it again goes on" in ending(look(str(stores[0])))
-
 
 
 def test_workers_tell_of_their_memory_during_a_task(make_plan, tmp_path):
