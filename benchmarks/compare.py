@@ -20,10 +20,11 @@ import typer
 WORSE = 0.10  # as a share of what it was
 #: By a figure's name with those that it is in, as in `cpu_seconds.report`.
 NOISE = re.compile(r"(^|[._])(wall_seconds|seconds|seconds_at_tasks|scrapes|machine|python|cpus|"
-                   r"peak_gflops)$|\.(theirs|difference)\.")
-MORE = re.compile(r"(^|[._])(edits_per_second|cases_per_second|share_of_peak|times_faster|speedup)($|\.)")
+                   r"peak_gflops|first_by_last|ray_alone_cpu_ms_per_task)$|\.(theirs|difference)\.")
+MORE = re.compile(r"(^|[._])(edits_per_second|cases_per_second|share_of_peak|times_faster|speedup|loop_by_it|"
+                  r"loop_by_kept)($|\.)")
 LESS = re.compile(r"(^|[._])(cpu_seconds|seconds_an_edit|seconds_a_case|cpu_ms|ms|ms_per_task|ms_per_second|"
-                  r"mib|gib|bytes|hours|idle_share|padding|share_of_driver)($|[._])")
+                  r"mb|mib|gib|bytes|gflop|gflop_real|hours|idle_share|padding|share_of_driver)($|[._])")
 
 
 class Change(NamedTuple):

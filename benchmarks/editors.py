@@ -4,7 +4,9 @@
 
 Operations are reckoned from shapes (`editors.core.models.work`). `gflop` counts every position that was computed, and
 `gflop_real` those of real tokens alone; `padding` is the one by the other in the blocks. `share_of_peak` is what was
-done on real tokens, by what the largest matrix products reach in the same run. Every time is the least of several.
+done on real tokens, by what products of the model's shape reach in the same run. Every time is the least of several.
+The plain loop of an editor is its edits one by one, that of scoring a forward pass of all logits for each question.
+With `--counts 100,1000` it tells whether costs are linear and memory is flat: megabytes at most, without the patches.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,10 +37,11 @@ from editors.core.models.model import LanguageModel
 from editors.core.models.work import DONE
 from evaluators.cases import Case, Edited, EditedFacts
 from evaluators.scoring.judge import baseline, judge
+from evaluators.scoring.observe import questions
 
 NAMES = ("ft", "calinet", "t-patcher", "ke", "mend", "serac", "kn", "memit", "rome")
 MANY = 100  # edits, which are measured once
-PEAK_TOKENS, PEAK_WIDTH = 1024, 1024
+PEAK_TOKENS = 1024
 
 
 @dataclass
@@ -94,16 +97,37 @@ def measure(model: LanguageModel, act: Callable[[], object], times: int) -> Spen
     return min(found, key=lambda spent: spent.seconds)
 
 
-def peak(times: int = 5) -> float:
-    """Operations a second of a product of fp32 matrices."""
-    left, right = torch.randn(PEAK_TOKENS, PEAK_WIDTH), torch.randn(PEAK_WIDTH, PEAK_WIDTH)
+def peak(model: LanguageModel, times: int = 10) -> float:
+    """Operations a second of products of fp32 matrices that are those of the model's FFN."""
+    width, inner = model.matrix(model.down_path(0))
+    left, right = torch.randn(PEAK_TOKENS, width), torch.randn(width, inner)
     least = float("inf")
     for _ in range(times):
         seconds = time.process_time()
-        for _ in range(5):
+        for _ in range(10):
             left @ right
-        least = min(least, (time.process_time() - seconds) / 5)
-    return 2 * PEAK_TOKENS * PEAK_WIDTH**2 / least
+        least = min(least, (time.process_time() - seconds) / 10)
+    return 2 * PEAK_TOKENS * width * inner / least
+
+
+@torch.no_grad()
+def ask_one_by_one(model: LanguageModel, cases: Sequence[Case]) -> None:
+    """All questions that scoring asks, each by a pass of its own."""
+    for case in cases:
+        for encoded in questions(model, case).values():
+            model.module(input_ids=torch.tensor([[*encoded.prompt, *encoded.target]])).logits.log_softmax(-1)
+
+
+def forget_peak() -> None:
+    """From now on, `peak_mb` is of what comes."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mb() -> float:
+    """What this process had of main memory at most."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 
 
 def prepare(names: Sequence[str], cases: int, folder: Path) -> tuple[LanguageModel, dict[str, Editor], Sequence[Case]]:
@@ -126,9 +150,18 @@ def editing(editor: Editor, cases: Sequence[Case], counts: Sequence[int], times:
     """Seconds an edit by the number of edits, and how they are spent at the largest."""
     requests = [case.request() for case in cases]
     editor.edit_each(requests[:1])  # what is made once
-    spent = {count: measure(editor.model, partial(editor.edit_each, requests[:count]), 1 if count >= MANY else times)
-             for count in counts}
-    return {"seconds_an_edit": {str(count): round(each.seconds / count, 5) for count, each in spent.items()},
+    spent, memory = dict[int, Spent](), dict[int, float]()
+    for count in counts:
+        forget_peak()
+        made = editor.edit_each(requests[:count])
+        memory[count] = peak_mb() - sum(tensor.nbytes for patch in made for term in patch.terms
+                                        for tensor in term.tensors().values()) / 1e6
+        del made
+        spent[count] = measure(editor.model, partial(editor.edit_each, requests[:count]), 1 if count >= MANY else times)
+    each = {count: at.seconds / count for count, at in spent.items()}
+    return {"seconds_an_edit": {str(count): round(seconds, 5) for count, seconds in each.items()},
+            "first_by_last": round(each[min(counts)] / each[max(counts)], 2),
+            "peak_mb": {str(count): round(megabytes) for count, megabytes in memory.items()},
             **_described(spent[max(counts)], max(counts), top)}
 
 
@@ -139,7 +172,10 @@ def scoring(model: LanguageModel, cases: Sequence[Case], editors: dict[str, Edit
     observations, _ = baseline(model, cases)
     before = {each.case_id: each for each in observations}
     unedited = measure(model, partial(baseline, model, cases), times)
-    found = {"unedited": {"seconds_a_case": round(unedited.seconds / len(cases), 5),
+    loop = measure(model, partial(ask_one_by_one, model, cases), times).seconds / len(cases)
+    found = {"loop": {"seconds_a_case": round(loop, 5), "questions": sum(len(each.outputs) for each in observations)},
+             "unedited": {"seconds_a_case": round(unedited.seconds / len(cases), 5),
+                          "loop_by_it": round(loop * len(cases) / unedited.seconds, 2),
                           **_described(unedited, len(cases), top)}}
     for name, editor in editors.items():
         edited = [Edited(case, patch, EditedFacts.of([case])) for case, patch
@@ -152,6 +188,8 @@ def scoring(model: LanguageModel, cases: Sequence[Case], editors: dict[str, Edit
         model.kept = None
         found[name] = {"seconds_a_case": round(alone.seconds / len(cases), 5),
                        "seconds_a_case_kept": round(again.seconds / len(cases), 5),
+                       "loop_by_it": round(loop * len(cases) / alone.seconds, 2),
+                       "loop_by_kept": round(loop * len(cases) / again.seconds, 2),
                        **_described(alone, len(cases), top)}
     return found
 
@@ -172,10 +210,10 @@ def main(out: Annotated[Path, typer.Option(help="Where the figures go, as JSON."
     numbers = [int(count) for count in counts.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         model, made, facts = prepare(editors.split(","), max(*numbers, cases), Path(folder))
-        top = peak()
+        top = peak(model)
         edits = {name: editing(editor, facts, numbers, times, top) for name, editor in made.items()}
         scores = scoring(model, facts[:cases], made, times, top)
-        top = max(top, peak())
+        top = max(top, peak(model))
     found = {"threads": 1, "peak_gflops": round(top / 1e9, 1), "editing": edits, "scoring": scores}
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     typer.echo(json.dumps(found, indent=1))

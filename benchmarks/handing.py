@@ -4,7 +4,8 @@
 
 The driver, its pool and its store are those of every campaign, and what workers get is unpacked as theirs is; no model
 runs. Meanwhile so many other calls wait for their answers as a driver of 1,000 busy workers has. CPU time is that of
-the whole process, and of the driver's own thread by what it does.
+the whole process, and of the driver's own thread by what it does. `ray_alone` is what the same calls with the same
+answers take of a process that does nothing else: no driver that calls an actor for each task can take less.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from unittest.mock import patch
 
 import typer
@@ -32,7 +33,7 @@ from cluster.campaign.spec import Campaign, WorkerSpec
 from cluster.driver import run_campaign
 from cluster.exporter.gauges import WorkerMemory
 from cluster.exporter.tally import Tally
-from cluster.plan.planner import plan
+from cluster.plan.planner import Plan, plan
 from cluster.scheduler.state import CampaignState
 from cluster.store.store import Store
 from cluster.workers.memory import memory_used
@@ -112,6 +113,20 @@ class Spent:
         return lambda this, *arguments, **settings: timed(this, *arguments, **settings)
 
 
+def ray_alone(planned: Plan) -> float:
+    """CPU seconds of this process that one call of a worker about one of these tasks takes."""
+    packing, make = Packing(ray.put), cast(Any, Answering)
+    parcels = [packing.pack(task) for task in planned.tasks.values()]
+    actor = make.options(num_cpus=0).remote("", WorkerSpec())
+    ray.get(actor.ready.remote())
+    began = time.process_time()
+    for parcel in parcels:
+        actor.run.remote(parcel.task, 1, *parcel.cases).future().result()
+    took = time.process_time() - began
+    ray.kill(actor)
+    return took / len(parcels)
+
+
 def measure(cases: int, idle: float = 10.0) -> dict[str, Any]:
     """Runs the campaign, after the pool has done nothing for so many seconds."""
     planned, spent, found = plan(campaign(cases)), Spent(), dict[str, Any]()
@@ -129,6 +144,7 @@ def measure(cases: int, idle: float = 10.0) -> dict[str, Any]:
                 pool.wait(1.0)
                 pool.room  # noqa: B018 - asks for the nodes, as each second does
             found["idle"] = (time.process_time() - cpu) / (time.monotonic() - began)
+            found["ray_alone"] = ray_alone(planned)
             found["began"] = time.process_time(), time.thread_time()
             yield pool
             found["process"], found["thread"] = (now - before for now, before in zip(
@@ -152,6 +168,7 @@ def measure(cases: int, idle: float = 10.0) -> dict[str, Any]:
             "driver_cpu_ms_per_task": {"in_all": per_task(found["process"]), **parts,
                                        "rest": round(per_task(found["thread"]) - sum(parts.values()), 3),
                                        "rays_threads": per_task(found["process"] - found["thread"])},
+            "ray_alone_cpu_ms_per_task": round(1000 * found["ray_alone"], 3),
             "idle_cpu_ms_per_second": round(1000 * found["idle"], 2),
             "cpu_ms_per_task_at_1000_a_minute": round(per_task(found["process"]) + 1000 * found["idle"] / RATE, 3)}
 

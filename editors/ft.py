@@ -58,7 +58,7 @@ class FineTuning(Tuner[FineTuningConfig]):
     """Trains a dense change of the down-projections with Adam. Independent edits train side by side."""
 
     name = "ft"
-    version = 2
+    version = 3
     Config = FineTuningConfig
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:

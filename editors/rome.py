@@ -42,7 +42,7 @@ class ROME(Editor[RomeConfig]):
     """Finds a value for the subject's key, then the smallest change of W that stores it."""
 
     name = "rome"
-    version = 2
+    version = 3
     Config = RomeConfig
     decoder_only = True
 
@@ -85,25 +85,25 @@ class ROME(Editor[RomeConfig]):
         layer = self.config.layer
         for numbers, values in optimise_values(self.model, requests, layer, self.contexts, self.config,
                                                anchor=self.model.ffn_path(layer)):
-            for edit, number in enumerate(numbers):
-                patches[number] = self._insert(values, edit)
+            patches |= zip(numbers, self._insert(values), strict=True)
         return [patches[number] for number in range(len(requests))]
 
-    def _insert(self, values: Values, edit: int) -> Patch:
-        """ΔW = (v* - v) uᵀ / (u·k) (Eq. 2): afterwards the key k yields the value v*."""
-        keys, outputs = values.keys[edit].double(), values.values[edit].double()
+    def _insert(self, values: Values) -> list[Patch]:
+        """ΔW = (v* - v) uᵀ / (u·k) of each edit (Eq. 2): afterwards its key k yields its value v*."""
+        keys, outputs = values.keys.double(), values.values.double()
         # v* = v0 + δ, v0 the output for the bare prompt, which is row 0
-        target = outputs[0] + values.delta[edit].double()
+        targets = outputs[:, 0] + values.delta.double()
         # u = C⁻¹k* / ‖C⁻¹k*‖, k* the mean over contexts (Eq. 3)
-        mean = keys.mean(0)
-        direction = self._solver.solve(mean[:, None])[:, 0] if self.config.covariance else mean
-        direction = direction / direction.norm()
+        means = keys.mean(1)
+        directions = self._solver.solve(means.T).T if self.config.covariance else means
+        directions = directions / directions.norm(dim=1, keepdim=True)
         # k and v: means over contexts, or the bare prompt's alone
         at = slice(None) if self.config.key == "consistent" else slice(0, 1)
-        key, value = keys[at].mean(0), outputs[at].mean(0)
-        projection = direction @ key
-        change = (target - value) / projection
-        info = {"editor": "rome", "loss": float(values.loss[edit]), "steps": int(values.steps[edit]),
-                "key_projection": float(projection), "delta_norm": float(values.delta[edit].norm())}
-        return Patch((LowRank(self.model.down_path(self.config.layer), change.float()[:, None],
-                              direction.float()[:, None]),), info)
+        projections = (directions * keys[:, at].mean(1)).sum(1)
+        changes = (targets - outputs[:, at].mean(1)) / projections[:, None]
+        path = self.model.down_path(self.config.layer)
+        return [Patch((LowRank(path, change.float()[:, None], direction.float()[:, None]),),
+                      {"editor": "rome", "loss": float(loss), "steps": int(steps), "key_projection": float(projection),
+                       "delta_norm": float(delta.norm())})
+                for change, direction, loss, steps, projection, delta
+                in zip(changes, directions, values.loss, values.steps, projections, values.delta, strict=True)]

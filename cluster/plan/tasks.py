@@ -40,7 +40,7 @@ class Task(ABC):
     def identity(self) -> dict[str, Any]:
         """All that determines the result, as JSON."""
 
-    @property
+    @cached_property
     @abstractmethod
     def cost(self) -> float:
         """Seconds it takes on the reference device, by the table in `costs`."""
@@ -104,7 +104,7 @@ class BaselineTask(Task):
     def identity(self) -> dict[str, Any]:
         return {"version": BASELINE_VERSION, "cases": self.chunk.digest, "measures": self.measures.identity()}
 
-    @property
+    @cached_property
     def cost(self) -> float:
         return costs.baseline_seconds(self.model.shape, self.measures) * len(self.chunk.cases)
 
@@ -134,7 +134,7 @@ class StatisticsTask(Task):
     def temporary(self) -> bool:
         return self.shard != WHOLE
 
-    @property
+    @cached_property
     def cost(self) -> float:
         return costs.statistics_seconds(self.model.shape, self.layers, self.shard.tokens(self.tokens))
 
@@ -161,7 +161,7 @@ class MomentsTask(Task):
         return {"version": shards.VERSION, "layers": self.layers, "corpus": first.corpus_digest,
                 "tokens": first.tokens, "shards": len(self.shards)}
 
-    @property
+    @cached_property
     def cost(self) -> float:
         return costs.sum_seconds(self.model.shape, self.layers, len(self.shards))
 
@@ -192,7 +192,7 @@ class TrainTask(Task):
         path = SHIPPED / f"{self.id}.safetensors"
         return path if path.is_file() else None
 
-    @property
+    @cached_property
     def cost(self) -> float:
         return 1 if self.shipped else costs.training_seconds(self.model.shape, self.editor.name, self.editor.config)
 
@@ -235,7 +235,7 @@ class ValuesTask(Task):
     def needs(self) -> tuple[str, ...]:
         return self.method.needs
 
-    @property
+    @cached_property
     def cost(self) -> float:
         editor = self.method.editor
         return costs.edit_seconds(self.model.shape, editor.name, editor.config) * len(self.chunk.cases)
@@ -264,7 +264,7 @@ class StreamTask(Task):
     def identity(self) -> dict[str, Any]:
         return {**self.method.identity(), "cases": self.chunk.digest, "protocol": self.protocol.identity()}
 
-    @property
+    @cached_property
     def cost(self) -> float:
         editor = self.method.editor
         return costs.edit_seconds(self.model.shape, editor.name, editor.config) * len(self.chunk.cases)
@@ -322,7 +322,7 @@ class ScoreTask(Task):
                 "measures": self.measures.identity(), "order": self.order,
                 "titles": [self.editor_title, self.model_title, self.chunk.dataset]}
 
-    @property
+    @cached_property
     def cost(self) -> float:
         shape, editor, cases = self.model.shape, self.method.editor, len(self.chunk.cases)
         if not self.protocol.scored:

@@ -141,7 +141,7 @@ class Tuner(Editor[C]):
 
     def new_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """One that treats every parameter by itself, so that edits do not feel each other."""
-        return torch.optim.Adam(parameters, lr=self.config.lr)
+        return torch.optim.Adam(parameters, lr=self.config.lr, fused=True)
 
     @property
     def _first(self) -> BlockRef:

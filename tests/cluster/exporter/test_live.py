@@ -35,12 +35,16 @@ def test_two_campaigns_at_once_are_scraped_and_leave_nothing(prometheus, write_c
     port = free_port()
     files = [tmp_path / "targets" / f"{name}.json" for name in ("one", "two")]
     stores = [tmp_path / f"store of {name}" for name in ("one", "two")]
-    with started(editing(write_campaign, tmp_path, "one", 30), stores[0], port, files[0]) as one:
+    with started(editing(write_campaign, tmp_path, "one", 200), stores[0], port, files[0]) as one:
         wait_for(files[0].exists)
-        with started(editing(write_campaign, tmp_path, "two", 30), stores[1], port, files[1]) as two:
-            wait_for(lambda: len(prometheus('editfleet_tasks{state="done"} > 0')) >= 2
-                     or one.poll() is not None or two.poll() is not None)
-            assert {dict(labels)["campaign"] for labels in prometheus("editfleet_campaign_info")} == {"one", "two"}
+        with started(editing(write_campaign, tmp_path, "two", 200), stores[1], port, files[1]) as two:
+
+            def done() -> set[str]:
+                return {dict(labels)["campaign"] for labels in prometheus('editfleet_tasks{state="done"} > 0')}
+
+            wait_for(lambda: len(done()) == 2 or one.poll() is not None or two.poll() is not None)
+            told = {dict(labels)["campaign"] for labels in prometheus("editfleet_campaign_info")}
+            assert done() == told == {"one", "two"}
             assert set(prometheus("up").values()) == {1.0} and len(prometheus("up")) == 2
             wait_for(lambda: len(prometheus('editfleet_worker_memory_bytes{memory="rss"} > 1e6')) == 2)
             [first] = set(prometheus('time() - editfleet_driver_heartbeat_timestamp_seconds{campaign="one"}').values())
