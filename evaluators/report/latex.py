@@ -9,7 +9,8 @@ from editors.core.printable import LINE, printable
 from evaluators.report.grids import Grid
 
 NEEDS = "% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}; wide tables need \\usepackage{graphicx}\n"
-NARROW, WIDE = 5, 90  # columns that a table beside another column of text has at most; characters that fit on a page
+NARROW = 5  # columns that a table beside another column of text has at most
+WIDE, APART = 70, 2.6  # characters of \small that a page of `article` is wide, and the space between columns in such
 # What LaTeX takes for something else, at least at the beginning of a cell.
 _MEANT = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
           "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -51,7 +52,7 @@ def _table(number: int, grid: Grid) -> str:
     head = _row(map(in_latex, grid.head))
     tabular = (f"  \\begin{{tabular}}{{@{{}}{columns}@{{}}}}\n    \\toprule\n{head}    \\midrule\n{''.join(body)}"
                "    \\bottomrule\n  \\end{tabular}")
-    if sum(max(map(len, column)) + 1 for column in zip(grid.head, *grid.body, strict=True)) > WIDE:
+    if sum(max(map(len, column)) + APART for column in zip(grid.head, *grid.body, strict=True)) - APART > WIDE:
         tabular = f"  \\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}"
     return (f"\\begin{{{kind}}}[t]\n  \\centering\\small\n  \\caption{{{in_latex(grid.title)}}}\n"
             f"  \\label{{tab:editfleet-{number}}}\n{tabular}\n{note}\\end{{{kind}}}\n")

@@ -13,6 +13,7 @@ from evaluators.report.latex import grids_to_latex, in_latex
 from evaluators.report.tables import Summary, corrected, grids
 
 TEX = shutil.which("pdflatex") or shutil.which("tectonic")
+needs_tex = pytest.mark.skipif(TEX is None, reason="there is no pdflatex or tectonic here")
 HOSTILE = ["\\input{/etc/passwd}", "a & b % c", "$x_1^2$ ~ #1 {}", "<script>|`'\"", "[1] *x* --- ,,",
            "\u05e9\u05dc\u05d5\u05dd \u202eevil", "\x1b[31mred\x07", "Łódź, Ångström, naïve, İstanbul",
            "\U0001f600 日本", "x" * 3000, "", "[", "*", "%", "\\\\[1em]", "\\end{tabular}",
@@ -103,13 +104,27 @@ def test_hostile_texts_leave_the_structure_as_it_is():
                for number, line in enumerate(body))
 
 
-@pytest.mark.skipif(TEX is None, reason="there is no pdflatex or tectonic here")
-def test_tex_takes_it(tmp_path):
-    tables = grids_to_latex([*grids(ROWS, "main"), *grids(ROWS, "all"), *hostile_grids()])
+def compiled(folder, tables):
+    """What TeX says of a page with these tables; it must take them."""
     document = ("\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs,graphicx}\n"
                 f"\\extrafloats{{200}}\n\\begin{{document}}\n{tables}\\end{{document}}\n")
-    (tmp_path / "t.tex").write_text(document, encoding="utf-8")
+    (folder / "t.tex").write_text(document, encoding="utf-8")
     quiet = ["-interaction=nonstopmode", "-halt-on-error", "-draftmode", "-no-shell-escape"]
     options = quiet if "pdflatex" in TEX else []
-    ended = subprocess.run([TEX, *options, "t.tex"], cwd=tmp_path, capture_output=True, timeout=120)
-    assert ended.returncode == 0, ended.stdout.decode(errors="replace")[-2000:]
+    ended = subprocess.run([TEX, *options, "t.tex"], cwd=folder, capture_output=True, timeout=120)
+    said = ended.stdout.decode(errors="replace")
+    assert ended.returncode == 0, said[-2000:]
+    return said
+
+
+@needs_tex
+def test_tex_takes_it(tmp_path):
+    compiled(tmp_path, grids_to_latex([*grids(ROWS, "main"), *grids(ROWS, "all"), *hostile_grids()]))
+
+
+@needs_tex
+@pytest.mark.parametrize("columns", range(1, 14))
+@pytest.mark.parametrize("cell", ["1", "100", "100.0 ±0.0"])
+def test_no_table_is_wider_than_the_page(tmp_path, columns, cell):
+    grid = Grid("t", ["name", *["t-patcher"] * columns], [["employer", *[cell] * columns]], 1, "")
+    assert "Overfull" not in compiled(tmp_path, grids_to_latex([grid]))
