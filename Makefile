@@ -22,9 +22,9 @@ demo: $(INSTALLED)
 real: $(SMOLLM2)
 	$(BIN)/editfleet run real
 
-# One thread for each process: more than there are cores wait for each other.
+# One thread for each process: more than there are cores wait for each other. Files in the order of tests/conftest.py.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 chaos: $(INSTALLED)
 	$(BIN)/pytest -m chaos
@@ -35,6 +35,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.handing --out benchmarks/handing.json
 	$(BIN)/python -m benchmarks.workers --out benchmarks/workers.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.editors --out benchmarks/editors.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.linear --out benchmarks/linear.json
 	$(BIN)/python -m benchmarks.report --out benchmarks/report.json
 	$(BIN)/python -m benchmarks.commands --out benchmarks/commands.json
 	$(if $(EASYEDIT),OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peer --easyedit $(EASYEDIT) --out benchmarks/peer.json)

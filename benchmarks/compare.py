@@ -24,7 +24,7 @@ NOISE = re.compile(r"(^|[._])(wall_seconds|seconds|seconds_at_tasks|scrapes|mach
 MORE = re.compile(r"(^|[._])(edits_per_second|cases_per_second|share_of_peak|times_faster|speedup|loop_by_it|"
                   r"loop_by_kept)($|\.)")
 LESS = re.compile(r"(^|[._])(cpu_seconds|seconds_an_edit|seconds_a_case|cpu_ms|ms|ms_per_task|ms_per_second|"
-                  r"mb|mib|gib|bytes|gflop|gflop_real|hours|idle_share|padding|share_of_driver)($|[._])")
+                  r"mb|mib|gib|bytes|gflop|gflop_real|operations|hours|idle_share|padding|share_of_driver)($|[._])")
 
 
 class Change(NamedTuple):
