@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,12 @@ def check_writable(path: Path) -> None:
     """Raises `InputError` where no file can be written to `path`: to be told before long work, not after it."""
     if kind := no_file(path):
         raise InputError(f"cannot write to '{path}': it is {kind}; name a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write to '{path}': name a file in a folder that exists and can be written to")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to '{path}': {error.strerror or error}; name a file in a folder that exists "
+                         "and can be written to") from error
 
 
 def make_folder(path: Path) -> None:

@@ -18,7 +18,7 @@ from jobs.patches import read_patches
 
 def compose(
     patch: Annotated[list[Path], typer.Argument(help="Saved patches of one model, in order.")],
-    out: Annotated[Path, typer.Option(help="The file to write their sum to.")],
+    out: Annotated[Path, typer.Option(help="The file to write their sum to; one that is there is replaced.")],
 ) -> None:
     """Add up patches of one model: the sum makes all their edits, in the order that they are named in."""
     with exit_codes():
@@ -28,7 +28,7 @@ def compose(
         together = read_patches(patch)
         facts = [(fact.prompt, fact.target) for fact in together.origin.facts] if together.origin else []
         if repeated := len(facts) - len(set(facts)):
-            warn(f"{count(repeated, 'edit')} of {len(facts)} are there already: what is added twice changes the model "
+            warn(f"edits that are there already: {repeated} of {len(facts)}; what is added twice changes the model "
                  "twice as much as when it was checked")
         together.save(out)
         edits = count(len(together.origin.facts), "edit") if together.origin else count(len(together.terms), "term")

@@ -28,6 +28,7 @@ from cluster.store.files import MARKER
 from cluster.store.store import CampaignRecord, Standing, Store
 from cluster.workers.losses import ClusterLost
 from editors.core.errors import InputError, first_problem, quoted, unknown
+from editors.core.files import NO_ROOM
 from editors.core.places import scrubbed, shown
 from editors.core.printable import printable, printable_lines
 from evaluators.datasets import DatasetSpec
@@ -35,7 +36,7 @@ from evaluators.datasets.spec import Format, Target
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 DIFFERENT = 1  # of `diff`, as of the tool of that name
-OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS}
+OF_MACHINE = NO_ROOM | {errno.EIO, errno.EMFILE, errno.ENFILE}
 CAMPAIGNS = Path(__file__).parent / "campaigns"
 RESULTS = Path("results")  # where stores are that nobody names
 MOST_WORKERS = 1_000_000
@@ -87,7 +88,8 @@ def exit_codes() -> Iterator[None]:
     except OSError as error:  # what is asked of a file before anybody opens it: its name may be too long
         if error.filename is None:
             raise
-        warn(f"Error: cannot use {quoted(os.fsdecode(error.filename))}: {error.strerror or error}")
+        cure = "; make room there, or name another place" if error.errno in NO_ROOM else ""
+        warn(f"Error: cannot use {quoted(os.fsdecode(error.filename))}: {error.strerror or error}{cure}")
         raise typer.Exit(FAILED if error.errno in OF_MACHINE else WRONG_INPUT) from error
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)

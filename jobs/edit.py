@@ -32,7 +32,7 @@ SUMMARY = {"reliability.exact": "of edits hold", "generality.exact": "of paraphr
 def edit(
     model: ModelName,
     editor: Annotated[str, typer.Option(help="The editing method.")],
-    out: Annotated[Path, typer.Option(help="The file to write the patch to.")],
+    out: Annotated[Path, typer.Option(help="The file to write the patch to; one that is there is replaced.")],
     facts: making.Facts = None,
     limit: making.Limit = None,
     format: making.Format = None,

@@ -17,7 +17,7 @@ from jobs.console import console, count, exit_codes, warn
 
 def undo(
     patch: Annotated[Path, typer.Argument(help="A saved patch.")],
-    out: Annotated[Path, typer.Option(help="The file to write the patch without the edit to.")],
+    out: Annotated[Path, typer.Option(help="The file to write the rest to; one that is there is replaced.")],
     edit: Annotated[int | None, typer.Option(min=1, help="Which edit, by its number in `editfleet show`.")] = None,
     last: Annotated[bool, typer.Option("--last", help="The last one.")] = False,
 ) -> None:

@@ -4,9 +4,11 @@ content, the same bytes."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from editors.core.errors import InputError, first_problem, quoted, spelt
 from editors.core.headers import FORMAT, Header
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 NO_FILES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
             stat.S_IFBLK: "a device"}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in what the tensors' library says
 HEADER = "editfleet"  # the only key of the file's metadata: the library writes several in any order
 H = TypeVar("H", bound=Header)
 
@@ -58,10 +62,11 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with _named(path, partial):
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         # Whatever keeps it from being removed (a disk that went away) must not hide what went wrong before.
         with contextlib.suppress(OSError):
@@ -76,18 +81,35 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        partial.mkdir()
-        yield partial
-        for each in (*partial.rglob("*"), partial):  # content is on the disk before its name is
-            descriptor = os.open(each, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        check_vacant(path)
-        partial.replace(path)
+        with _named(path, partial):
+            partial.mkdir()
+            yield partial
+            for each in (*partial.rglob("*"), partial):  # content is on the disk before its name is
+                descriptor = os.open(each, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            check_vacant(path)
+            partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _named(path: Path, partial: Path) -> Iterator[None]:
+    """What keeps something from being written names where it was to go, neither its temporary name nor, as copying does
+    where there is no room, what was read; and is an `OSError`, as the tensors' library does not say it."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (found := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+    except OSError as error:
+        if error.errno not in NO_ROOM and not str(error.filename).startswith(str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def check_vacant(path: Path) -> None:
@@ -104,9 +126,7 @@ def check_vacant(path: Path) -> None:
 
 
 def write_tensors(path: Path | str, header: Header, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a file of the header's kind, atomically."""
-    from safetensors.torch import save_file
-
+    """Writes a file of the header's kind, atomically. Raises `OSError` where it cannot be written."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     seen = set[int]()
     for name, tensor in whole.items():  # a file may not hold one piece of memory under two names, nor a part of one
@@ -117,7 +137,17 @@ def write_tensors(path: Path | str, header: Header, tensors: Mapping[str, Tensor
     fields = {**header.model_dump(exclude={"sha256"}), "format": FORMAT,
               "tensors": {name: sha256_of(tensor) for name, tensor in whole.items()}}
     with atomic(path) as partial:
-        save_file(whole, partial, {HEADER: _json({**fields, "sha256": _sha256_of_header(fields)})})
+        save_tensors(whole, partial, {HEADER: _json({**fields, "sha256": _sha256_of_header(fields)})})
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Writes a safetensors file that may be read by whom the user lets read new files."""
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)  # which puts a file in its place that nobody else may read
+    path.chmod(mode)
 
 
 def read_header(path: Path | str, schema: type[H]) -> H:

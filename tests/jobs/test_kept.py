@@ -158,7 +158,7 @@ def test_sums_of_patches_make_all_their_edits(made, stream, cases, gptj, tmp_pat
     taken = run("undo", tmp_path / "sum", "--edit", 1, "--out", tmp_path / "without").stdout
     assert cases[0].prompt in taken.replace("\n", " ")
     twice = run("compose", folder / "rome.safetensors", folder / "rome.safetensors", "--out", tmp_path / "x").stderr
-    assert "3 edits of 6 are there already" in twice
+    assert "edits that are there already: 3 of 6" in twice
 
 
 def test_chat_shows_both_answers(made, cases):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.core.errors import InputError
+from editors.core.files import save_tensors
 from editors.core.models.checkpoint import Checkpoint
 from editors.core.models.folder import SAFE, ModelFolder
 from editors.core.models.pickles import read_pickle
@@ -82,8 +82,8 @@ def _convert(checkpoint: Checkpoint, folder: Path) -> None:
     for number, weights in enumerate(shards, 1):
         shard = f"model-{number:05}.safetensors"
         # Each weight on its own: several may be views of one piece of memory, which a file cannot hold twice.
-        save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()},
-                  folder / shard, {"format": "pt"})
+        save_tensors({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()},
+                     folder / shard, {"format": "pt"})
         _to_disk(folder / shard)
         listed |= dict.fromkeys(weights, shard)
     (folder / SAFE[1]).write_text(json.dumps({"metadata": {}, "weight_map": listed}))

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editors.core.errors import InputError
-from editors.core.files import atomic_folder
+from editors.core.files import atomic_folder, save_tensors
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Dense, LowRank, Patch, Term
 from editors.core.patches.saving import changes
@@ -50,7 +49,7 @@ def save_adapter(model: LanguageModel, patch: Patch, folder: Path | str, *, rank
     found = {module: _factors(module, terms, rank) for module, terms in sorted(grouped.items())}
     with_bias = any(each.bias is not None for each in found.values())
     with atomic_folder(folder) as partial:
-        save_file(_tensors(found, with_bias), partial / "adapter_model.safetensors", {"format": "pt"})
+        save_tensors(_tensors(found, with_bias), partial / "adapter_model.safetensors", {"format": "pt"})
         config = _config(model, {module: each.a.shape[1] for module, each in found.items()}, with_bias, base)
         (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if card:

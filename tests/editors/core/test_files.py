@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import shutil
+import stat
 import subprocess
 import sys
 
 import pytest
+import torch
 
-from editors.core.files import atomic
+from editors.core.files import atomic, atomic_folder, write_tensors
+from editors.core.headers import Header
 
 
 def test_a_file_appears_when_all_of_it_is_written(tmp_path):
@@ -49,6 +55,40 @@ def test_two_that_write_one_file_do_not_meet(tmp_path):
         first.write_text("first")
         second.write_text("second")
     assert (tmp_path / "x").read_text() == "first"  # the last to end
+
+
+@pytest.fixture
+def room():
+    """No file may be larger than so many bytes, as where a quota or a disk ends."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_written_names_the_place_it_was_for(tmp_path, room):
+    for path in (tmp_path / "absent" / "x.safetensors", tmp_path / "large.safetensors"):
+        room(1 << 12)
+        with pytest.raises(OSError) as refused:
+            write_tensors(path, Header(kind="test"), {"w": torch.ones(1 << 14)})
+        assert refused.value.filename == str(path) and refused.value.errno in (errno.ENOENT, errno.EFBIG)
+    (tmp_path / "read.txt").write_text("x" * (1 << 10))
+    room(1 << 8)
+    with pytest.raises(OSError) as refused, atomic_folder(tmp_path / "folder") as partial:
+        shutil.copy(tmp_path / "read.txt", partial / "copied.txt")
+    assert refused.value.filename == str(tmp_path / "folder") and refused.value.errno == errno.EFBIG
+    with pytest.raises(OSError) as refused, atomic_folder(tmp_path / "folder") as partial:
+        (tmp_path / "other.txt").read_text()
+    assert refused.value.filename == str(tmp_path / "other.txt")
+    assert [each.name for each in tmp_path.iterdir()] == ["read.txt"]
+
+
+def test_whom_the_user_lets_read_files_may_read_tensors(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_tensors(tmp_path / "x.safetensors", Header(kind="test"), {"w": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o640
 
 
 def test_writing_a_file_needs_no_torch():
