@@ -22,9 +22,9 @@ demo: $(INSTALLED)
 real: $(SMOLLM2)
 	$(BIN)/editfleet run real
 
-# One thread for each process: more than there are cores wait for each other. Files in the order of tests/conftest.py.
+# One thread for each process: more than there are cores wait for each other.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 chaos: $(INSTALLED)
 	$(BIN)/pytest -m chaos

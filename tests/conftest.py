@@ -17,11 +17,6 @@ from evaluators.testbed.pretraining.corpus import END, train_tokenizer
 from evaluators.testbed.world import build_world
 
 
-def pytest_collection_modifyitems(items):
-    """The longest files begin, those that start Ray: one that began last would be waited for."""
-    items.sort(key=lambda item: not {"workers", "jobs"} & {*item.path.parts})
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Converted checkpoints of the tests, and of the workers that they start, go into a folder of their own."""
