@@ -6,7 +6,7 @@ Operations are reckoned from shapes (`editors.core.models.work`). `gflop` counts
 `gflop_real` those of real tokens alone; `padding` is the one by the other in the blocks. `share_of_peak` is what was
 done on real tokens, by what products of the model's shape reach in the same run. Every time is the least of several.
 The plain loop of an editor is its edits one by one, that of scoring a forward pass of all logits for each question.
-With `--counts 100,1000` it tells whether costs are linear and memory is flat: megabytes at most, without the patches.
+Memory, `peak_mb`, is what the process had at most, without the patches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,9 @@ from editors.core.models.batches import Batch
 from editors.core.models.kept import KeptStates
 from editors.core.models.model import LanguageModel
 from editors.core.models.work import DONE
+from editors.core.patches.patch import Patch
 from evaluators.cases import Case, Edited, EditedFacts
+from evaluators.metering.instruments import reset_resident_peak, resident
 from evaluators.scoring.judge import baseline, judge
 from evaluators.scoring.observe import questions
 
@@ -118,16 +120,11 @@ def ask_one_by_one(model: LanguageModel, cases: Sequence[Case]) -> None:
             model.module(input_ids=torch.tensor([[*encoded.prompt, *encoded.target]])).logits.log_softmax(-1)
 
 
-def forget_peak() -> None:
-    """From now on, `peak_mb` is of what comes."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_mb() -> float:
-    """What this process had of main memory at most."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+def peak_mb(patches: Sequence[Patch]) -> int:
+    """Megabytes that this process had at most since `reset_resident_peak`, without these patches; 0 where the kernel
+    does not tell."""
+    most = resident().rss
+    return 0 if most is None else round((most - sum(patch.nbytes for patch in patches)) / 1e6)
 
 
 def prepare(names: Sequence[str], cases: int, folder: Path) -> tuple[LanguageModel, dict[str, Editor], Sequence[Case]]:
@@ -150,18 +147,15 @@ def editing(editor: Editor, cases: Sequence[Case], counts: Sequence[int], times:
     """Seconds an edit by the number of edits, and how they are spent at the largest."""
     requests = [case.request() for case in cases]
     editor.edit_each(requests[:1])  # what is made once
-    spent, memory = dict[int, Spent](), dict[int, float]()
+    spent, memory = dict[int, Spent](), dict[str, int]()
     for count in counts:
-        forget_peak()
-        made = editor.edit_each(requests[:count])
-        memory[count] = peak_mb() - sum(tensor.nbytes for patch in made for term in patch.terms
-                                        for tensor in term.tensors().values()) / 1e6
-        del made
+        reset_resident_peak()
+        memory[str(count)] = peak_mb(editor.edit_each(requests[:count]))
         spent[count] = measure(editor.model, partial(editor.edit_each, requests[:count]), 1 if count >= MANY else times)
     each = {count: at.seconds / count for count, at in spent.items()}
     return {"seconds_an_edit": {str(count): round(seconds, 5) for count, seconds in each.items()},
             "first_by_last": round(each[min(counts)] / each[max(counts)], 2),
-            "peak_mb": {str(count): round(megabytes) for count, megabytes in memory.items()},
+            "peak_mb": memory,
             **_described(spent[max(counts)], max(counts), top)}
 
 

@@ -18,10 +18,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.editors import forget_peak, peak_mb, prepare
+from benchmarks.editors import peak_mb, prepare
 from editors.core.editor import Editor
 from editors.core.models.work import DONE
 from editors.core.requests import EditRequest
+from evaluators.metering.instruments import reset_resident_peak
 
 PARTS = 10
 
@@ -39,17 +40,17 @@ def compare(editor: Editor, requests: Sequence[EditRequest]) -> dict[str, Any]:
                                 str(whole_size): round(whole["seconds"] / whole_size, 5)},
             "whole_by_parts": {"seconds": round(whole["seconds"] / seconds, 3),
                                "operations": round(whole["flops"] / flops, 3) if flops else None},
-            "peak_mb": {str(size): round(max(each["peak"] for each in split)), str(whole_size): round(whole["peak"])},
+            "peak_mb": {str(size): max(each["peak"] for each in split), str(whole_size): whole["peak"]},
             "patches_mb": round(whole["patches"])}
 
 
 def _spent(editor: Editor, requests: Sequence[EditRequest]) -> dict[str, float]:
-    forget_peak()
+    reset_resident_peak()
     seconds, flops = time.process_time(), DONE.flops
     made = editor.edit_each(requests)
     seconds, flops = time.process_time() - seconds, DONE.flops - flops
-    patches = sum(tensor.nbytes for patch in made for term in patch.terms for tensor in term.tensors().values()) / 1e6
-    return {"seconds": seconds, "flops": flops, "patches": patches, "peak": peak_mb() - patches}
+    return {"seconds": seconds, "flops": flops, "peak": peak_mb(made),
+            "patches": sum(patch.nbytes for patch in made) / 1e6}
 
 
 def main(out: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")],
