@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from editors.core.printable import in_json, printable
 from evaluators.report.grids import Grid
 from evaluators.report.samples import Setting
-from evaluators.report.tables import Summary, in_protocols, leading, name_in_cell, value_in_cell
+from evaluators.report.tables import Summary, best_of, in_protocols, name_in_cell, value_in_cell
 from evaluators.report.views import View, footnote, headings, in_order
 
 Part = Literal["models", "datasets", "editors"]
@@ -134,9 +133,3 @@ def _grid(sweep: Sweep, rows: Sequence[Summary], view: View) -> Grid:
     note = "; ".join(filter(None, [BEST if best else "", printable(footnote(called))]))
     return Grid(title, [*varying, *map(name_in_cell, sweep.settings), "cases", *map(name_in_cell, heads)], body, names,
                 note, frozenset(best))
-
-
-def best_of(cells: Sequence[Summary | None]) -> list[int]:
-    """Which have the best mean of their metric, by its own direction; none where all are equal."""
-    best = leading(cells)
-    return best if len(best) < sum(row is not None and math.isfinite(row.mean) for row in cells) else []

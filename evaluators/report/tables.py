@@ -138,23 +138,24 @@ def grid_of(rows: Sequence[Summary | Comparison], called: Headings, *, by_metric
 
 
 def leads_of(placed: Mapping[tuple[int, int], Summary | Comparison]) -> frozenset[tuple[int, int]]:
-    """Where the best editors of each setting and metric are, if there are several; the unedited model is none."""
+    """Where the best editors of each setting and metric are; the unedited model is none."""
     rivals: dict[tuple[Any, ...], dict[tuple[int, int], Summary]] = defaultdict(dict)
     for place, row in placed.items():
         if isinstance(row, Summary) and row.editor != UNEDITED:
             rivals[(*row.sort_key[:4], row.metric)][place] = row
-    return frozenset(list(found)[number] for found in rivals.values() if len(found) > 1
-                     for number in leading(list(found.values())))
+    return frozenset(list(found)[number] for found in rivals.values() for number in best_of(list(found.values())))
 
 
-def leading(cells: Sequence[Summary | None]) -> list[int]:
-    """Which have the best mean of their metric, by its own direction: all that are equal."""
+def best_of(cells: Sequence[Summary | None]) -> list[int]:
+    """Which have the best mean of their metric, by its own direction: several that are equal, but none where all are.
+    """
     means = {number: row.mean for number, row in enumerate(cells) if row is not None and math.isfinite(row.mean)}
     known = {all_metrics()[row.metric].better for row in cells if row is not None and row.metric in all_metrics()}
     if len(known) != 1 or not means:
         return []
     most = max(means.values()) if known == {"higher"} else min(means.values())
-    return [number for number, mean in means.items() if math.isclose(mean, most, rel_tol=TIE, abs_tol=TIE)]
+    best = [number for number, mean in means.items() if math.isclose(mean, most, rel_tol=TIE, abs_tol=TIE)]
+    return best if len(best) < sum(row is not None for row in cells) else []
 
 
 def corrected(rows: Sequence[Comparison], view: View) -> list[Comparison]:

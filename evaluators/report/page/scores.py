@@ -11,8 +11,7 @@ from evaluators.report.page.charts import At, dots
 from evaluators.report.pairwise import Pair
 from evaluators.report.paper import printed
 from evaluators.report.samples import UNEDITED, Setting, name_key
-from evaluators.report.sweeps import best_of
-from evaluators.report.tables import Summary, show_value
+from evaluators.report.tables import Summary, best_of, show_value
 from evaluators.scoring.measures import all_metrics
 
 SOURCES = {"neighbours": "locality", "the subject's other facts": "locality.attributes",

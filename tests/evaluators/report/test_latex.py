@@ -62,6 +62,7 @@ def test_the_best_is_of_its_setting_and_by_the_direction_of_its_metric():
     assert sorted(bold(rows)) == ["40.0", "60.0"]
     assert bold([summary("ft", "edit.diverged", 0.5), summary("rome", "edit.diverged", 0.25)], "all") == ["25.0"]
     assert bold([summary("ft", "reliability.exact", 0.5), summary("identity", "reliability.exact", 0.25)]) == []
+    assert bold([summary("ft", "reliability.exact", 0.5), summary("rome", "reliability.exact", 0.5)]) == []  # equal
     assert bold([summary("ft", "reliability.exact", math.nan), summary("rome", "reliability.exact", 0.2)]) == ["20.0"]
 
 

@@ -13,8 +13,8 @@ import pytest
 from evaluators.report.colours import COLOURS
 from evaluators.report.curves import HEIGHT, WIDTH, sweeps_to_svg
 from evaluators.report.grids import grids_to_markdown, grids_to_rich
-from evaluators.report.sweeps import Point, best_of, points_to_json_lines, sweep_grids, sweeps, value_key
-from evaluators.report.tables import Summary
+from evaluators.report.sweeps import Point, points_to_json_lines, sweep_grids, sweeps, value_key
+from evaluators.report.tables import Summary, best_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -60,6 +60,7 @@ def test_the_best_by_the_direction_of_the_metric():
     diverged = [summary(str(number), "edit.diverged", mean) for number, mean in enumerate((0.5, 0.25, math.nan, 0.25))]
     assert best_of([*diverged, None]) == [1, 3]
     assert best_of([summary("a", "reliability.exact", 0.5)] * 2) == []  # nothing to choose from
+    assert best_of([diverged[1], diverged[2], diverged[3]]) == [0, 2]  # who diverged is worse
     assert best_of([summary("a", "nobody's", 0.5), summary("b", "nobody's", 0.7)]) == []
 
 
