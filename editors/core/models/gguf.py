@@ -13,7 +13,7 @@ from filelock import FileLock
 from editors.core.errors import InputError
 from editors.core.files import atomic_folder
 from editors.core.models.conversion import cache_folder
-from editors.core.models.hugging_face import quiet
+from editors.core.models.hugging_face import quiet, save_folder
 
 NEEDED = ("gguf", "accelerate")  # by the library, to read them
 
@@ -58,5 +58,4 @@ def _unpack(file: Path, folder: Path) -> None:
         del config.quantization_config  # the weights are whole now; with it, the library would refuse to save them
         whole = type(packed)(config)
         whole.load_state_dict(packed.state_dict())
-        whole.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_folder(folder, whole, tokenizer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,20 @@ def auto_class(config: PretrainedConfig) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def save_folder(folder: Path, module: Any, tokenizer: Any, **more: Any) -> None:
+    """Writes a model as the library does, which would first have accelerate ask whether DeepSpeed has wrapped it: to
+    ask loads DeepSpeed, wherever it is installed, which takes seconds and warns where there is no GPU."""
+    from transformers import modeling_utils
+
+    library: Any = modeling_utils
+    unwrap, library.unwrap_model = library.unwrap_model, lambda plain, **_: plain
+    try:
+        module.save_pretrained(folder, **more)
+    finally:
+        library.unwrap_model = unwrap
+    tokenizer.save_pretrained(folder)
 
 
 @contextmanager

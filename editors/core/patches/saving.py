@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from editors.core.errors import InputError
 from editors.core.files import atomic_folder
-from editors.core.models.hugging_face import quiet
+from editors.core.models.hugging_face import quiet, save_folder
 from editors.core.models.linear import as_kept, is_linear
 from editors.core.models.model import LanguageModel, shallow
 from editors.core.patches.fitting import refuse_misfits
@@ -34,8 +34,8 @@ def save_edited(model: LanguageModel, patch: Patch, folder: Path | str, *, card:
     module: Any = shallow(model.module)
     module.config = copy.deepcopy(module.config)  # in which saving notes the precision
     with atomic_folder(folder) as partial, quiet():
-        module.save_pretrained(partial, state_dict={**model.module.state_dict(), **weights}, max_shard_size=shard)
-        model.tokenizer.save_pretrained(partial)
+        save_folder(partial, module, model.tokenizer, max_shard_size=shard,
+                    state_dict={**model.module.state_dict(), **weights})
         if card:
             (partial / "README.md").write_text(card, encoding="utf-8")
 

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from editors.core.errors import InputError
 from editors.core.headers import PretrainingHeader
 from editors.core.methods.checkpoints import Checkpoint
+from editors.core.models.hugging_face import save_folder
 from evaluators.files import make_folder
 from evaluators.testbed.world import World
 
@@ -157,8 +158,7 @@ class Pretraining(ABC, Generic[C, M]):
         partial = self.directory.with_name(self.directory.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         nn.Module.half(self.model)
-        self.model.save_pretrained(partial)
-        self.tokenizer.save_pretrained(partial)
+        save_folder(partial, self.model, self.tokenizer)
         for file in partial.iterdir():
             file.replace(self.directory / file.name)
         partial.rmdir()

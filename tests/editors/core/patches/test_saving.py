@@ -173,6 +173,22 @@ def test_killed_half_way_nothing_has_the_name(tmp_path):
     assert list(tmp_path.glob(".edited.*/model.safetensors"))  # the library's files had been written by then
 
 
+UNWRAPPED = """
+import sys
+from editors import load_model, save_edited
+from editors.core.patches.patch import Patch
+from evaluators.testbed import MODELS
+save_edited(load_model(MODELS["testbed-gptj"]), Patch(), sys.argv[1])
+assert "deepspeed" not in sys.modules
+"""
+
+
+def test_saving_loads_no_deepspeed(tmp_path):
+    """Which accelerate would do, where it is installed, to see whether it has wrapped the model."""
+    subprocess.run([sys.executable, "-c", UNWRAPPED, str(tmp_path / "edited")], check=True,
+                   env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+
+
 def test_failing_half_way_nothing_is_left(tiny_gptj, draw, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
