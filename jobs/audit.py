@@ -54,10 +54,10 @@ def audit(
 
 def _read_by(model: str, cases: Sequence[Case]) -> list[Finding]:
     from editors.core.models.loading import load_reader  # loads torch
-    from evaluators.models import model_path
+    from evaluators.models import named_model
     from evaluators.scoring.usable import audit
 
-    return list(audit(load_reader(model_path(model), name=model), cases))
+    return list(audit(load_reader(named_model(model), name=model), cases))
 
 
 def _table(found: Audit, looked_at_training: bool) -> Table:

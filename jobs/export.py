@@ -107,9 +107,9 @@ def _write(name: str, patch: Patch, out: Path, form: Form, rank: int | None, dty
     from editors.core.models.loading import load_skeleton, model_digest
     from editors.core.patches.adapter import RANK, save_adapter
     from editors.core.patches.streaming import save_merged
-    from evaluators.models import model_path
+    from evaluators.models import named_model
 
-    path, edit = model_path(name), patch.compact()
+    path, edit = named_model(name), patch.compact()
     what = count(len(patch.origin.facts), "edit") if patch.origin else count(len(files), "patche" if files[1:] else
                                                                              "patch")
     if form == "peft":

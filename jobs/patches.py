@@ -40,11 +40,13 @@ def read_patches(files: Sequence[Path]) -> Patch:
 
 def read_model(name: str, device: str, dtype: str) -> LanguageModel:
     """A model by name. Raises `InputError` where it cannot be loaded, or has outputs that are not finite."""
+    from evaluators.models import named_model
+
+    path = named_model(name)  # before torch is loaded
     from editors.core.models.loading import load_model
-    from evaluators.models import model_path
     from evaluators.scoring.judge import check_text
 
-    model = load_model(model_path(name), name=name, device=device, dtype=dtype)
+    model = load_model(path, name=name, device=device, dtype=dtype)
     check_text(model)
     return model
 

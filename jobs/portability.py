@@ -19,7 +19,7 @@ from rich.table import Table
 
 from editors.core.errors import InputError
 from evaluators.files import make_folder
-from evaluators.models import model_path
+from evaluators.models import named_model
 from evaluators.portability.asking import ask_all, unasked
 from evaluators.portability.building import (
     Candidate,
@@ -126,7 +126,7 @@ def _model_names(texts: Sequence[str]) -> list[str]:
     if not names or len(set(names)) < len(names):
         raise InputError(f"--subject-models '{', '.join(texts)}' has to name at least one model, and none twice")
     for name in names:
-        load_config(model_path(name))
+        load_config(named_model(name))
     return names
 
 
@@ -157,7 +157,7 @@ def _rank(candidates: Sequence[Candidate], names: Sequence[str], dtype: str,
     links = [candidate.link for candidate in candidates]
     for name in names:
         with screen.status(f"asking {name} for the linked facts"):
-            subject = load_model(model_path(name), name=name, dtype=dtype,
+            subject = load_model(named_model(name), name=name, dtype=dtype,
                                  device="cuda" if torch.cuda.is_available() else "cpu")
             ranks[name], digests[name] = link_ranks(subject, links), subject.digest
             del subject  # two may not fit

@@ -12,7 +12,7 @@ from cluster.campaign.spec import Campaign, EditorSpec, ModelSpec
 from cluster.plan.refs import ArtefactRef, ModelRef
 from editors import EDITORS, check_settings, get_editor
 from editors.core.errors import InputError, unknown
-from evaluators.models import NAMES, model_path
+from evaluators.models import model_path, named_model
 from evaluators.protocols.base import Protocol
 
 if TYPE_CHECKING:
@@ -48,17 +48,15 @@ def is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:
 
 
 def check_place(name: str, field: str) -> None:
-    """Raises `InputError` where a name that is to be the hub's is that of a folder where the command happens to run.
-    Those of folders beside the campaign are whole paths by now."""
-    if not Path(name).is_absolute() and os.path.isdir(name):
-        raise InputError(f"'{name}' is no folder beside the campaign, but one in the current folder, where workers are "
-                         f"not; write '{field}: {Path(name).resolve()}' for it")
+    """Raises `InputError` where a name that is to be the hub's is that of what is where the command happens to run. Those
+    of folders and files beside the campaign are whole paths by now."""
+    if not Path(name).is_absolute() and os.path.exists(name):
+        raise InputError(f"'{name}' is not beside the campaign, but in the current folder, where workers are not; write "
+                         f"'{field}: {Path(name).resolve()}' for it")
 
 
 def resolve_model(spec: ModelSpec, threads: int = 1) -> tuple[ModelRef, PretrainedConfig]:
-    path = str(model_path(spec.path or spec.name))
-    if spec.path is None and spec.name not in NAMES and "/" not in path and not os.path.isdir(path):
-        raise unknown("model", spec.name, NAMES)
+    path = str(named_model(spec.name) if spec.path is None else model_path(spec.path))
     check_place(path, "path")
     from editors.core.models.loading import find_model  # loads torch
 

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from editors.core.errors import InputError, first_problem, spelt
-from evaluators.cases import Case, Chain
+from editors.core.errors import InputError, first_problem, spelt, unknown
+from evaluators.cases import Case, Chain, Probe
 from evaluators.datasets.fields import (
     Malformed,
     says_nothing,
@@ -97,10 +97,23 @@ def _edit(content: dict[str, Any], number: int) -> Case:
             raise Malformed(f"{place}: {problem}")
     name = content.get("id", f"record {number}")
     named = {**content, "id": str(name) if isinstance(name, int) and not isinstance(name, bool) else name}
-    case = Case.model_validate_json(json.dumps(named), strict=True)
+    try:
+        case = Case.model_validate_json(json.dumps(named), strict=True)
+    except ValidationError as error:
+        raise Malformed(_problem(error)) from error
     if case.subject_start is not None and case.subject_start < 0:
         raise Malformed("subject_start: it is negative")
     return case
+
+
+def _problem(error: ValidationError) -> str:
+    """Like `first_problem`; of a field that there is not, what was probably meant."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    if problem["type"] != "extra_forbidden":
+        return first_problem(error)
+    *where, name = problem["loc"]
+    model = Case if not where else Chain if where[0] == "portability" and "link" not in where else Probe
+    return ": ".join(filter(None, [".".join(map(spelt, where)), str(unknown("field", str(name), model.model_fields))]))
 
 
 def _edit_stated(content: dict[str, Any]) -> dict[str, Any]:

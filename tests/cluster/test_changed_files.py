@@ -127,7 +127,7 @@ def test_files_of_the_current_folder_are_not_the_campaigns(original, tmp_path, d
     shutil.copytree(original, tmp_path / "study")
     (tmp_path / "study" / name).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    there = "one in the current folder" if name == "model" else str(tmp_path / "study" / name)
+    there = "in the current folder" if name == "model" else str(tmp_path / "study" / name)
     with pytest.raises(InputError, match=there):
         plan(load_campaign("study/study.yaml"))
 
@@ -139,7 +139,7 @@ def test_nor_are_its_folders_what_the_campaign_calls_by_name(original, tmp_path,
     study = write_study(shutil.copytree(original, tmp_path / "study"), field)
     shutil.copytree(original / "model", tmp_path / "side")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=rf"{place}\[0\].*'side' is no folder beside the campaign"):
+    with pytest.raises(InputError, match=rf"{place}\[0\].*'side' is not beside the campaign"):
         plan(load_campaign(study))
 
 

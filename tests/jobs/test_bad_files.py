@@ -63,7 +63,7 @@ def test_data_that_has_no_case_is_refused(tmp_path, content, name, command):
     (["audit", "testbed-clozes"], ["Did you mean 'testbed-cloze'"]),
     (["audit", "testbed-cloze", "--format", "zsr"], ["zsr", "Did you mean 'zsre'"]),
     (["audit", "testbed-cloze", "--target", "alts"], ["alts"]),
-    (["audit", "testbed-cloze", "--model", "testbed-gpt"], ["testbed-gpt"]),
+    (["audit", "testbed-cloze", "--model", "testbed-gpt"], ["Did you mean 'testbed-gptj'"]),
     (["audit", "testbed-cloze", "--json", "/nowhere/x.json"], ["/nowhere/x.json"]),
     (["audit", "testbed-cloze", "--train", "/nowhere.json"], ["/nowhere.json"]),
     (["audit", "ftp://127.0.0.1:1/x.json"], ["ftp://127.0.0.1:1/x.json"]),

@@ -150,16 +150,21 @@ def test_plain_edits(load, tmp_path):
     path = tmp_path / "edits.jsonl"
     path.write_text("\n".join(json.dumps(record) for record in (
         EDIT, whole, EDIT | {"target": "x"}, EDIT | {"paraphrases": "Ann"}, EDIT | {"paraphrases": ["\ud800"]},
-        EDIT | {"prompt": "Is it Ann", "subject_start": -3})))
+        EDIT | {"prompt": "Is it Ann", "subject_start": -3}, EDIT | {"paraphrase": ["Ann is at the"]},
+        EDIT | {"portability": [{"prompt": "Who?", "target": "Ann", "kinds": "hop"}]})))
     data = load_dataset(DatasetSpec(name="mine", path=str(path)))
     first, second = data.cases
     assert (data.format, first.id, second.id) == ("edits", "record 0", "7")
     assert second.portability == (Chain(kind="inverse", prompt="Who harps?", target="Ann"),)
-    assert [(skip.case_id, skip.reason) for skip in data.skipped] == [
-        ("record 2", "record 2 (line 3): target: Extra inputs are not permitted"),
+    reasons = [(skip.case_id, skip.reason.partition(" Available: ")[0]) for skip in data.skipped]
+    assert "prompt, references, relation, subject," in data.skipped[0].reason
+    assert reasons == [
+        ("record 2", "record 2 (line 3): unknown field 'target'. Did you mean 'target_new'?"),
         ("record 3", "record 3 (line 4): paraphrases: Input should be a valid array"),
         ("record 4", "record 4 (line 5): paraphrases.0: it holds half of a surrogate pair"),
-        ("record 5", "record 5 (line 6): subject_start: it is negative")]
+        ("record 5", "record 5 (line 6): subject_start: it is negative"),
+        ("record 6", "record 6 (line 7): unknown field 'paraphrase'. Did you mean 'paraphrases'?"),
+        ("record 7", "record 7 (line 8): portability.0: unknown field 'kinds'. Did you mean 'kind'?")]
 
 
 @pytest.mark.parametrize(("record", "form"), [(FULL, "counterfact"), (FLAT, "counterfact-flat"), (ZSRE, "zsre"),
