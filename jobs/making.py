@@ -14,17 +14,18 @@ from pydantic import ValidationError
 from rich.text import Text
 
 from cluster.campaign.reading import Reader
-from cluster.campaign.source import Source
+from cluster.campaign.source import Origin, Source
 from cluster.campaign.spec import Campaign
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.planner import plan
 from cluster.plan.tasks import BaselineTask, ScoreTask, StreamTask
 from editors import get_editor
-from editors.core.errors import InputError, quoted
+from editors.core.errors import CaseError, InputError, first_problem, quoted
 from editors.core.printable import printable
+from editors.core.requests import EditRequest
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec, load_dataset
-from evaluators.models import NAMES
+from evaluators.models import NAMES, named_model
 from evaluators.protocols.sequential import SequentialProtocol
 from evaluators.testbed import MODELS
 from jobs.console import CAMPAIGNS, console, count, data_set, shorten, warn
@@ -79,9 +80,21 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def check_one(one: dict[str, str | None], alone: bool) -> None:
     """Raises `InputError` unless a single edit is named by all its parts, or, without one, by none."""
-    parts = [name for name, value in one.items() if value is not None]
-    if len(parts) != (len(one) if alone else 0):
-        raise InputError("--prompt, --subject and --target go together, and without --data or --patch")
+    if not alone:
+        for name, value in one.items():
+            if value is not None:
+                raise InputError(f"--{name} is of a single edit, which has --prompt, --subject and --target: leave it "
+                                 "out, or what names other edits")
+        return
+    for name, what in (("prompt", "the text that the model continues"),
+                       ("subject", "the part of the prompt that the fact is about"),
+                       ("target", "how the model shall continue the prompt")):
+        if not (one[name] or "").strip():
+            raise InputError(f"--{name} is {'missing' if one[name] is None else 'empty'}: give it {what}")
+    try:
+        EditRequest(one["prompt"] or "", one["subject"] or "", one["target"] or "")
+    except CaseError as error:
+        raise InputError(f"--subject: {error}") from error
 
 
 def edits_of(data: str | None, one: dict[str, str | None], folder: Path, **more: Any) -> DatasetSpec:
@@ -102,6 +115,7 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
         corpus = TESTBED_CORPUS if model in MODELS else str(CAMPAIGNS / "real.txt")
     number = CampaignCases(load_dataset(edits)).count(0)
     step = number if get_editor(editor).joint and not stream else 1
+    named_model(model)
     try:
         campaign = Campaign.model_validate({
             "name": "edits", "datasets": [edits.model_dump(exclude_unset=True)],
@@ -110,8 +124,11 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
             "statistics": {"corpus": corpus, "tokens": tokens},
             "protocols": [{"name": "sequential", "lengths": [number], "step": step}]})
     except ValidationError as error:
-        raise InputError(f"the command line: {error}") from None
-    campaign._source = Source("the command line")
+        raise InputError(f"the command line: {first_problem(error)}") from None
+    here = Origin("the command line")  # and not the places in a campaign that nobody wrote
+    campaign._source = Source(here.file, {
+        **{(part, 0): here for part in ("models", "datasets", "editors", "protocols")},
+        **{("editors", 0, "config", name): Origin(f"--set {quoted(name)}") for name in settings}})
     return campaign
 
 
