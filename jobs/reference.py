@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from editors import EDITORS
+from editors import EDITORS, get_editor
 from evaluators.protocols import PROTOCOLS
 from evaluators.scoring.measures import MEASURES
 from jobs.settings import Schema, campaign_schema
@@ -19,6 +19,8 @@ are those of its method: presets for known models (`editors/configs/*.yaml`, eac
 a campaign's `config` stands over both.
 """
 PARTS = {"models": "ModelSpec", "datasets": "DatasetEntry", "editors": "EditorSpec", "search": "SearchSpec"}
+WEIGHTS = {True: "Its edits are changes of weights: `editfleet export` writes them.",
+           False: "Its edits are no changes of weights: they keep to patches, and `editfleet export` refuses them."}
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 HUGE = 2**53  # bounds that mean nothing to people
 
@@ -58,7 +60,9 @@ def sections(schema: Schema) -> Iterator[Section]:
     for name in MEASURES:
         yield _section(f"`measures`: `{name}`", fields["measures"]["properties"][name]["anyOf"][1])
     for name in EDITORS:
-        yield from _of_editor(f"`config` of `{name}`", definitions[f"config of {name}"], definitions)
+        first, *inner = _of_editor(f"`config` of `{name}`", definitions[f"config of {name}"], definitions)
+        yield first._replace(about=f"{first.about} {WEIGHTS[get_editor(name).in_weights]}")
+        yield from inner
 
 
 def _of_editor(title: str, settings: Schema, definitions: Schema) -> Iterator[Section]:

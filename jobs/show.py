@@ -43,12 +43,15 @@ def _told(file: Path, patch: Patch) -> dict[str, Any]:
     origin = patch.origin
     return {"file": str(file), "bytes": file.stat().st_size, "origin": origin and origin.model_dump(mode="json"),
             "facts_digest": origin and origin.facts_digest, "info": dict(patch.info),
+            "in_weights": _in_weights(patch),
             "terms": [{"kind": term.kind, "module": term.module, "size": _size(term), "norm": term_norm(term)}
                       for term in patch.compact().terms]}
 
 
 def _lines(file: Path, patch: Patch) -> Iterator[str]:
     yield f"{file}: {file.stat().st_size / 1e6:.2f} MB, {count(len(patch.terms), 'term')}"
+    yield ("changes weights: `export` writes it into the model, or as an adapter (--as peft)" if _in_weights(patch) else
+           "changes no weights but adds to the model: it keeps to this file, and `export` refuses it")
     if (origin := patch.origin) is None:
         yield "model: it does not say for which it was made, nor by what"
         return
@@ -64,6 +67,12 @@ def _lines(file: Path, patch: Patch) -> Iterator[str]:
     yield f"edits: {len(origin.facts)} (digest {origin.facts_digest})"
     facts = [f"{printable(fact.prompt, CELL)} → {printable(fact.target, CELL)}" for fact in origin.facts]
     yield from shorten(f"  {number}: {fact}" for number, fact in enumerate(facts, 1))
+
+
+def _in_weights(patch: Patch) -> bool:
+    from editors.core.patches.patch import Dense, LowRank
+
+    return all(isinstance(term, LowRank | Dense) for term in patch.terms)
 
 
 def _table(patch: Patch) -> Table:
