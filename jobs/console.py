@@ -67,10 +67,11 @@ class Screen(Console):
         return super().status(Text(printable(status)), **settings)
 
 
-def console() -> Screen:
-    """Standard output; wide enough for tables where it is no terminal."""
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Screen(width=width, highlight=False, markup=False, emoji=False)
+def console(*, stderr: bool = False) -> Screen:
+    """Standard output, or standard error; wide enough for tables where it is no terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 120
+    return Screen(width=width, highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 @contextmanager

@@ -20,9 +20,10 @@ from editors.core.errors import InputError
 from editors.core.files import check_vacant
 from evaluators.cases import Skipped
 from jobs import making
-from jobs.cards import card_of
+from jobs.cards import card_of, head_of
 from jobs.console import check_device, console, count, exit_codes
 from jobs.patches import Device, Precision, read_patches
+from jobs.progress import saying
 
 if TYPE_CHECKING:
     from editors.core.patches.patch import Patch
@@ -34,7 +35,7 @@ def export(
     model: Annotated[str, typer.Argument(help="A built-in model, a folder or a hub name.")],
     out: Annotated[Path, typer.Option(help="A new or empty folder for the edited model.")],
     form: Annotated[Form, typer.Option("--as", help="The whole model, or a LoRA adapter for PEFT.")] = "merged",
-    editor: Annotated[str | None, typer.Option(help="The editing method.")] = None,
+    editor: Annotated[str | None, typer.Option(help="The editing method, one that changes weights.")] = None,
     data: making.Facts = None,
     limit: making.Limit = None,
     format: making.Format = None,
@@ -69,11 +70,11 @@ def export(
         _check_editor(editor)
         settings = making.settings_of(set)
         check_device(device)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, saying() as say:
             edits = making.edits_of(data, one, Path(folder), limit=limit, format=format, train=train)
             made = making.make_edits(making.campaign_of(
                 edits, model=model, dtype=dtype or "float32", editor=editor, settings=settings, artefact=artefact,
-                seed=seed, corpus=corpus, tokens=tokens, stream=stream), device, Path(folder))
+                seed=seed, corpus=corpus, tokens=tokens, stream=stream), device, Path(folder), say)
         edits_made, skipped = made.patch.to("cpu"), made.skipped
         del made  # and with it the model: what is written comes from its files
         _write(model, edits_made, out, form, rank, dtype, skipped=skipped)
@@ -104,29 +105,39 @@ def _check_editor(name: str) -> None:
 def _write(name: str, patch: Patch, out: Path, form: Form, rank: int | None, dtype: Precision | None, *,
            files: Sequence[Path] = (), skipped: Sequence[Skipped] = ()) -> None:
     """Writes the folder and says what it is. No weight of the model is in memory but the one that is written."""
-    from editors.core.models.loading import load_skeleton, model_digest
-    from editors.core.patches.adapter import RANK, save_adapter
-    from editors.core.patches.streaming import save_merged
     from evaluators.models import named_model
 
     path, edit = named_model(name), patch.compact()
+    from editors.core.models.hub import model_folder
+    from editors.core.models.loading import load_skeleton, model_digest
+    from editors.core.patches.adapter import RANK, save_adapter
+    from editors.core.patches.streaming import save_merged
+
     what = count(len(patch.origin.facts), "edit") if patch.origin else count(len(files), "patche" if files[1:] else
                                                                              "patch")
+    with saying() as say:
+        say(f"reading {name}")
+        folder = model_folder(path, weights=False)
+        told: dict[str, Any] = {"form": form, "head": head_of(name, folder), "files": files, "skipped": skipped,
+                                "unpacked": Path(path).name if str(path).endswith(".gguf") else ""}
+        if form == "peft":
+            model, _ = load_skeleton(path, name=name)
+            say(f"writing {out}")
+            # where PEFT finds it, too; but a GGUF file as it is called, and not the folder that it was unpacked into
+            lost = save_adapter(model, edit, out, rank=rank or RANK, base=told["head"].get("base_model", str(path)),
+                                card=card_of(name, model.digest, "float32", patch, **told))
+        else:
+            wanted = dtype or (patch.origin.model.dtype if patch.origin else "float32")
+            card = card_of(name, model_digest(path), wanted, patch, **told)
+            say(f"writing {out}")
+            save_merged(path, edit, out, name=name, dtype=wanted, card=card)
     if form == "peft":
-        model, found = load_skeleton(path, name=name)
-        # where PEFT finds it, too: of a GGUF file the folder that it was unpacked into
-        base = str(path if found.folder.commit else found.folder.path)
-        card = card_of(name, model.digest, "float32", patch, form=form, files=files, skipped=skipped)
-        lost = save_adapter(model, edit, out, rank=rank or RANK, base=base, card=card)
         console().print(f"a LoRA adapter for {name} with {what}: {out}", soft_wrap=True)
         for module, error in lost.items():
             console().print(f"  {module}: cut to rank {rank or RANK}, which loses {100 * error:.2g} % of the change",
                             soft_wrap=True)
-        return
-    wanted = dtype or (patch.origin.model.dtype if patch.origin else "float32")
-    card = card_of(name, model_digest(path), wanted, patch, form=form, files=files, skipped=skipped)
-    save_merged(path, edit, out, name=name, dtype=wanted, card=card)
-    console().print(f"{name} with {what} in its weights: {out}", soft_wrap=True)
+    else:
+        console().print(f"{name} with {what} in its weights: {out}", soft_wrap=True)
 
 
 if __name__ == "__main__":

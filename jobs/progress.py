@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from editors.core.printable import printable
+from jobs.console import console
 
 INTERVAL = 5.0  # seconds between lines where there is no terminal for a bar
 MEMORY = 3600.0  # seconds whose speed tells the time that is left: tasks take a minute each
@@ -38,6 +39,16 @@ def progress(screen: Console, interval: float = INTERVAL) -> Iterator[Tell]:
     with Progress(*columns, console=screen, speed_estimate_period=MEMORY) as bars:
         bar = bars.add_task("", total=None)
         yield lambda line, done, total: bars.update(bar, description=printable(line), completed=done, total=total)
+
+
+@contextmanager
+def saying() -> Iterator[Callable[[str], None]]:
+    """Yields what to call with what goes on, for commands whose output is something else: it is shown on standard
+    error, at once, and at the end how long all of it took."""
+    started = time.monotonic()
+    with progress(console(stderr=True), interval=0) as tell:
+        yield lambda line: tell(line, 0, None)
+        tell(f"done in {time.monotonic() - started:.0f} s", 1, 1)
 
 
 class _Lines:

@@ -11,10 +11,11 @@ from support.families import tiny
 from support.plain import asked_plainly
 from typer.testing import CliRunner
 
-from editors import load_model, overlay
+from editors import EditRequest, edit, load_model, overlay
 from editors.core.errors import InputError
+from editors.core.models.hub import model_folder
 from editors.core.patches.patch import Patch
-from evaluators.models import model_path
+from evaluators.models import PACKAGED, model_path
 from evaluators.realworld.cases import real_cases
 from jobs.cli import app
 from jobs.console import data_set
@@ -39,6 +40,23 @@ def test_a_model_may_lie_in_the_current_folder(tmp_path, monkeypatch):
     run("chat", "--model", "mine", "--patch", "p", "--prompt", "Ann lives in", "--tokens", 1)
     run("export", "mine", "--patch", "p", "--out", "edited")
     assert (tmp_path / "edited" / "model.safetensors").exists()
+
+
+def test_a_models_licence_goes_with_it(tmp_path):
+    model = tiny("llama")
+    for part in (model.module, model.tokenizer):
+        part.save_pretrained(tmp_path / "mine")
+    (tmp_path / "mine" / "LICENSE").write_text("Do as you like.\n")
+    (tmp_path / "mine" / "README.md").write_text("---\nlicense: other\nlicense_name: mine\ntags: [a]\n---\n# Mine\n")
+    patch = edit(model, "ft", [EditRequest("Ann lives in", "Ann", "Rome")], layers=[1], steps=1)
+    Patch(patch.terms).save(tmp_path / "p")
+    for form in ("merged", "peft"):
+        run("export", tmp_path / "mine", "--patch", tmp_path / "p", "--as", form, "--out", tmp_path / form)
+        card = (tmp_path / form / "README.md").read_text()
+        assert card.startswith("---\nlicense: other\nlicense_name: mine\n---\n\n# ") and "licence of the base" in card
+    assert (tmp_path / "merged" / "LICENSE").read_text() == "Do as you like.\n"
+    assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        tmp_path / "mine")
 
 
 @pytest.mark.parametrize(("model", "named", "corpus"), [
@@ -77,8 +95,13 @@ def test_a_real_model_is_exported_as_the_overlay_has_it(editor, smollm2, tmp_pat
             tmp_path / f"{editor}-{form}")
     questions = (case.prompt, *case.paraphrases, case.neighbourhood[0].prompt)
     batch = smollm2.collate([smollm2.encode(prompt, case.target_new) for prompt in questions])
-    base = json.loads((tmp_path / f"{editor}-peft" / "adapter_config.json").read_text())["base_model_name_or_path"]
-    found = asked_plainly(base, [tmp_path / f"{editor}-{form}" for form in ("merged", "peft")], batch, tmp_path)
+    named = json.loads((tmp_path / f"{editor}-peft" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == PACKAGED["smollm2-135m"].hub
+    for form in ("merged", "peft"):
+        card = (tmp_path / f"{editor}-{form}" / "README.md").read_text()
+        assert card.startswith(f"---\nbase_model: {named}\nlicense: apache-2.0\n---\n") and "GGUF file" in card
+    unpacked = model_folder(model_path("smollm2-135m")).path
+    found = asked_plainly(unpacked, [tmp_path / f"{editor}-{form}" for form in ("merged", "peft")], batch, tmp_path)
     with torch.no_grad():
         unedited = smollm2.target_logits(batch)
         with overlay(smollm2, patch):

@@ -9,7 +9,8 @@ from editors.core.errors import InputError
 from editors.core.models.folder import PICKLED, SAFE, ModelFolder
 from editors.core.places import scrubbed
 
-SMALL = ("*.json", "*.txt", "*.model")  # configurations, tokenizers and indices
+# Configurations, tokenizers and indices; and what a model's licence is.
+SMALL = ("*.json", "*.txt", "*.model", "README.md", "LICEN[CS]E*", "NOTICE*")
 
 
 def model_folder(path: str | Path, *, weights: bool = True, what: str = "model") -> ModelFolder:
