@@ -18,6 +18,7 @@ from editors.core.errors import CaseError
 from editors.core.printable import printable
 from jobs.console import check_device, console, exit_codes, warn
 from jobs.patches import Artefact, Device, ModelName, Precision, put_on, read_model, read_patches
+from jobs.progress import saying
 
 
 def chat(
@@ -33,8 +34,10 @@ def chat(
     with exit_codes():
         check_device(device)
         together = read_patches(patch)
-        loaded = read_model(model, device, dtype)
-        edit = put_on(loaded, together, artefact)
+        with saying() as say:
+            say(f"loading {model}")
+            loaded = read_model(model, device, dtype)
+            edit = put_on(loaded, together, artefact)
         from evaluators.kept import before_and_after
 
         for text in prompt or _typed():

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from editors import get_editor
+from editors import EDITORS, get_editor
 from editors.core.errors import InputError
 from editors.core.printable import CELL, printable
 from evaluators.files import check_writable
 from jobs import making
 from jobs.console import check_device, console, count, exit_codes
 from jobs.patches import Device, ModelName, Precision
+from jobs.progress import saying
 
 if TYPE_CHECKING:
     from evaluators.kept import Assessment
@@ -31,7 +32,7 @@ SUMMARY = {"reliability.exact": "of edits hold", "generality.exact": "of paraphr
 
 def edit(
     model: ModelName,
-    editor: Annotated[str, typer.Option(help="The editing method.")],
+    editor: Annotated[str, typer.Option(help=f"The editing method: {', '.join(EDITORS)}.")],
     out: Annotated[Path, typer.Option(help="The file to write the patch to; one that is there is replaced.")],
     facts: making.Facts = None,
     limit: making.Limit = None,
@@ -61,29 +62,27 @@ def edit(
                              "(`editfleet train`), and name the file with --artefact")
         settings = making.settings_of(set)
         check_device(device)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, saying() as say:
             edits = making.edits_of(facts, one, Path(folder), limit=limit, format=format, train=train)
             made = making.make_edits(making.campaign_of(
                 edits, model=model, dtype=dtype, editor=editor, settings=settings, artefact=artefact, seed=seed,
-                corpus=corpus, tokens=tokens, stream=stream), device, Path(folder))
-        made.patch.save(out)
-        _check(made)
+                corpus=corpus, tokens=tokens, stream=stream), device, Path(folder), say)
+            made.patch.save(out)
+            say(f"asking about {count(len(made.cases), 'fact')}, before and after")
+            told = _checked(made)
+        for part in told:
+            console().print(part)
         console().print(f"{count(len(made.cases), 'edit')} of {made.model.name}: {out}", soft_wrap=True)
 
 
-def _check(made: Made) -> None:
-    """Asks the model for every fact, unedited and edited, and shows what it says."""
+def _checked(made: Made) -> list[Table | str]:
+    """Asks the model for every fact, unedited and edited; what it says, to be shown."""
     from evaluators.kept import assess
 
-    with console().status("checking"):
-        found = assess(made.model, made.cases, made.patch.compact())
-        table = _table(made, found)
-    console().print(table)
-    if (more := len(made.cases) - SHOWN) > 0:
-        console().print(f"... and {more} more")
-    means = found.means()
-    console().print("; ".join(f"{100 * means[metric][0]:.1f} % {what}" for metric, what in SUMMARY.items()
-                              if metric in means))
+    found = assess(made.model, made.cases, made.patch.compact())
+    more, means = len(made.cases) - SHOWN, found.means()
+    return [_table(made, found), *([f"... and {more} more"] if more > 0 else []),
+            "; ".join(f"{100 * means[metric][0]:.1f} % {what}" for metric, what in SUMMARY.items() if metric in means)]
 
 
 def _table(made: Made, found: Assessment) -> Table:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from jobs.console import check_device, console, exit_codes
 from jobs.patches import read_model
+from jobs.progress import saying
 
 if TYPE_CHECKING:
     from evaluators.harness import Change
@@ -43,8 +44,10 @@ def harness(
         names = check_tasks([name for part in tasks.split(",") if (name := part.strip())], manager)
         check_device(device)
         files = patch or []
-        loaded = read_model(model, device, dtype)
-        edit = load_edit(files, loaded) if files else None
+        with saying() as say:
+            say(f"loading {model}")
+            loaded = read_model(model, device, dtype)
+            edit = load_edit(files, loaded) if files else None
         changes = compare(loaded, edit, names, manager, limit=limit, batch_size=batch_size)
         write_json(out, {"model": model, "digest": loaded.digest, "dtype": dtype,
                          "patches": [str(file) for file in files], "limit": limit,

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.text import Text
 
 from cluster.campaign.reading import Reader
 from cluster.campaign.source import Origin, Source
 from cluster.campaign.spec import Campaign
 from cluster.plan.cutting import CampaignCases
 from cluster.plan.planner import plan
-from cluster.plan.tasks import BaselineTask, ScoreTask, StreamTask
+from cluster.plan.tasks import BaselineTask, ScoreTask, StatisticsTask, StreamTask
 from editors import get_editor
 from editors.core.errors import CaseError, InputError, first_problem, quoted
 from editors.core.printable import printable
 from editors.core.requests import EditRequest
 from evaluators.cases import Case, Skipped
 from evaluators.datasets import TESTBED_CORPUS, DatasetSpec, load_dataset
-from evaluators.models import NAMES, named_model
+from evaluators.models import NAMES
 from evaluators.protocols.sequential import SequentialProtocol
 from evaluators.testbed import MODELS
-from jobs.console import CAMPAIGNS, console, count, data_set, shorten, warn
+from jobs.console import CAMPAIGNS, count, data_set, shorten, warn
 
 if TYPE_CHECKING:
     from editors.core.models.model import LanguageModel
@@ -115,7 +114,6 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
         corpus = TESTBED_CORPUS if model in MODELS else str(CAMPAIGNS / "real.txt")
     number = CampaignCases(load_dataset(edits)).count(0)
     step = number if get_editor(editor).joint and not stream else 1
-    named_model(model)
     try:
         campaign = Campaign.model_validate({
             "name": "edits", "datasets": [edits.model_dump(exclude_unset=True)],
@@ -137,9 +135,10 @@ def _place(model: str) -> dict[str, str]:
     return {"path": os.path.abspath(model)} if model not in NAMES and os.path.exists(model) else {}
 
 
-def make_edits(campaign: Campaign, device: str, folder: Path) -> Made:
-    """Prepares what the editor needs, in a store below `folder`, and makes the edits. Raises `InputError` where none
-    could be made; those that could not are told."""
+def make_edits(campaign: Campaign, device: str, folder: Path, say: Callable[[str], None]) -> Made:
+    """Prepares what the editor needs, in a store below `folder`, and makes the edits; `say` is told what goes on.
+    Raises `InputError` where none could be made; those that could not are told."""
+    say(f"loading {campaign.models[0].name}")
     planned = plan(campaign)
     for note in planned.notes:
         warn(printable(note))
@@ -154,14 +153,14 @@ def make_edits(campaign: Campaign, device: str, folder: Path) -> Made:
     executor.held.load = lambda *_, **__: model
     tasks = [task for task in planned.tasks.values() if not isinstance(task, BaselineTask | ScoreTask)]
     [stream] = [task for task in tasks if isinstance(task, StreamTask)]
-    with console().status("preparing") as status:
-        for task in tasks:
-            if task is not stream:
-                status.update(Text(printable(task.title)))
-                executor.run(task)
-        status.update("editing")
-        assert isinstance(stream.protocol, SequentialProtocol)
-        patch, cases, failed = make(executor.editor_of(stream), stream.chunk.cases, stream.protocol.step)
+    for task in tasks:
+        if task is not stream:
+            say(task.title + (f", over up to {task.tokens:,} tokens of {Path(task.corpus).name}"
+                              if isinstance(task, StatisticsTask) else ""))
+            executor.run(task)
+    say(f"editing {count(len(stream.chunk.cases), 'fact')} by {campaign.editors[0].name}")
+    assert isinstance(stream.protocol, SequentialProtocol)
+    patch, cases, failed = make(executor.editor_of(stream), stream.chunk.cases, stream.protocol.step)
     skipped = (*planned.datasets[0].skipped, *failed)
     reasons = [f"  {case.case_id}: {case.reason}" for case in skipped]
     if not cases:

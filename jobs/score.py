@@ -16,6 +16,7 @@ from evaluators.scoring.metrics import METRICS
 from jobs import making
 from jobs.console import check_device, console, count, data_set, exit_codes, shorten, warn
 from jobs.patches import Artefact, Device, ModelName, Precision, put_on, read_model, read_patches
+from jobs.progress import saying
 
 
 def score(
@@ -39,8 +40,12 @@ def score(
         together = read_patches(patch)
         from evaluators.kept import assess, is_of
 
-        loaded = read_model(model, device, dtype)
-        found = assess(loaded, cases, put_on(loaded, together, artefact))
+        with saying() as say:
+            say(f"loading {model}")
+            loaded = read_model(model, device, dtype)
+            edit = put_on(loaded, together, artefact)
+            say(f"asking about {count(len(cases), 'fact')}, before and after")
+            found = assess(loaded, cases, edit)
         if found.skipped:
             warn("\n".join([f"{count(len(found.skipped), 'fact')} left out:", *shorten(
                 f"  {case.case_id}: {case.reason}" for case in found.skipped)]))

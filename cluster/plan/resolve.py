@@ -48,8 +48,8 @@ def is_for(model: ModelSpec, entry: DatasetEntry | EditorSpec) -> bool:
 
 
 def check_place(name: str, field: str) -> None:
-    """Raises `InputError` where a name that is to be the hub's is of something that is where the command happens to run.
-    Those of folders and files beside the campaign are whole paths by now."""
+    """Raises `InputError` where a name that is to be the hub's is that of a folder or file where the command happens to
+    run. Those of what is beside the campaign are whole paths by now."""
     if not Path(name).is_absolute() and os.path.exists(name):
         raise InputError(f"'{name}' is not beside the campaign, but in the current folder, where workers are not; "
                          f"write '{field}: {Path(name).resolve()}' for it")

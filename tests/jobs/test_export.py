@@ -97,7 +97,7 @@ def test_a_saved_patch_of_neurons_is_refused(invoke, tmp_path):
     ("testbed-gptj", ["--editor", "t-patcher", *PROMPT], "ft, identity, ke, kn, memit, mend, rome"),
     ("testbed-gptj", ["--editor", "rom", *PROMPT], "Did you mean 'rome'"),
     ("testbed-gpt", ["--editor", "ft", *PROMPT], "Did you mean 'testbed-gptj'"),
-    ("", ["--editor", "ft", *PROMPT], "unknown model ''"),
+    ("", ["--editor", "ft", *PROMPT], "the command line"),
     ("testbed-gptj", ["--editor", "ft"], "no edit given: take --data"),
     ("testbed-gptj", PROMPT, "--editor is missing: ft, identity"),
     ("testbed-gptj", ["--editor", "ft", "--patch", "p"], "leave --editor out"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 
 import pytest
@@ -84,6 +85,26 @@ def test_merged_models_and_adapters_answer_as_the_overlay_does(made, cases, gptj
         assert (expected - unedited).abs().max() > 0.5
     card = (tmp_path / "rome-peft" / "README.md").read_text()
     assert "LoRA adapter" in card and "editor: rome" in card and "(digest" in card
+
+
+def test_what_goes_on_is_said_on_standard_error_alone(cases, tmp_path):
+    def said(*arguments):
+        result = run(*arguments)
+        *lines, last = result.stderr.splitlines()
+        assert re.fullmatch(r"done in \d+ s", last) and not set(lines) & set(result.stdout.splitlines())
+        return lines
+
+    file = tmp_path / "p"
+    lines = said("edit", *GPTJ, "--editor", "rome", "--tokens", 3000, "--set", "steps=1", "--facts", "testbed-cloze",
+                 "--limit", 2, "--out", file)
+    assert lines == ["loading testbed-gptj",
+                     "second moments of testbed-gptj: layers 2, over up to 3,000 tokens of testbed",
+                     "editing 2 facts by rome", "asking about 2 facts, before and after"]
+    assert said("chat", *GPTJ, "--patch", file, "--prompt", cases[0].prompt, "--tokens", 1) == ["loading testbed-gptj"]
+    assert said("score", file, *GPTJ, "--facts", "testbed-cloze", "--limit", 1) == [
+        "loading testbed-gptj", "asking about 1 fact, before and after"]
+    assert said("export", "testbed-gptj", "--patch", file, "--out", tmp_path / "out") == [
+        "reading testbed-gptj", f"writing {tmp_path / 'out'}"]
 
 
 @pytest.mark.parametrize("editor", MADE)
@@ -192,7 +213,9 @@ KINDS = (
 def test_every_kind_of_term_comes_back_and_is_shown(gptj, tmp_path, term):
     Patch((term,)).save(tmp_path / "p")
     [again] = Patch.load(tmp_path / "p").terms
-    assert again.settings() == term.settings() and again.kind in run("show", tmp_path / "p").stdout
+    shown = run("show", tmp_path / "p").stdout
+    assert again.settings() == term.settings() and again.kind in shown
+    assert ("`export` writes it" in shown) == isinstance(term, LowRank | Dense) != ("`export` refuses it" in shown)
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in term.tensors().items())
     assert {each.kind for each in KINDS} == set(TERMS)
 
