@@ -16,7 +16,7 @@ from evaluators.report.page.about import About, Progress, Trouble
 from evaluators.report.paper import MODELS
 from evaluators.testbed import MODELS as MODELS_BUILT_IN
 from jobs.console import kinds
-from jobs.filling import command, lacked, near
+from jobs.filling import as_run, command, lacked, near
 
 PAPERS = {names[-1]: model for model, names in MODELS.items()}  # by their names on the hub
 LEAST = 2_000_000_000  # parameters of them
@@ -36,7 +36,8 @@ def about(source: Source) -> About:
     driver = store.driver()
     return About(
         store=near(store.place), campaign=record.name, digest=record.digest, started=f"{record.started:{TIME}}",
-        read_at=f"{datetime.now(UTC):{TIME}}", command=command(source, record.name), fill=lacked(source),
+        read_at=f"{datetime.now(UTC):{TIME}}", fill=lacked(source),
+        command=command(source, record.name, as_run(record)),
         running="" if driver is None or driver.surely_dead else f"{driver.campaign}, by {driver.who}",
         progress=progress, datasets=[(data.name, data.cases, data.digest) for data in record.datasets],
         skipped=[Trouble(f"{case.case_id} of {data.name}", case.reason) for data in record.datasets

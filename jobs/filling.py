@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from cluster.store.records import CampaignRecord
 from cluster.store.source import Source
 from evaluators.report.paper_tables import TABLES, Fill
-from jobs.console import shipped_campaigns
+from jobs.console import read_campaign, shipped_campaigns
 
 OF_PAPER = ("table", "figure", "paper")  # what the names of its campaigns begin with
 LACKED = ("table4", "figure6", "figure7")  # what a page has a place for, whether the store has it or not
@@ -17,7 +22,7 @@ LACKED = ("table4", "figure6", "figure7")  # what a page has a place for, whethe
 def fill(sources: Sequence[Source]) -> Fill:
     """What would make what the paper's tables lack, by table."""
     names = {source.record.name for source in sources}
-    rest = [command(source, source.record.name) for source in sources if source.undone]
+    rest = [command(source, source.record.name, as_run(source.record)) for source in sources if source.undone]
     return {table: rest + ([] if names & {table, "paper"} else [command(sources[0], table)]) for table in TABLES}
 
 
@@ -33,8 +38,31 @@ def command(source: Source, campaign: str, options: str = "") -> str:
     if shipped and campaign.startswith(OF_PAPER) and not options:
         built_in = any(data.name.startswith("testbed") for data in source.record.datasets)
         options = "--scale testbed" if built_in else "--data FOLDER"
-    name = shlex.quote(campaign) if shipped else f"FILE (the file of campaign '{campaign}')"
-    return " ".join(filter(None, ["editfleet run", name, options, "--out", shlex.quote(near(source.store.place))]))
+    name, behind = (shlex.quote(campaign), "") if shipped else ("FILE", f"  # FILE: the file of campaign '{campaign}'")
+    out = shlex.quote(near(source.store.place))
+    return " ".join(filter(None, ["editfleet run", name, options, "--out", out])) + behind
+
+
+def as_run(record: CampaignRecord) -> str:
+    """The options that make of a shipped campaign the one that was run, so that what is done of it counts: its scale,
+    and what else differs. "" where nothing does, or that is not known."""
+    if not record.text or record.name not in shipped_campaigns():
+        return ""
+    ran, ways = _fields(record.text), []
+    for scale in (None, *_fields(shipped_campaigns()[record.name].read_text(encoding="utf-8")).get("scales", {})):
+        fields = _fields(read_campaign(record.name, scale, None).text)
+        changed = {key: value for key, value in ran.items() if fields.get(key) != value}
+        ways.append((len(changed), [*(["--scale", scale] if scale else []), *(
+            word for key, value in changed.items() for word in (
+                ["--data", near(value)] if key == "data" else
+                ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]))]))
+    return shlex.join(min(ways, key=lambda way: way[0])[1])
+
+
+def _fields(text: str) -> dict[str, Any]:
+    """Those of a campaign itself, before its parts."""
+    found: dict[str, Any] = next(yaml.safe_load_all(text))
+    return found
 
 
 def near(place: str) -> str:

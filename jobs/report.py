@@ -21,7 +21,7 @@ from evaluators.files import make_folder, write_text
 from evaluators.report.compare import Comparison, compare
 from evaluators.report.costs import Cost, costs
 from evaluators.report.drawing import check_figure, write_figure
-from evaluators.report.grids import Grid, grids_to_markdown, grids_to_rich, grids_to_text
+from evaluators.report.grids import Grid, grids_to_markdown, grids_to_text, show_grids
 from evaluators.report.latex import grids_to_latex
 from evaluators.report.paper_tables import Fill, paper_grids
 from evaluators.report.pictures import picture
@@ -162,8 +162,7 @@ def _of_page(sources: Sequence[Source], merged: Merged, points: Sequence[Point],
 def _show(found: Told, form: Form, file: Path | None) -> None:
     """Writes a form of the results to a file, or to standard output."""
     if form == "table" and file is None:
-        for shown in grids_to_rich(found.tables):
-            console().print(shown)
+        show_grids(console(), found.tables)
         return
     text = {"table": lambda: grids_to_text(found.tables), "markdown": lambda: grids_to_markdown(found.tables),
             "latex": lambda: grids_to_latex(found.tables), "csv": found.to_csv, "json": found.to_json}[form]()

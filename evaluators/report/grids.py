@@ -13,13 +13,14 @@ from rich.text import Text
 
 from editors.core.printable import in_markdown
 
+MISSING = "—"  # in the place of a value
 WIDE, PIECE = 13, 7  # columns that a terminal takes beside one another, and behind the names where there are more
 
 
 class Grid(NamedTuple):
     """A printable table; the first `names` columns say what a row is about, and the note what its headings mean. The
     cells in `best`, by line and column, stand out; those in `leads` do where papers have them so, in LaTeX, which rules
-    a line before each line of `parts`."""
+    a line before each line of `parts`. What is missing in it, `commands` make, each of which stays on one line."""
 
     title: str
     head: list[str]
@@ -29,6 +30,13 @@ class Grid(NamedTuple):
     best: frozenset[tuple[int, int]] = frozenset()
     leads: frozenset[tuple[int, int]] = frozenset()
     parts: tuple[int, ...] = ()
+    commands: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """The note, and the commands."""
+        made = f"{MISSING} is missing, and made by: {'; '.join(self.commands)}" if self.commands else ""
+        return ". ".join(filter(None, [self.note, made]))
 
 
 def grids_to_markdown(grids: Iterable[Grid]) -> str:
@@ -41,7 +49,7 @@ def _markdown(grid: Grid) -> str:
     body = [[f"**{in_markdown(cell)}**" if (line, column) in grid.best else in_markdown(cell)
              for column, cell in enumerate(cells)] for line, cells in enumerate(grid.body)]
     table = "".join("| " + " | ".join(line) + " |\n" for line in (head, ["---"] * len(head), *body))
-    note = f"\n{in_markdown(grid.note)}\n" if grid.note else ""
+    note = f"\n{in_markdown(grid.told)}\n" if grid.told else ""
     return f"{in_markdown(grid.title)}\n\n{table}{note}"
 
 
@@ -49,9 +57,19 @@ def grids_to_text(grids: Iterable[Grid], width: int = 160) -> str:
     """The tables of a terminal so many characters wide, for a file."""
     screen = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False, highlight=False)
     with screen.capture() as captured:
-        for table in grids_to_rich(grids):
-            screen.print(table)
+        show_grids(screen, grids)
     return captured.get()
+
+
+def show_grids(screen: Console, grids: Iterable[Grid]) -> None:
+    """Shows tables, and below each the commands that make what it lacks, as they can be copied."""
+    for grid in grids:
+        for table in grids_to_rich([grid]):
+            screen.print(table)
+        if grid.commands:
+            screen.print(Text(f"{MISSING} is missing, and made by:"))
+            for command in grid.commands:
+                screen.print(Text(command), soft_wrap=True)
 
 
 def grids_to_rich(grids: Iterable[Grid]) -> Iterator[Table]:

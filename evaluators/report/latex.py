@@ -48,7 +48,7 @@ def _table(number: int, grid: Grid) -> str:
     body = [rule + _row(_cell(grid, line, column, cell) for column, cell in enumerate(cells))
             for line, cells in enumerate(grid.body)
             for rule in ["    \\midrule\n" if line in grid.parts and line else ""]]
-    note = f"  \\par\\smallskip{{\\footnotesize {in_latex(grid.note, 4 * LINE)}\\par}}\n" if grid.note else ""
+    note = f"  \\par\\smallskip{{\\footnotesize {in_latex(grid.told, 4 * LINE)}\\par}}\n" if grid.told else ""
     head = _row(map(in_latex, grid.head))
     tabular = (f"  \\begin{{tabular}}{{@{{}}{columns}@{{}}}}\n    \\toprule\n{head}    \\midrule\n{''.join(body)}"
                "    \\bottomrule\n  \\end{tabular}")

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from editors.core.printable import printable
 from evaluators.report.costs import Cost, cost_tables
-from evaluators.report.grids import Grid
+from evaluators.report.grids import MISSING, Grid
 from evaluators.report.paper import DATASETS, EDITORS, MODELS, in_papers_order, papers_dataset, papers_model, printed
 from evaluators.report.samples import UNEDITED
 from evaluators.report.tables import Summary, grids, leads_of, name_in_cell, value_in_cell
 from evaluators.report.views import Headings, footnote, headings
 
-MISSING, NONE = "—", "-"
+NONE = "-"
 TABLES = {"table2": ("Reliability", "Generality", "Locality"), "table3": ("Portability",)}
 SOURCE = "Yao et al."  # of the rows with the paper's numbers
 Fill = Mapping[str, Sequence[str]]  # commands that would fill what is missing, by `TABLES`
@@ -92,7 +92,7 @@ def _table2(found: Found, told: str, commands: Sequence[str]) -> Grid:
                              *(str(theirs.get(editor, NONE)) for editor in editors)])
     return Grid("Table 2 of Yao et al. 2023: single edits, shares in percent ± half the 95 % confidence interval",
                 ["dataset", "model", "metric", "cases", *map(name_in_cell, editors)], body, 3,
-                _note(told, body, commands), leads=leads_of(placed), parts=tuple(parts))
+                _note(told, body), leads=leads_of(placed), parts=tuple(parts), commands=_needed(body, commands))
 
 
 def _table3(found: Found, told: str, commands: Sequence[str]) -> Grid:
@@ -112,7 +112,7 @@ def _table3(found: Found, told: str, commands: Sequence[str]) -> Grid:
             line += [_ours(own.get(editor), place, editor),
                      *([str(theirs.get(editor, NONE))] if theirs else [])]
     return Grid("Table 3 of Yao et al. 2023: portability of single edits, shares in percent ± half the 95 % confidence "
-                "interval", head, body, 1, _note(told, body, commands), leads=leads_of(placed))
+                "interval", head, body, 1, _note(told, body), leads=leads_of(placed), commands=_needed(body, commands))
 
 
 def _ours(row: Summary | None, place: Place, editor: str) -> str:
@@ -124,9 +124,10 @@ def _ours(row: Summary | None, place: Place, editor: str) -> str:
     return NONE if impossible else MISSING
 
 
-def _note(told: str, body: Sequence[Sequence[str]], commands: Sequence[str]) -> str:
-    missing = any(MISSING in line for line in body) and commands
+def _note(told: str, body: Sequence[Sequence[str]]) -> str:
     later = any(" / " in cell for line in body for cell in line[1:])
-    return printable(". ".join(filter(None, [
-        told, "Behind / is what a later version of the paper has" if later else "",
-        f"{MISSING} is missing, and made by: {'; '.join(commands)}" if missing else ""])))
+    return printable(". ".join(filter(None, [told, "Behind / is what a later version of the paper has" * later])))
+
+
+def _needed(body: Sequence[Sequence[str]], commands: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(printable, commands)) if any(MISSING in line for line in body) else ()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -10,6 +11,9 @@ from typer.testing import CliRunner
 
 from cluster.store.store import ROW_SCHEMA, CampaignRecord, ResultKey, Store, TaskRecord
 from jobs.cli import app
+from jobs.console import read_campaign
+from jobs.filling import as_run
+from jobs.sources import read_source
 
 
 def write(place, name, values, task=None, lost=()):
@@ -69,6 +73,26 @@ def test_commands_name_the_campaign_that_lacks_tasks(tmp_path):
     shown = report(place, "--paper", "--format", "markdown")
     assert f"made by: editfleet run table2 --data FOLDER --out '{place}'" in shown.stdout
     assert "1 of 2 tasks of 'table2' are not done" in shown.stderr
+
+
+@pytest.mark.parametrize(("scale", "settings", "options"), [
+    (None, (), ""), ("testbed", (), "--scale testbed"),
+    ("testbed", ("editors=[ft, rome]", "chunk=5"),
+     """--scale testbed --set 'editors=["ft", "rome"]' --set chunk=5""")])
+def test_a_shipped_campaign_is_gone_on_with_as_it_was_run(stores, scale, settings, options):
+    record = read_source("A", str(stores[0]), None).record
+    ran = read_campaign("table2", scale, None, settings)
+    assert as_run(record.model_copy(update={"text": ran.text})) == options
+    given = shlex.split(options)
+    again = read_campaign("table2", scale, None, [word for word in given if "=" in word])
+    assert again.model_dump() == ran.model_dump()
+
+
+def test_a_command_stays_on_one_line(tmp_path):
+    place = write(tmp_path / ("a" * 150), "mine", FT, lost=["ft"])
+    shown = report(place, "--paper").stdout.splitlines()
+    assert f"editfleet run FILE --out {place}  # FILE: the file of campaign 'mine'" in shown
+    assert f"editfleet run table2 --data FOLDER --out {place}" in shown
 
 
 def test_several_stores_are_one_report(stores):

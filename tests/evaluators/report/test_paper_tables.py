@@ -42,11 +42,11 @@ def test_what_is_missing_is_told_with_the_command_that_makes_it():
     [table] = tables(*OURS)
     of_t5 = dict(zip(table.head, table.body[0], strict=True))
     assert of_t5["ft"] == "—" and of_t5["rome"] == "-"  # the paper could not have it either
-    assert table.note.endswith("— is missing, and made by: editfleet run table2 --out X")
+    assert table.told.endswith(". — is missing, and made by: editfleet run table2 --out X")
     assert "Reliability is reliability.token" in table.note and "Portability" not in table.note
     whole = [summary(editor, "reliability.token", 0.5, "mine", "own") for editor in table.head[4:]]
     [table] = tables(*whole)
-    assert "missing" not in table.note and "—" not in str(table.body)
+    assert "missing" not in table.told and "—" not in str(table.body)
 
 
 def test_other_models_and_data_have_their_own_rows_alone():
@@ -64,7 +64,7 @@ def test_table_3_has_a_row_for_each_editor():
     assert list(rows) == ["ft", "serac", "calinet", "t-patcher", "ke", "mend", "kn", "rome", "memit"]
     assert rows["rome"] == ["-", "-", "-", "-", "—", "50.91", "50.0 ±10.0", "46.49"]
     assert rows["calinet"] == ["—", "13.55", "—", "2.91", "—", "29.77", "—", "0.68"]
-    assert "table3" in table.note
+    assert "table3" in table.told
 
 
 def test_other_protocols_keep_their_tables():
