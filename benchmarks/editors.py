@@ -72,7 +72,8 @@ class Watch:
             before = DONE.flops
             hidden = run(backbone, batch, *cache, **start)
             length = hidden.shape[1]
-            real = float(batch.attention_mask[:, -length:].sum()) / (hidden.shape[0] * length)
+            mask = batch.attention_mask  # where it says for each token which it sees, all are real
+            real = 1.0 if mask.ndim > 2 else float(mask[:, -length:].sum()) / (hidden.shape[0] * length)
             blocks = backbone._modules[model.layout("decoder").blocks]
             assert isinstance(blocks, nn.ModuleList)
             self.positions += hidden.shape[0] * length * len(blocks)

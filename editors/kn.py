@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -62,8 +63,9 @@ class KnowledgeNeuronsConfig(EditorConfig):
     made for, and T5 v1.0, they are one matrix; in GPT-J and T5 v1.1 they are two, and a token's input row need not
     raise its own logit. `output` is ours."""
 
-    batch_tokens: PositiveInt = 8192
-    """Most tokens of one pass, which has fewer where memory is short; results do not depend on it. Ours."""
+    batch_tokens: PositiveInt = 1024
+    """Most tokens of one pass, cached ones among them, which has fewer where memory is short; results do not depend on
+    it. Ours."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
     """Adds `old_scale * emb(old) + new_scale * emb(new)` to what every located neuron writes."""
 
     name = "kn"
-    version = 1
+    version = 2
     Config = KnowledgeNeuronsConfig
 
     @classmethod
@@ -88,17 +90,19 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
 
     @classmethod
     def needs(cls, config: KnowledgeNeuronsConfig, of: Bytes, facts: int = 1) -> Needs:
-        tokens = ANSWER * PROMPT * config.steps
-        return Needs(edit=tokens * _bytes(of, PROMPT), at_once=max(config.batch_tokens // tokens, 1),
+        tokens = ANSWER * (PROMPT + config.steps)
+        each = _bytes(of, config.steps / (PROMPT + config.steps))
+        return Needs(edit=tokens * each, at_once=max(config.batch_tokens // tokens, 1),
                      each=SINGLE * of.shape.depth * (of.shape.width + of.shape.inner))
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         rows = [self.model.encode(request.prompt, request.target_true or "") for request in requests]
         # A decoder-only model's old tokens are each a row of their own, behind the cached prompt.
-        sizes = [(1 if self.model.has_encoder else max(len(row.target), 1)) * (len(row.prompt) + len(row.target))
-                 * self.config.steps for row in rows]
+        scenes = [1 if self.model.has_encoder else max(len(row.target), 1) for row in rows]
+        sizes = [count * _size(self.model, len(row.prompt) + len(row.target), self.config.steps)
+                 for count, row in zip(scenes, rows, strict=True)]
         patches: dict[int, Patch] = {}
-        each = _bytes(self.model.bytes, 1 if self.model.has_encoder else min(map(len, rows), default=1))
+        each = _bytes(self.model.bytes, _share(self.model, min(map(len, rows), default=1), self.config.steps))
         for numbers in by_length(sizes, self.model.at_once(self.config.batch_tokens, each)):
             facts = self._facts([requests[number] for number in numbers])
             for number, fact, scores, neurons in zip(numbers, facts, *attribute(self.model, facts, self.config),
@@ -146,10 +150,26 @@ class KnowledgeNeurons(Editor[KnowledgeNeuronsConfig]):
         return Patch(terms, info)
 
 
-def _bytes(of: Bytes, row: int) -> float:
-    """Of a token of a pass, of which each row's last alone, of so many tokens, is run through all blocks."""
-    neurons = SINGLE * (NEURONS * of.shape.inner + of.shape.width)
-    return (of.kept(of.shape.depth) + of.logits + neurons) / row + 2 * of.cached(of.shape.depth)
+def _bytes(of: Bytes, share: float) -> float:
+    """Of a token of a pass, of which this share is run through the blocks above a layer, the others being cached."""
+    above, neurons = of.shape.depth - 1, SINGLE * (NEURONS * of.shape.inner + of.shape.width)
+    return (of.kept(above) + of.logits + neurons) * share + of.cached(of.shape.depth) + of.cached(above)
+
+
+def _beside(model: LanguageModel) -> bool:
+    """Whether all scales of a scene can be tokens of one row, at one position: not behind an encoder, where a scene is
+    a whole row, nor with ALiBi, whose positions the library counts along the row."""
+    return not model.has_encoder and not getattr(model.module.config, "alibi", False)
+
+
+def _size(model: LanguageModel, length: int, scales: int) -> int:
+    """Tokens that a scene of this length takes in a pass at so many scales."""
+    return length + scales if _beside(model) else length * scales
+
+
+def _share(model: LanguageModel, length: int, scales: int) -> float:
+    """How many of them are run."""
+    return 1.0 if model.has_encoder else scales / _size(model, length, scales)
 
 
 def attribute(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsConfig) -> tuple[Tensor, Tensor]:
@@ -189,22 +209,30 @@ class _Scenes:
     fact: Tensor
     dtype: torch.dtype
     layers: list[_Layer]
+    beside: bool
 
-    def repeat(self, times: int, layer: int) -> tuple[Batch, KeysValues | None]:
-        """Every scene `times` over, in a row. Of the past, blocks up to `layer` are not run and keep their length
-        alone."""
-        def wide(rows: Tensor) -> Tensor:
-            return rows.repeat_interleave(times, 0)
-
-        batch, source = self.batch, self.batch.source
+    def times(self, times: int, layer: int) -> tuple[Batch, KeysValues | None]:
+        """Every scene so many times: as tokens of one row where they can be, else in rows that follow each other."""
+        wide = partial(torch.repeat_interleave, repeats=times)
+        batch, source, past = self.batch, self.batch.source, self.past
+        number = torch.arange(times, device=batch.row.device).repeat(len(batch.row))
+        if self.beside:
+            # They share the past: each sees that and itself, all from one position.
+            cached = batch.attention_mask[:, None, :-1].expand(-1, times, -1)
+            own = torch.eye(times, dtype=cached.dtype, device=cached.device).expand(len(cached), -1, -1)
+            seen = torch.cat([cached, own], 2)[:, None].bool()
+            mask = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
+            mask = mask.masked_fill(~seen, torch.finfo(self.dtype).min)
+            return Batch(batch.input_ids.expand(-1, times), mask, batch.position_ids.expand(-1, times),
+                         wide(batch.row), number, wide(batch.target)), past
+        rows = partial(wide, dim=0)
         if source is not None:
             assert source.states is not None
-            source = EncoderInput(wide(source.input_ids), wide(source.attention_mask), wide(source.states))
-        row = (batch.row[:, None] * times + torch.arange(times, device=batch.row.device)).flatten()
-        past = self.past and [(k[:1], v[:1]) if number <= layer else (wide(k), wide(v))
-                              for number, (k, v) in enumerate(self.past)]
-        return Batch(wide(batch.input_ids), wide(batch.attention_mask), wide(batch.position_ids), row,
-                     wide(batch.position), wide(batch.target), source), past
+            source = EncoderInput(rows(source.input_ids), rows(source.attention_mask), rows(source.states))
+        # Of the past, blocks up to `layer` are not run and keep their length alone.
+        past = past and [(k[:1], v[:1]) if block <= layer else (rows(k), rows(v)) for block, (k, v) in enumerate(past)]
+        return Batch(rows(batch.input_ids), rows(batch.attention_mask), rows(batch.position_ids),
+                     wide(batch.row) * times + number, wide(batch.position), wide(batch.target), source), past
 
 
 @torch.no_grad()
@@ -237,7 +265,7 @@ def _read(model: LanguageModel, facts: Sequence[Fact], config: KnowledgeNeuronsC
     neurons = [outputs[path][at].float() for path in ups] or [inputs[path][at].float() for path in downs]
     rest = [outputs[block][at].float() - model.after_ffn(number, outputs[down][at].float())
             for number, block, down in zip(numbers, blocks, downs, strict=True)]
-    return _Scenes(scenes, past, row, outputs[blocks[0]].dtype, list(map(_Layer, neurons, rest)))
+    return _Scenes(scenes, past, row, outputs[blocks[0]].dtype, list(map(_Layer, neurons, rest)), _beside(model))
 
 
 def _before_activation(model: LanguageModel, config: KnowledgeNeuronsConfig) -> bool:
@@ -261,24 +289,27 @@ def _integrate(model: LanguageModel, scenes: _Scenes, number: int, config: Knowl
     layer, down = scenes.layers[number], model.submodule(model.down_path(number))
     count, length = layer.rest.shape[:2]
     cached = scenes.past[0][0].shape[2] if scenes.past else 0
-    budget = model.at_once(config.batch_tokens, _bytes(model.bytes, 1 + cached))
-    at_once = max(budget // (count * (length + cached)), 1)
+    each = _bytes(model.bytes, _share(model, cached + 1, config.steps))
+    budget = model.at_once(config.batch_tokens, each) // count
+    at_once = max(budget - cached if scenes.beside else budget // (length + cached), 1)
     total = torch.zeros_like(layer.neurons)
+    tokens = torch.bincount(scenes.batch.row)[scenes.batch.row]
     for scales in torch.linspace(0, 1, config.steps, device=total.device).split(at_once):
-        batch, past = scenes.repeat(len(scales), number)
+        batch, past = scenes.times(len(scales), number)
         # a_s w
-        scaled = (layer.neurons[:, None] * scales[:, None, None]).flatten(0, 1).requires_grad_()
+        scaled = layer.neurons[:, None] * scales[:, None, None]
+        scaled = scaled.reshape(*batch.input_ids.shape, -1).requires_grad_()
         # h = rest + W_out (a_s w), which some families normalise first
         fired = activation_function(model.activation)(scaled) if _before_activation(model, config) else scaled
-        written = down(fired.to(down.get_parameter("weight").dtype)).float()
-        hidden = layer.rest.repeat_interleave(len(scales), 0) + model.after_ffn(number, written)
+        written = model.after_ffn(number, down(fired.to(down.get_parameter("weight").dtype)).float())
+        rest = layer.rest[:, None].expand(-1, len(scales), -1, -1)
+        hidden = rest.reshape(written.shape) + written
         states = model.run_from(hidden.to(scenes.dtype), batch, BlockRef("decoder", number + 1), past)
         # P = 1/T Σ_t p(old_t), of every scene and scale by itself
         logits = model.head(states[batch.row, batch.position])
         probability = logits.softmax(-1).gather(1, batch.target[:, None])[:, 0]
-        tokens = torch.bincount(batch.row)[batch.row]
         # Σ_s ∂P/∂w (a_s w)
-        [gradient] = torch.autograd.grad((probability / tokens).sum(), scaled)
-        total += gradient.unflatten(0, (count, len(scales))).sum(1)
+        [gradient] = torch.autograd.grad((probability / tokens.repeat_interleave(len(scales))).sum(), scaled)
+        total += gradient.reshape(count, len(scales), length, -1).sum(1)
     # w · 1/steps Σ_s ∂P/∂w (a_s w)
     return (layer.neurons * total / config.steps).sum(1)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.families import FAMILIES, VARIANTS, tiny
 
 from editors.core.errors import InputError
 from editors.core.models.batches import Encoded
@@ -228,6 +229,23 @@ def test_a_small_token_budget_changes_nothing(model, replacements):
     torch.testing.assert_close(whole / whole.abs().max(), split / whole.abs().max(), atol=1e-5, rtol=1e-4)
     patches = kn(model, batch_tokens=1).edit_each(replacements)
     assert [located(patch) for patch in patches] == [located(patch) for patch in editor.edit_each(replacements)]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
+def test_scales_as_tokens_of_one_row_are_scales_in_rows_of_their_own(name, replacements, monkeypatch):
+    """And none is put into one where positions are counted along it."""
+    model, widest = tiny(name), []
+    run = model.run_from
+    monkeypatch.setattr(model, "run_from", lambda hidden, *rest: widest.append(hidden.shape[1]) or run(hidden, *rest))
+    editor = kn(model, batch_tokens=8192)
+    facts = editor._facts(replacements)
+    scores, neurons = attribute(model, facts, editor.config)
+    assert max(widest) == (1 if name == "falcon rw" else editor.config.steps)
+    widest.clear()
+    monkeypatch.setattr("editors.kn._beside", lambda model: False)
+    expected, same = attribute(model, facts, editor.config)
+    assert set(widest) == {1} and torch.equal(neurons, same)
+    torch.testing.assert_close(scores / expected.abs().max(), expected / expected.abs().max(), atol=1e-5, rtol=1e-4)
 
 
 def test_only_the_blocks_above_a_layer_are_run_again(tiny_gptj, replacements):

@@ -70,8 +70,9 @@ class Batch:
     """Padded model inputs, each [rows, length], and the flat list of places where target tokens are predicted.
 
     `row[k]`, `position[k]` and `target[k]` say that the logits of row `row[k]` at `position[k]` predict the token
-    `target[k]`. In a `suffix` the attention mask also covers the cached tokens before it. With an encoder, `source`
-    holds the prompts, and everything else speaks of the decoder, which reads the targets shifted right.
+    `target[k]`. In a `suffix` the attention mask also covers the cached tokens before it; one that says for each token
+    which it sees is what the library adds to attention's scores [rows, 1, length, cached + length]. With an encoder,
+    `source` holds the prompts, and everything else speaks of the decoder, which reads the targets shifted right.
     """
 
     input_ids: Tensor
