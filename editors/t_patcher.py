@@ -23,7 +23,7 @@ from editors.core.examples import Example
 from editors.core.files import Slot
 from editors.core.memory import ADAM, ANSWER, SINGLE, Bytes, Needs
 from editors.core.methods.checkpoints import Checkpoint
-from editors.core.methods.neurons import NeuronConfig, NeuronTraining, Positions
+from editors.core.methods.neurons import CHUNK, NeuronConfig, NeuronTraining, Positions
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import BlockRef, alike, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
@@ -32,7 +32,7 @@ from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
 
 VALIDATION_SHARE = 10  # one question of the memory in ten
-ACTIVATIONS = 6  # numbers of each neuron at each key of the memory that a step has at once
+ACTIVATIONS = 2  # numbers of each neuron at each key of a part of the memory that a step has at once
 POSITION = 8  # hidden states of each target position, likewise
 POSITIONS = 5  # tokens that take as long as an edit's target positions, forth and back
 QUERY = 20  # tokens of a question of the memory
@@ -63,7 +63,7 @@ class TPatcher(Editor[TPatcherConfig]):
     """
 
     name = "t-patcher"
-    version = 3
+    version = 4
     in_weights = False
     Config = TPatcherConfig
     trained = True
@@ -79,7 +79,9 @@ class TPatcher(Editor[TPatcherConfig]):
     @classmethod
     def needs(cls, config: TPatcherConfig, of: Bytes, facts: int = 1) -> Needs:
         keys = QUERY * config.memory_queries
-        return replace(cls._needs(config, of, keys, ANSWER), held=SINGLE * of.shape.width * keys)
+        part = min(keys, CHUNK) if of.size < SINGLE else 0  # which is there in fp32, too
+        held = of.shape.width * (of.size * keys + SINGLE * part)
+        return replace(cls._needs(config, of, keys, ANSWER), held=held)
 
     @classmethod
     def training_needs(cls, config: TPatcherConfig, of: Bytes) -> Needs:
@@ -89,8 +91,11 @@ class TPatcher(Editor[TPatcherConfig]):
     def _needs(cls, config: TPatcherConfig, of: Bytes, keys: float, targets: float) -> Needs:
         """Against a memory of so many keys, with so many target tokens."""
         neurons = min(targets, config.max_neurons)
-        # a_i(m) of every neuron and key; keys and values of the neurons; what enters and leaves the last FFN
-        training = neurons * SINGLE * (ACTIVATIONS * keys + 4 * ADAM * of.shape.width)
+        # a_i(m) of every neuron and key of a part, and the keys with the largest; keys and values of the neurons; what
+        # enters and leaves the last FFN
+        sizes = SINGLE + (of.size if of.size < SINGLE else 0)
+        largest = min(-(-config.top_memories // config.copies), keys) * sizes * of.shape.width
+        training = neurons * (SINGLE * (ACTIVATIONS * min(keys, CHUNK) + 4 * ADAM * of.shape.width) + largest)
         return Needs(edit=training + targets * (of.logits + SINGLE * POSITION * of.shape.width),
                      at_once=config.edits_at_once, each=SINGLE * (3 * neurons + targets) * of.shape.width)
 
@@ -121,12 +126,14 @@ class TPatcher(Editor[TPatcherConfig]):
         learned = self.artefact.fitted(dict.fromkeys(("keys", "validation_keys"),
                                                      Slot(None, (None, self.model.width))))
         keys, held_out = learned["keys"], learned["validation_keys"]
-        return keys.float().to(self.model.device), held_out.float().to(self.model.device)
+        # Exact in the 16 bits that they are stored in; where the model is in fp32, parts are not made fp32 every step.
+        dtype = torch.float if self.model.module.dtype == torch.float else keys.dtype
+        return keys.to(self.model.device, dtype), held_out.to(self.model.device, dtype)
 
     def memories(self) -> tuple[Tensor, Tensor]:
         """FFN inputs [keys, width] at which neurons should be silent, to train against and held out: those of other
         questions, and to both those of the edits before, which the published code adds in every copy."""
-        earlier = [term.queries.float().repeat(self.config.copies, 1) for patch in self.model.patches
+        earlier = [term.queries.to(self._learned[0].dtype).repeat(self.config.copies, 1) for patch in self.model.patches
                    for term in patch.terms if isinstance(term, Neurons) and term.queries is not None]
         keys, held_out = self._learned
         if not earlier:  # else the whole memory would be there twice

@@ -13,7 +13,7 @@ from editors.core.artefacts import Artefact
 from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.examples import Example, Question
-from editors.core.methods.neurons import NeuronTraining, _top_mean, _Watch
+from editors.core.methods.neurons import NeuronTraining, _Highest, _top_mean, _Watch
 from editors.core.models.capture import capture_inputs
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import Neurons, Patch
@@ -95,6 +95,22 @@ def test_the_memory_losses_are_the_papers(tiny_gptj, copies):
     base, _, _ = fit.losses(training.positions, torch.tensor([0]), memory)
     assert float(alone) == pytest.approx(silent, rel=1e-4)
     assert float(total - base) == pytest.approx(2.0 * activation + 5.0 * silent, rel=1e-3)
+
+
+def test_the_largest_of_a_memory_in_parts_are_those_of_all_of_it(monkeypatch):
+    """Values and gradients, of a memory in 16 bits, whose parts may be smaller than what is sought."""
+    monkeypatch.setattr("editors.core.methods.neurons.CHUNK", 4)
+    torch.manual_seed(0)
+    memory, keys, bias = torch.randn(11, 6).half(), torch.randn(3, 6), torch.randn(3)
+    for most in (1, 5, 20):
+        found, expected = ([each.clone().requires_grad_() for each in (keys, bias)] for _ in range(2))
+        top = _Highest.apply(*found, memory, most)
+        whole = (expected[0] @ memory.float().T + expected[1][:, None]).sort(1, descending=True).values[:, :most]
+        torch.testing.assert_close(top, whole)
+        top.exp().sum().backward()
+        whole.exp().sum().backward()
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_a_mean_of_the_largest_counts_real_entries_alone():

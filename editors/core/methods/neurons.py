@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -17,6 +18,7 @@ from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Neurons, Patch
 from editors.core.requests import EditRequest
 
+CHUNK = 4096  # keys of the memory that are in fp32 at once
 TIE = 1e-5  # by which a neuron is taken to fire more than the one before it
 
 
@@ -171,13 +173,17 @@ class NeuronTraining:
         fit = nll.new_zeros(len(edits)).index_add(0, positions.edit, nll) / tokens
         # a_i(q_i) of each neuron at its own query, and a_i(m) at each of the memory's
         own = torch.einsum("ekd,ekd->ek", self.query[edits], self.keys[edits]) + self.bias[edits]
-        other = torch.einsum("md,ekd->ekm", memory, self.keys[edits]) + self.bias[edits][..., None]
+        # of which no neuron's place among the largest terms is taken by more than so many
+        real, most = self.real[edits], -(-config.top_memories // config.copies)
+        keys, bias = self.keys[edits][real], self.bias[edits][real]
+        found: Tensor = _Highest.apply(keys, bias, memory, most)  # type: ignore[no-untyped-call]
+        other = found.new_full((*real.shape, found.shape[1]), -math.inf).index_put((real,), found)
         # L_a = mean of the largest exp(-a_i(q_i)). All are equal at the start, where rounding should not choose.
         ranked = own + TIE * torch.arange(own.shape[1], device=own.device)
-        activation = _top_mean((-ranked).exp(), self.real[edits], config.top_activations, config.copies)
+        activation = _top_mean((-ranked).exp(), real, config.top_activations, config.copies)
         # L_m = mean of the largest exp(a_i(m) - a_i(q_i) + μ₁), and of the largest exp(a_i(m) - μ₂)
         first, second = config.margins
-        real = self.real[edits][..., None].expand_as(other).flatten(1)
+        real = real[..., None].expand_as(other).flatten(1)
         silent = (_top_mean((other - own[..., None] + first).exp().flatten(1), real, config.top_memories, config.copies)
                   + _top_mean((other - second).exp().flatten(1), real, config.top_memories, config.copies))
         return fit + config.activation_weight * activation + config.memory_weight * silent, fit, silent
@@ -185,20 +191,21 @@ class NeuronTraining:
     def train(self, memory: Tensor, held_out: Tensor) -> None:
         """Against the memory's keys [keys, width]; the held-out ones decide when an edit ends."""
         config, watch = self.config, _Watch(len(self.count), self.config)
-        optimizer = torch.optim.Adam(self.parameters, lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.Adam(self.parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         active = (self.count > 0).nonzero().flatten()
+        positions = self.positions.of(active)
         for step in range(1, config.steps + 1):
             if not len(active):
                 break
-            positions = self.positions.of(active)
             optimizer.zero_grad()
             self.losses(positions, active, memory)[0].sum().backward()
             self._step(optimizer, active)
             self.steps[active] = step
             if step % config.check_every == 0:
                 active = active[~self._check(step, positions, active, held_out, watch)]
+                positions = self.positions.of(active)
         if len(active):  # the last steps may have come after the last check
-            self.right[active] = self._answers(self.positions.of(active), active)
+            self.right[active] = self._answers(positions, active)
 
     @torch.no_grad()
     def _step(self, optimizer: torch.optim.Optimizer, active: Tensor) -> None:
@@ -214,7 +221,7 @@ class NeuronTraining:
         rate = torch.zeros_like(self.rate).index_copy(0, active, self.rate[active])
         # Adam's step is proportional to its rate, so that a share of the step is a step at that share of the rate.
         for parameter, old in zip(self.parameters, before, strict=True):
-            parameter.copy_(old + rate.reshape(-1, *[1] * (old.ndim - 1)) * (parameter - old))
+            parameter.copy_(old.lerp(parameter, rate.reshape(-1, *[1] * (old.ndim - 1))))
 
     @torch.no_grad()
     def _check(self, step: int, positions: Positions, active: Tensor, held_out: Tensor, watch: _Watch) -> Tensor:
@@ -279,3 +286,24 @@ def _top_mean(values: Tensor, real: Tensor, most: int, copies: int) -> Tensor:
     # of the last one as many copies as still count
     times = (most - copies * torch.arange(top.shape[1], device=top.device)).clamp(max=copies) * kept
     return (top.masked_fill(~kept, 0.0) * times).sum(1) / times.sum(1).clamp(min=1)
+
+
+class _Highest(torch.autograd.Function):
+    """The `most` largest k·m + b of each neuron [neurons, most] over the keys m of the memory, which may be in another
+    dtype. Only those have a part in the gradient, so that nothing is kept of the others."""
+
+    @staticmethod
+    def forward(ctx: Any, keys: Tensor, bias: Tensor, memory: Tensor, most: int) -> Tensor:
+        found = [torch.addmm(bias[:, None], keys, part.float().T).topk(min(most, len(part)), dim=1)
+                 for part in memory.split(CHUNK)]
+        values = torch.cat([part.values for part in found], 1)
+        places = torch.cat([part.indices + number * CHUNK for number, part in enumerate(found)], 1)
+        top, chosen = values.topk(min(most, len(memory)), dim=1)
+        ctx.save_for_backward(memory, places.gather(1, chosen))
+        return top
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        memory, places = ctx.saved_tensors
+        # dL/dk = Σ_m dL/da(m) m,  dL/db = Σ_m dL/da(m)
+        return torch.bmm(slope[:, None], memory[places].float())[:, 0], slope.sum(1), None, None
