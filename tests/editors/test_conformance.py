@@ -93,15 +93,22 @@ def close(left, right, tolerance=1e-4):
     torch.testing.assert_close(left, right, atol=tolerance, rtol=tolerance)
 
 
-@pytest.fixture(params=CELLS, ids=["-".join(cell) for cell in CELLS])
+@pytest.fixture(scope="module", params=CELLS, ids=["-".join(cell) for cell in CELLS])
 def cell(request):
     name, kind = request.param
     return name, request.getfixturevalue(kind)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def editor(cell):
+    """One for all tests of a cell: what it makes hangs on nothing that it made before."""
     return make(*cell)
+
+
+@pytest.fixture(scope="module")
+def patches(editor):
+    """What it makes of the requests."""
+    return editor.edit_each(REQUESTS)
 
 
 def test_no_editor_is_without_a_cell():
@@ -124,9 +131,9 @@ def changed_by_hand(model, patch):
     return edited
 
 
-def test_a_patch_is_weights_changed_by_hand(editor):
+def test_a_patch_is_weights_changed_by_hand(editor, patches):
     model = editor.model
-    for patch in editor.edit_each(REQUESTS):
+    for patch in patches:
         if any(not term.module for term in patch.terms):
             pytest.skip("a patch that routes to another model changes no weight")
         changed = changed_by_hand(model, patch)  # a copy made below would have the overlay's hooks
@@ -170,9 +177,8 @@ def test_an_edit_is_alone_in_any_company(editor):
         close(answers(model, editor.edit_each([REQUESTS[place] for place in company])), alone[company])
 
 
-def test_rows_may_carry_different_patches(editor):
+def test_rows_may_carry_different_patches(editor, patches):
     model = editor.model
-    patches = editor.edit_each(REQUESTS)
     batch = model.collate([model.encode(*probe) for probe in PROBES])
     with overlay(model, patches, [2, -1, 0, 3]):
         mixed = model.target_logits(batch)
@@ -195,11 +201,10 @@ def test_the_model_stays_as_it_was(editor):
     assert not any(parameter.requires_grad for parameter in model.module.parameters())
 
 
-def test_a_patch_saved_and_loaded_acts_the_same(editor, tmp_path):
-    patches = editor.edit_each(REQUESTS[:2])
+def test_a_patch_saved_and_loaded_acts_the_same(editor, patches, tmp_path):
     for number, patch in enumerate(patches):
         patch.save(tmp_path / f"{number}.safetensors")
-    loaded = [Patch.load(tmp_path / f"{number}.safetensors") for number in range(2)]
+    loaded = [Patch.load(tmp_path / f"{number}.safetensors") for number in range(len(patches))]
     close(answers(editor.model, loaded), answers(editor.model, patches), 1e-5)
     assert [dict(patch.info) for patch in loaded] == [dict(patch.info) for patch in patches]
 
@@ -214,9 +219,8 @@ def test_the_same_seed_makes_the_same_patch(cell):
     assert torch.equal(answers(cell[1], first), answers(cell[1], second))
 
 
-def test_patches_add_up(editor):
-    model = editor.model
-    first, second = editor.edit_each(REQUESTS[:2])
+def test_patches_add_up(editor, patches):
+    model, (first, second, *_) = editor.model, patches
     with overlay(model, first), overlay(model, second):
         nested = logits(model)
     with overlay(model, first + second):
@@ -233,11 +237,11 @@ def test_an_edit_follows_another(editor):
         assert logits(model).isfinite().all()
 
 
-def test_joint_edits_are_made_or_refused(editor):
+def test_joint_edits_are_made_or_refused(editor, patches):
     if editor.joint:
         with overlay(editor.model, editor.edit(REQUESTS)):
             assert logits(editor.model).isfinite().all()
-        close(answers(editor.model, [editor.edit(REQUESTS[:1])]), answers(editor.model, editor.edit_each(REQUESTS[:1])))
+        close(answers(editor.model, [editor.edit(REQUESTS[:1])]), answers(editor.model, patches[:1]))
     else:
         with pytest.raises(InputError, match="one edit at a time"):
             editor.edit(REQUESTS)
