@@ -19,9 +19,13 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+import torch
 from ray.cluster_utils import Cluster
 from support.processes import titled
 
+from cluster.campaign.file import load_campaign
+from cluster.driver import run_campaign
+from cluster.plan.planner import plan
 from cluster.store.store import Store
 
 SEED = 7
@@ -167,9 +171,17 @@ def read(place):
     return store.rows(record.tasks), record, store.standing(record)
 
 
-def shoot(cluster, write_campaign, folder, plot):
+def run_undisturbed(campaign, place, local_pool):
+    """Runs a campaign in this process, without Ray."""
+    store, threads = Store.create(place), torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker has
+    assert run_campaign(plan(load_campaign(campaign)), store, local_pool(store)).failed == 0
+    torch.set_num_threads(threads)
+
+
+def shoot(cluster, write_campaign, local_pool, folder, plot):
     campaign = write_campaign(**plot.fields())
-    assert start(campaign, folder / "undisturbed").wait(LIMIT) == 0
+    run_undisturbed(campaign, folder / "undisturbed", local_pool)
     chaos = Chaos(cluster, campaign, folder / "store", plot)
     assert chaos.run() == 0, (folder / "run.log").read_text()[-5000:]
     assert Counter(chaos.faults) == plot.faults
@@ -181,11 +193,12 @@ def shoot(cluster, write_campaign, folder, plot):
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("plot", ON_A_CLUSTER.values(), ids=ON_A_CLUSTER)
-def test_a_campaign_that_is_shot_at_leaves_the_rows_of_an_undisturbed_one(nodes, write_campaign, tmp_path, plot):
-    shoot(nodes, write_campaign, tmp_path, plot)
+def test_a_campaign_that_is_shot_at_leaves_the_rows_of_an_undisturbed_one(nodes, write_campaign, local_pool, tmp_path,
+                                                                          plot):
+    shoot(nodes, write_campaign, local_pool, tmp_path, plot)
 
 
 @pytest.mark.parametrize("plot", [pytest.param(plot, id=name, marks=pytest.mark.chaos if name == "own" else ())
                                   for name, plot in ALONE.items()])
-def test_so_does_one_on_a_ray_of_its_own(write_campaign, tmp_path, plot):
-    shoot(None, write_campaign, tmp_path, plot)
+def test_so_does_one_on_a_ray_of_its_own(write_campaign, local_pool, tmp_path, plot):
+    shoot(None, write_campaign, local_pool, tmp_path, plot)
