@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # before anything imports ray
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's 15 starves workers where other processes are busy
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112 - else one per CPU, needed or not
 
 from types import ModuleType
 
