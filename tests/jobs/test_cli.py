@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -14,45 +15,50 @@ from jobs import cli
 
 HEAVY = ("torch", "transformers", "ray", "deepspeed")
 PROGRAM = """
-import sys
+import importlib, json, os, sys
 from typer.testing import CliRunner
 from jobs.cli import app
-result = CliRunner().invoke(app, sys.argv[2:])
-print(result.exit_code, *sorted(set(sys.argv[1].split(",")) & set(sys.modules)))
+heavy, before, commands = json.loads(sys.argv[1])
+for name in before:
+    importlib.import_module(name)
+for arguments in commands:
+    if os.fork() == 0:
+        result = CliRunner().invoke(app, arguments)
+        print(json.dumps([result.exit_code, sorted(set(heavy) & set(sys.modules))]), flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
-def loaded(heavy, *arguments):
-    """The exit code of a command in a process of its own, and which of the modules it has loaded in the end."""
-    result = subprocess.run([sys.executable, "-c", PROGRAM, ",".join(heavy), *map(str, arguments)], check=True,
+def loaded(heavy, *commands, before=("pydantic", "pyarrow", "yaml")):
+    """The exit code of each command in a process of its own, and which of the modules it has loaded in the end. The
+    processes begin with the modules of `before`, which are loaded once for all."""
+    result = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps([heavy, before, commands])], check=True,
                             capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)})
-    code, *found = result.stdout.split()
-    return int(code), found
+    return [tuple(json.loads(line)) for line in result.stdout.splitlines()]
 
 
 def test_help_lists_every_command_and_loads_none():
     assert loaded([*HEAVY, "pydantic", "pyarrow", "yaml", *(f"jobs.{name}" for name in cli.COMMANDS)],
-                  "--help") == (0, [])
+                  ["--help"], before=()) == [(0, [])]
     shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "200"}).stdout
     for name, entry in cli.COMMANDS.items():
         assert name in shown and entry.line in shown
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
-def test_a_command_alone_is_loaded_with_its_options(name):
-    code, found = loaded([*HEAVY, *(f"jobs.{other}" for other in cli.COMMANDS)], name, "--help")
-    assert (code, found) == (0, [f"jobs.{name}"])
+def test_a_command_alone_is_loaded_with_its_options():
+    found = loaded([*HEAVY, *(f"jobs.{name}" for name in cli.COMMANDS)], *([name, "--help"] for name in cli.COMMANDS))
+    assert found == [(0, [f"jobs.{name}"]) for name in cli.COMMANDS]
 
 
-@pytest.mark.parametrize("arguments", [("statu",), ("run", "quickstar"), ("plan", "quickstar"), ("run", "WRONG"),
-                                       ("plan", "WRONG"), ("train", "WRONG", "--out", "x")])
-def test_a_mistyped_name_is_told_before_anything_slow_is_loaded(arguments, tmp_path):
+def test_a_mistyped_name_is_told_before_anything_slow_is_loaded(tmp_path):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("name: wrong\nmodels: [testbed-gptj]\ndatasets: [testbed-cloze]\neditors: [rom]\n")
-    arguments = [str(wrong) if argument == "WRONG" else argument for argument in arguments]
-    assert loaded(HEAVY, *arguments) == (2, [])
-    shown = CliRunner().invoke(cli.app, arguments).output
-    assert "Did you mean 'rome'?" in shown or "Did you mean 'quickstart'?" in shown or "'status'?" in shown
+    told = {("statu",): "status", ("run", "quickstar"): "quickstart", ("plan", "quickstar"): "quickstart",
+            ("run", str(wrong)): "rome", ("plan", str(wrong)): "rome", ("train", str(wrong), "--out", "x"): "rome"}
+    assert loaded(HEAVY, *told) == [(2, [])] * len(told)
+    for arguments, meant in told.items():
+        assert f"Did you mean '{meant}'?" in CliRunner().invoke(cli.app, arguments).output
 
 
 def test_each_command_is_a_module_too(tmp_path):
