@@ -310,15 +310,16 @@ def test_ranks_take_the_room_of_the_one_that_has_least(ask, folders):
 # --- campaigns
 
 
-def test_a_gang_leaves_the_rows_of_a_worker(make_plan, tmp_path):
+def test_a_gang_leaves_the_rows_of_a_worker(make_plan, local_pool, tmp_path):
     planned = make_plan(editors=["identity", {"name": "rome", "config": {"layer": 1, "steps": 2, "contexts": [[2, 2]]}},
                                  {"name": "ft", "config": {"layers": [1], "steps": 2}}],
                         protocols=["single", {"name": "sequential", "lengths": [2, 4], "step": 1}])
     rows = []
     alone = make_plan(workers={"count": 1, "devices": 1, "offload": "cpu"}).campaign.workers
-    for number, spec in enumerate([WorkerSpec(count=1), WorkerSpec(count=1, devices=2, offload="cpu"), alone]):
+    for number, spec in enumerate([None, WorkerSpec(count=1, devices=2, offload="cpu"), alone]):
         store = Store.create(tmp_path / str(number))
-        outcome = run_campaign(planned, store, lambda store=store, spec=spec: ray_pool(store, spec))
+        outcome = run_campaign(planned, store, (lambda store=store, spec=spec: ray_pool(store, spec)) if spec
+                               else local_pool(store))
         assert outcome.failed == 0 and outcome.done == len(planned.tasks)
         rows.append(store.rows(store.campaigns()[0].tasks).to_pandas())
     first, *others = (torch.tensor(each.pop("value")) for each in rows)
