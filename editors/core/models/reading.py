@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from editors.core.errors import CaseError, quoted
 from editors.core.models.batches import Encoded
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BLANK = "\u2581"  # SentencePiece's
+TEXTS = 2**16  # of each tokenizer, at most, whose tokens are remembered
+#: Texts' tokens by tokenizer: the same questions are asked of many edits, and reading them takes a tenth of that.
+_READ: WeakKeyDictionary[PreTrainedTokenizerFast, dict[str, tuple[int, ...]]] = WeakKeyDictionary()
 
 
 class Reader(ABC):
@@ -58,11 +62,19 @@ class Reader(ABC):
             text.encode()
         except UnicodeEncodeError as error:
             raise CaseError(f"{quoted(ascii(text))} has half a character, which is no Unicode") from error
-        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        ids = self._ids(text)
         if (highest := max(ids, default=0)) >= self.embeddings:
             raise CaseError(f"token '{self.tokenizer.convert_ids_to_tokens(highest)}' of {quoted(text)} has the id "
                             f"{highest}, but '{self.name}' has embeddings for {self.embeddings} tokens")
         return ids
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        known = _READ.setdefault(self.tokenizer, {})
+        if text not in known:
+            if len(known) >= TEXTS:
+                known.clear()
+            known[text] = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return known[text]
 
     def tokenise_next(self, text: str) -> tuple[int, ...]:
         """The token ids of a text behind a space, in the middle of another. Raises like `tokenise`."""

@@ -52,3 +52,13 @@ def test_half_a_character_is_refused_in_words_that_can_be_printed(model):
     with pytest.raises(CaseError, match="half a character") as caught:
         model.encode("a\ud800b")
     str(caught.value).encode()
+
+
+def test_a_text_is_tokenised_once_by_each_tokenizer(model, monkeypatch):
+    own = copy.copy(model)
+    own.tokenizer = copy.deepcopy(model.tokenizer)
+    read = []
+    encode = own.tokenizer.encode
+    monkeypatch.setattr(own.tokenizer, "encode", lambda text, **how: read.append(text) or encode(text, **how))
+    found = [own.encode("Where is it now?", "in Rome") for _ in range(3)]
+    assert len(read) == len(set(read)) == 2 and set(found) == {model.encode("Where is it now?", "in Rome")}
