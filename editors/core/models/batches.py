@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -33,12 +34,14 @@ class Encoded:
         return len(self.prompt) + max(len(self.target) - 1, 0)
 
 
-def by_length(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+def by_length(sizes: Sequence[int], budget: int, waste: float = math.inf) -> Iterator[list[int]]:
     """Numbers of items in groups of similar size, small ones first: the largest size of a group times its length is
-    within the budget, unless it holds a single item."""
+    within the budget, unless it holds a single item, and no item makes those before it longer by more than `waste` in
+    all."""
     group: list[int] = []
     for number in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if group and sizes[number] * (len(group) + 1) > budget:
+        if group and (sizes[number] * (len(group) + 1) > budget
+                      or (sizes[number] - sizes[group[-1]]) * len(group) > waste):
             yield group
             group = []
         group.append(number)

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from editors.core.errors import InputError, first_problem
-from editors.core.files import damaged, read_tensors, write_tensors
+from editors.core.files import all_finite, damaged, read_tensors, write_tensors
 from editors.core.headers import PatchHeader
 from editors.core.models.activations import activation_function
 from editors.core.patches import at_once
@@ -307,7 +307,7 @@ class Patch:
 
     @property
     def is_finite(self) -> bool:
-        return all(bool(tensor.isfinite().all()) for term in self.terms for tensor in term.tensors().values())
+        return all(all_finite(tensor) for term in self.terms for tensor in term.tensors().values())
 
     @property
     def nbytes(self) -> int:

@@ -13,7 +13,7 @@ import sys
 import pytest
 import torch
 
-from editors.core.files import atomic, atomic_folder, write_tensors
+from editors.core.files import all_finite, atomic, atomic_folder, write_tensors
 from editors.core.headers import Header
 
 
@@ -94,3 +94,14 @@ def test_whom_the_user_lets_read_files_may_read_tensors(tmp_path):
 def test_writing_a_file_needs_no_torch():
     program = "import sys, editors.core.files; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_one_number_that_is_not_finite_is_found(dtype):
+    numbers = torch.arange(12.0).reshape(3, 4).to(dtype)
+    assert all_finite(numbers) and all_finite(numbers[:0])
+    odd = (float("nan"),) if dtype == torch.float8_e4m3fn else (float("nan"), float("inf"), -float("inf"))
+    for number in odd:
+        spoilt = numbers.clone()
+        spoilt[1, 2] = number
+        assert not all_finite(spoilt)
