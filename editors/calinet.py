@@ -81,7 +81,7 @@ class CaliNET(Tuner[CaliNetConfig]):
     """Trains the slots of many edits side by side, or those of one joint edit on all its facts."""
 
     name = "calinet"
-    version = 3
+    version = 4
     in_weights = False
     Config = CaliNetConfig
 
@@ -97,6 +97,9 @@ class CaliNET(Tuner[CaliNetConfig]):
     @classmethod
     def tensors(cls, config: CaliNetConfig) -> float:
         return super().tensors(config) if config.optimizer == "adam" else FACTORED
+
+    def edited(self, layer: int) -> str:
+        return self.model.ffn_path(layer)
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
         # Random, but the same whatever other edits are made.

@@ -58,8 +58,11 @@ class FineTuning(Tuner[FineTuningConfig]):
     """Trains a dense change of the down-projections with Adam. Independent edits train side by side."""
 
     name = "ft"
-    version = 3
+    version = 4
     Config = FineTuningConfig
+
+    def edited(self, layer: int) -> str:
+        return self.model.down_path(layer)
 
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
         return _Weights(self.model, self.config)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from editors.core.editor import Editor, EditorConfig
 from editors.core.memory import ADAM, ANSWER, PROMPT, SINGLE, STEP, Bytes, Needs
 from editors.core.models.batches import Batch, BlockRef, alike
+from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.sparing import Places, only_targets
-from editors.core.patches.overlay import overlay
+from editors.core.patches.overlay import additions, overlay
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
@@ -79,10 +80,13 @@ class Delta(ABC):
 
 @dataclass(frozen=True)
 class _MiniBatch:
-    """Rows of several groups, each row's `group` [rows], where targets are predicted, and the `hidden` states [rows,
-    length, width] that enter the first edited block: blocks below it see no change, and are run once."""
+    """Rows of several groups, each row's `group` [rows], where targets are predicted, and of the lowest edited block,
+    which is run once with those below it: what the edited module in it has `read` [rows, length, in] and `written`, and
+    the `hidden` states [rows, length, width] that left the block."""
 
     batch: Batch
+    read: Tensor
+    written: Tensor
     hidden: Tensor
     group: Tensor
     places: Places
@@ -97,11 +101,12 @@ class _MiniBatch:
 
     def _of(self, rows: Tensor) -> _MiniBatch:
         batch = self.batch.select(rows)
-        return _MiniBatch(batch, self.hidden[rows], self.group[rows], Places.of(batch))
+        return _MiniBatch(batch, self.read[rows], self.written[rows], self.hidden[rows], self.group[rows],
+                          Places.of(batch))
 
 
 class Tuner(Editor[C]):
-    """An editor that trains a `Delta` per group of requests, from what enters the lowest edited block."""
+    """An editor that trains a `Delta` per group of requests, from what leaves the lowest edited block."""
 
     joint = True
 
@@ -131,9 +136,14 @@ class Tuner(Editor[C]):
     def _row(cls, config: C, of: Bytes, tokens: float, targets: float) -> float:
         """Of a fact's row."""
         above = of.shape.depth - min(config.layers) - 1
-        # what a delta computes with is in fp32: neurons, the inputs of W_out, and what enters the lowest edited block
-        read = SINGLE * (len(config.layers) * (of.shape.inner + of.shape.width) + of.shape.width)
+        # what a delta computes with is in fp32: neurons, the inputs of W_out, and what leaves the lowest edited block,
+        # and its FFN
+        read = SINGLE * (len(config.layers) * (of.shape.inner + of.shape.width) + 2 * of.shape.width)
         return tokens * (of.kept(above) + read) + targets * of.logits
+
+    @abstractmethod
+    def edited(self, layer: int) -> str:
+        """The path of the module in a block that gets the addition: the FFN, or its last projection."""
 
     @abstractmethod
     def new_delta(self, requests: Sequence[EditRequest]) -> Delta:
@@ -144,8 +154,8 @@ class Tuner(Editor[C]):
         return torch.optim.Adam(parameters, lr=self.config.lr, fused=True)
 
     @property
-    def _first(self) -> BlockRef:
-        return BlockRef("decoder", min(self.config.layers))
+    def _lowest(self) -> int:
+        return min(self.config.layers)
 
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         end = self.config.objective == "target_new"
@@ -194,7 +204,10 @@ class Tuner(Editor[C]):
             batch = replace(batch, position=batch.first_position[batch.row])
         batch = self.model.read(batch)
         group = torch.tensor([number for number, _ in rows], device=batch.row.device)
-        return _MiniBatch(batch, self.model.run_to(batch, self._first), group, Places.of(batch))
+        path = self.edited(self._lowest)
+        with capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [path]) as outputs:
+            hidden = self.model.run_to(batch, BlockRef("decoder", self._lowest + 1))
+        return _MiniBatch(batch, inputs[path], outputs[path], hidden, group, Places.of(batch))
 
     def _rows_at_once(self, mini: _MiniBatch) -> int:
         rows, length = mini.batch.input_ids.shape
@@ -234,10 +247,13 @@ class Tuner(Editor[C]):
 
     def _sums(self, mini: _MiniBatch, deltas: Sequence[Delta]) -> Tensor:
         """Σ_i -1/T_i Σ_t log p(o_it) of each group [groups], over its facts here and the T_i target tokens of each."""
-        with (overlay(self.model, [delta.patch() for delta in deltas], mini.group.tolist()),
-              only_targets(self.model, mini.places)):
-            states = self.model.run_from(mini.hidden, mini.batch, self._first)
-        by_fact = _mean_by(self.model.target_nll(states, mini.batch), mini.batch.row, len(mini.group))
+        model, patches, groups = self.model, [delta.patch() for delta in deltas], mini.group.tolist()
+        more = additions(patches, groups, self.edited(self._lowest), mini.read)
+        hidden = model.with_more(self._lowest, mini.hidden.float(), mini.written.float(), more).to(mini.hidden.dtype)
+        above = BlockRef("decoder", self._lowest + 1)
+        with overlay(model, patches, groups), only_targets(model, mini.places):
+            states = model.run_from(hidden, mini.batch, above) if above.layer < model.depth else model.finish(hidden)
+        by_fact = _mean_by(model.target_nll(states, mini.batch), mini.batch.row, len(mini.group))
         return by_fact.new_zeros(len(deltas)).index_add(0, mini.group, by_fact)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from editors.core.models.model import LanguageModel
@@ -45,6 +47,13 @@ def overlay(model: LanguageModel, patches: Patch | Sequence[Patch],
         yield
 
 
+def additions(patches: Sequence[Patch], rows: Sequence[int], path: str, x: Tensor) -> Tensor:
+    """What the patches add to the output of the module at `path` for its inputs x [rows, ..., in], row i that of
+    `patches[rows[i]]`: as in an `overlay`, without the module itself."""
+    terms = [(number, term) for number, patch in enumerate(patches) for term in patch.terms if term.module == path]
+    return _added([(list(group.values()), _runs(group, rows)) for group in _groups(terms)], x)
+
+
 def _hooks(patches: Sequence[Patch], rows: Sequence[int] | None,
            used: Sequence[int]) -> dict[str, Callable[..., Tensor]]:
     """One hook per module that the patches `used` touch."""
@@ -63,12 +72,16 @@ def _make_hook(path: str, terms: Sequence[tuple[int, Term]], rows: Sequence[int]
         x = args[0]
         if rows is not None and len(rows) != x.shape[0]:
             raise ValueError(f"overlay has {len(rows)} rows, but {path} got a batch of {x.shape[0]}")
-        # y + Σ_p Δ_p(x), over the patches p of each row
-        delta = sum(group[0].delta(x) if runs is None else type(group[0]).delta_by_row(group, runs, x)
-                    for group, runs in groups)
-        return (output + delta).to(output.dtype)
+        return (output + _added(groups, x)).to(output.dtype)
 
     return hook
+
+
+def _added(groups: Sequence[tuple[Sequence[Term], Runs | None]], x: Tensor) -> Tensor:
+    """Σ_p Δ_p(x), over the patches p of each row"""
+    parts = (group[0].delta(x) if runs is None else type(group[0]).delta_by_row(group, runs, x)
+             for group, runs in groups)
+    return functools.reduce(torch.add, parts)
 
 
 def _groups(terms: Sequence[tuple[int, Term]]) -> list[dict[int, Term]]:
