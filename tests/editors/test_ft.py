@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from support.families import FAMILIES, VARIANTS, tiny
 
 from editors import get_editor, resolve_config
 from editors.core.memory import Room
@@ -63,6 +64,28 @@ def test_each_delta_is_that_of_plain_fine_tuning(tiny_gptj, requests, overrides)
             assert close[share > 1e-3].all() and (share > 1e-3).float().mean() > 0.8
             assert close.float().mean() > 0.99
         assert patch.info["loss"] == pytest.approx(loss, rel=1e-2)
+
+
+@pytest.mark.parametrize("layers", [[1], [2, 1], [-1]], ids=str)
+@pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
+def test_loss_and_gradient_are_those_of_a_whole_pass_in_every_family(name, layers, requests):
+    model = tiny(name)
+    editor = ft(model, layers=[layer % model.depth for layer in layers], objective="target_new")
+    groups = [[requests[0]], [requests[1], requests[2]]]
+    deltas = [editor.new_delta(group) for group in groups]
+    generator = torch.Generator().manual_seed(1)
+    for parameter in (parameter for delta in deltas for parameter in delta.parameters):
+        parameter.data = torch.randn(parameter.shape, generator=generator) / 20
+    mini = editor._mini_batch(groups)
+    with overlay(model, [delta.patch() for delta in deltas], mini.group.tolist()):
+        nll = model.target_nll(model.states(mini.batch), mini.batch)
+    means = [torch.stack([nll[mini.batch.row == row].mean() for row in rows]).sum() for rows in ([0], [1, 2])]
+    parameters = [parameter for delta in deltas for parameter in delta.parameters]
+    found = editor._sums(mini, deltas)
+    torch.testing.assert_close(found, torch.stack(means), atol=1e-5, rtol=1e-5)
+    for spared, whole in zip(torch.autograd.grad(found.sum(), parameters),
+                             torch.autograd.grad(torch.stack(means).sum(), parameters), strict=True):
+        torch.testing.assert_close(spared, whole, atol=2e-6, rtol=1e-3)
 
 
 def test_joint_edit_is_plain_fine_tuning_on_all(tiny_gptj, requests):
