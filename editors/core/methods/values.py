@@ -26,7 +26,7 @@ from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import KeysValues, LanguageModel
-from editors.core.models.sparing import Places, only_targets
+from editors.core.models.sparing import Places, only_first, only_targets
 from editors.core.requests import EditRequest
 
 CPU_TOKENS = 256  # of one optimisation on a CPU, enough for its products: rows of more are less alike
@@ -167,13 +167,15 @@ class _Suffixes:
 
     `hidden` [rows, length, width] leaves the edited block, whose FFN has `written` [rows, width] at the subject's last
     token; `past` holds what attention needs of the tokens before, in the blocks from `above` on, which alone are run;
-    `edit` [rows] is each row's edit, and `places` are where target tokens are predicted, if any are.
+    `next` [rows, length, width] is what the FFN of the first of them gives, where a delta changes no more of it than at
+    the subject; `edit` [rows] is each row's edit, and `places` are where target tokens are predicted, if any are.
     """
 
     batch: Batch
     hidden: Tensor
     written: Tensor
     past: KeysValues
+    next: Tensor | None
     edit: Tensor
     places: Places | None
     above: int
@@ -183,7 +185,8 @@ class _Suffixes:
         return _Suffixes(batch, self.hidden[rows], self.written[rows],
                          [(k, v) if number < self.above else (k[rows], v[rows])
                           for number, (k, v) in enumerate(self.past)],
-                         self.edit[rows], self.places and Places.of(batch), self.above)
+                         None if self.next is None else self.next[rows], self.edit[rows],
+                         self.places and Places.of(batch), self.above)
 
 
 class _Optimisation:
@@ -206,7 +209,9 @@ class _Optimisation:
     def _read_prompts(self, batch: Batch, edit: Tensor, subject: Tensor, anchor: str) -> None:
         """Runs the prompts once and keeps what the loop starts from."""
         model, block, down = self.model, self.model.block_path(self.layer), self.model.down_path(self.layer)
-        with capture_inputs(model, [down]) as inputs, capture_outputs(model, [block, down, anchor]) as outputs:
+        # In a parallel block no FFN reads of other positions than its own; the last one is spared most of them anyway.
+        after = [model.ffn_path(self.layer + 1)] if model.parallel and self.layer + 2 < model.depth else []
+        with capture_inputs(model, [down]) as inputs, capture_outputs(model, [block, down, anchor, *after]) as outputs:
             _, cache = model.states_and_cache(batch)
         rows = torch.arange(len(subject), device=subject.device)
 
@@ -215,7 +220,7 @@ class _Optimisation:
 
         self.keys, self.values = at_subject(inputs[down]), at_subject(outputs[down])
         self.anchor = at_subject(outputs[anchor])[:, 0]
-        self.rows = self._suffixes(batch, subject, outputs[block], outputs[down], cache, edit)
+        self.rows = self._suffixes(batch, subject, outputs[block], outputs[down], cache, edit, *map(outputs.get, after))
 
     @torch.no_grad()
     def _read_essences(self, batch: Batch, edit: Tensor, last: Tensor) -> None:
@@ -227,7 +232,7 @@ class _Optimisation:
         self.essences = self._suffixes(batch, last, outputs[block], outputs[down], cache, edit)
 
     def _suffixes(self, batch: Batch, subject: Tensor, hidden: Tensor, written: Tensor, cache: KeysValues,
-                  edit: Tensor) -> _Suffixes:
+                  edit: Tensor, after: Tensor | None = None) -> _Suffixes:
         rows = torch.arange(len(subject), device=subject.device)
         suffix, taken = batch.suffix(subject)
         before = int(subject.max())
@@ -235,7 +240,8 @@ class _Optimisation:
         past = [(keys[:1, :, :before].clone(), values[:1, :, :before].clone()) if number <= self.layer else
                 (keys[:, :, :before].clone(), values[:, :, :before].clone())
                 for number, (keys, values) in enumerate(cache)]
-        return _Suffixes(suffix, hidden[rows[:, None], taken], written[rows, subject].float(), past, edit,
+        return _Suffixes(suffix, hidden[rows[:, None], taken], written[rows, subject].float(), past,
+                         None if after is None else after[rows[:, None], taken], edit,
                          Places.of(suffix) if len(suffix.target) else None, self.layer + 1)
 
     def run(self) -> Values:
@@ -292,5 +298,5 @@ class _Optimisation:
         hidden = rows.hidden.float()
         first = self.model.with_more(self.layer, hidden[:, 0], rows.written, delta[rows.edit])
         moved = torch.cat([first[:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
-        with only_targets(self.model, rows.places):
+        with only_targets(self.model, rows.places), only_first(self.model, rows.above, rows.next):
             return self.model.run_from(moved, rows.batch, BlockRef("decoder", self.layer + 1), rows.past)

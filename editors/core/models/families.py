@@ -175,7 +175,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("mlp.fc_in",), "mlp.fc_out")},
         activation="activation_function",
         sizes=("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "rotary_dim"), inner=_gpt_inner,
-        parameters=_gptj_parameters,
+        parameters=_gptj_parameters, parallel=lambda config: True,
         # Heads that do not divide the width are refused by the library.
         limits=lambda config: {} if config.n_embd % config.n_head else {"rotary_dim": config.n_embd // config.n_head}),
     "gpt2": Architecture(
@@ -187,6 +187,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                            "mlp.dense_4h_to_h")},
         activation="hidden_act", sizes=(*SIZES, "intermediate_size"),
         inner=lambda config: int(config.intermediate_size), parameters=_neox_parameters, problem=_uneven,
+        parallel=lambda config: bool(config.use_parallel_residual),
         renamed={"embed_out.": "lm_head."}),
     "opt": Architecture(
         {"decoder": Layout("model.decoder", "layers", "final_layer_norm", "ffn", ("fc1",), "fc2",
@@ -196,11 +197,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "phi": Architecture(
         {"decoder": Layout("model", "layers", "final_layernorm", "mlp", ("mlp.fc1",), "mlp.fc2")},
         activation="hidden_act", sizes=(*SIZES, "intermediate_size"),
-        inner=lambda config: int(config.intermediate_size), parameters=_phi_parameters, problem=_uneven),
+        inner=lambda config: int(config.intermediate_size), parameters=_phi_parameters, problem=_uneven,
+        parallel=lambda config: True),
     "falcon": Architecture(
         {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h")},
         activation="activation", sizes=(*SIZES, "ffn_hidden_size"), inner=lambda config: int(config.ffn_hidden_size),
-        parameters=_falcon_parameters, problem=_uneven),
+        parameters=_falcon_parameters, problem=_uneven,
+        parallel=lambda config: bool(config.parallel_attn or config.new_decoder_architecture)),
     "t5": Architecture(
         {"decoder": _t5_layout("decoder", 2, "num_decoder_layers"), "encoder": _t5_layout("encoder", 1, "num_layers")},
         activation="dense_act_fn",

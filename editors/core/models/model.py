@@ -100,6 +100,11 @@ class LanguageModel(Reader):
         return self.architecture.gated(self.module.config)
 
     @property
+    def parallel(self) -> bool:
+        """Whether an FFN reads what its block reads, and not what its attention has made of it."""
+        return self.architecture.parallel(self.module.config)
+
+    @property
     def own_head(self) -> bool:
         """Whether the head's weight is its own, not the token embeddings'."""
         return self.architecture.own_head(self.module.config)

@@ -1,11 +1,13 @@
-"""Spares the last block's FFN the positions that nobody reads: only attention mixes positions, and none comes after."""
+"""Spares FFNs positions: the last one those that nobody reads, as only attention mixes positions and none comes after;
+and one at whose other positions nothing has changed all but the first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +59,34 @@ def only_targets(model: LanguageModel, places: Places | None) -> Iterator[None]:
         wide = output.new_zeros(output.shape[0], places.length + 1, output.shape[2])
         return wide.scatter(1, _each(places.put, output), output)[:, :-1]
 
-    handles = ffn.register_forward_pre_hook(narrow), ffn.register_forward_hook(widen)
+    with _hooked(ffn, narrow, widen):
+        yield
+
+
+@contextmanager
+def only_first(model: LanguageModel, layer: int, known: Tensor | None) -> Iterator[None]:
+    """Inside, the FFN of block `layer` computes each row's first position alone; at the others it gives what is `known`
+    [rows, length, width], if it is. For rows of which nothing else has changed that the FFN reads."""
+    if known is None:
+        yield
+        return
+    ffn = model.submodule(model.ffn_path(layer))
+    size = sum(math.prod(model.weights.shape(weight)) for weight in ffn.parameters())
+
+    def narrow(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return args[0][:, :1], *args[1:]
+
+    def widen(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        DONE.add(-known[:, 1:, 0].numel(), size, backward=output.requires_grad)  # spared
+        return torch.cat([output, known[:, 1:]], 1)
+
+    with _hooked(ffn, narrow, widen):
+        yield
+
+
+@contextmanager
+def _hooked(module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> Iterator[None]:
+    handles = module.register_forward_pre_hook(before), module.register_forward_hook(after)
     try:
         yield
     finally:

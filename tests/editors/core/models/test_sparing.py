@@ -1,4 +1,4 @@
-"""Final states where targets are predicted, when the last FFN computes those alone, against whole passes."""
+"""Final states where targets are predicted, when FFNs compute only the positions that count, against whole passes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from support.families import FAMILIES, VARIANTS, tiny
 
 from editors.core.models.batches import BlockRef
-from editors.core.models.capture import capture_inputs
-from editors.core.models.sparing import Places, only_targets
+from editors.core.models.capture import capture_inputs, capture_outputs
+from editors.core.models.sparing import Places, only_first, only_targets
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Neurons, Patch
 
@@ -74,3 +74,38 @@ def test_a_decoder_behind_an_encoder_is_left_alone(tiny_t5):
         whole = tiny_t5.states(batch)
         with only_targets(tiny_t5, Places.of(batch)):
             assert torch.equal(tiny_t5.states(batch), whole)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
+def test_of_parallel_blocks_alone_an_ffn_gives_the_same_where_nothing_entered_anew(name):
+    model = tiny(name)
+    batch, ffn = model.collate([model.encode(*row) for row in ROWS]), model.ffn_path(1)
+    with torch.no_grad():
+        hidden = model.run_to(batch, BlockRef("decoder", 1))
+        with capture_outputs(model, [ffn]) as outputs:
+            model.run_from(hidden, batch, BlockRef("decoder", 1))
+            known = outputs[ffn]
+            moved = hidden.clone()
+            moved[:, 0] += torch.randn(model.width, generator=torch.Generator().manual_seed(1))
+            whole = model.run_from(moved, batch, BlockRef("decoder", 1))
+        assert model.parallel == torch.equal(outputs[ffn][:, 1:], known[:, 1:])
+        assert not torch.equal(outputs[ffn][:, 0], known[:, 0])
+        with capture_inputs(model, [model.down_path(1)]) as inputs, only_first(model, 1, known):
+            spared = model.run_from(moved, batch, BlockRef("decoder", 1))
+    assert inputs[model.down_path(1)].shape[1] == 1
+    assert torch.allclose(spared, whole, atol=1e-5) == model.parallel
+
+
+def test_a_gradient_passes_a_spared_ffn(tiny_gptj):
+    batch = tiny_gptj.collate([tiny_gptj.encode(*row) for row in ROWS])
+    with torch.no_grad():
+        hidden = tiny_gptj.run_to(batch, BlockRef("decoder", 1))
+        with capture_outputs(tiny_gptj, [tiny_gptj.ffn_path(1)]) as outputs:
+            tiny_gptj.run_from(hidden, batch, BlockRef("decoder", 1))
+    found = []
+    for known in (None, outputs[tiny_gptj.ffn_path(1)]):
+        first = hidden[:, 0].clone().requires_grad_()
+        with only_first(tiny_gptj, 1, known):
+            states = tiny_gptj.run_from(torch.cat([first[:, None], hidden[:, 1:]], 1), batch, BlockRef("decoder", 1))
+        found.append(torch.autograd.grad(tiny_gptj.target_nll(states, batch).sum(), first)[0])
+    torch.testing.assert_close(found[1], found[0])
