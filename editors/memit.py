@@ -70,7 +70,7 @@ class MEMIT(Editor[MemitConfig]):
     """Finds each fact's value at the last layer, then spreads the changes over all layers."""
 
     name = "memit"
-    version = 2
+    version = 3
     Config = MemitConfig
     joint = True
     apart = True
