@@ -74,7 +74,7 @@ def only_first(model: LanguageModel, layer: int, known: Tensor | None) -> Iterat
     size = sum(math.prod(model.weights.shape(weight)) for weight in ffn.parameters())
 
     def narrow(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return args[0][:, :1], *args[1:]
+        return args[0][:, :1].contiguous(), *args[1:]  # of a view each row would be multiplied by itself
 
     def widen(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         DONE.add(-known[:, 1:, 0].numel(), size, backward=output.requires_grad)  # spared
