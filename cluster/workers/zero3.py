@@ -57,7 +57,7 @@ def load_sharded(path: str | Path, *, device: str = "cpu", dtype: str = "float32
         # At every call of the whole model, DeepSpeed expects the modules to run in the order of the call before. Ours
         # run in parts and in any order.
         engine.optimizer.fwd_pre_hook.remove()
-        # DeepSpeed's hooks start this count of gradients on the module they are called for, but go on with it on the one
+        # DeepSpeed's hooks start this count of gradients on the module they are called for, and go on with it on that
         # they were made for, which a block that is run in another's place is not.
         for part in engine.module.modules():
             part.ds_grads_remaining = 0
