@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-import torch
 from ray.cluster_utils import Cluster
+from support.campaigns import run_here
 from support.processes import titled
 
 from cluster.campaign.file import load_campaign
-from cluster.driver import run_campaign
 from cluster.plan.planner import plan
 from cluster.store.store import Store
 
@@ -171,17 +170,9 @@ def read(place):
     return store.rows(record.tasks), record, store.standing(record)
 
 
-def run_undisturbed(campaign, place, local_pool):
-    """Runs a campaign in this process, without Ray."""
-    store, threads = Store.create(place), torch.get_num_threads()
-    torch.set_num_threads(1)  # as a worker has
-    assert run_campaign(plan(load_campaign(campaign)), store, local_pool(store)).failed == 0
-    torch.set_num_threads(threads)
-
-
 def shoot(cluster, write_campaign, local_pool, folder, plot):
     campaign = write_campaign(**plot.fields())
-    run_undisturbed(campaign, folder / "undisturbed", local_pool)
+    run_here(plan(load_campaign(campaign)), Store.create(folder / "undisturbed"), local_pool)
     chaos = Chaos(cluster, campaign, folder / "store", plot)
     assert chaos.run() == 0, (folder / "run.log").read_text()[-5000:]
     assert Counter(chaos.faults) == plot.faults

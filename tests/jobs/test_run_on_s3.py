@@ -12,13 +12,12 @@ import uuid
 
 import boto3
 import pytest
-import torch
 from botocore.exceptions import EndpointConnectionError
+from support.campaigns import run_here
 from support.processes import LIMIT, free_port, marked, wait_for
 from typer.testing import CliRunner
 
 from cluster.campaign.file import load_campaign
-from cluster.driver import run_campaign
 from cluster.plan.planner import plan
 from cluster.store.store import Store
 from jobs.cli import app
@@ -88,10 +87,7 @@ def test_a_campaign_whose_driver_is_killed_goes_on_in_s3_and_leaves_the_rows_of_
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     planned = plan(load_campaign(campaign))  # meanwhile
     local = Store.create(tmp_path / "store")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as a worker has
-    assert run_campaign(planned, local, local_pool(local)).failed == 0
-    torch.set_num_threads(threads)
+    run_here(planned, local, local_pool)
     wait_for(lambda: driver.poll() is not None or rows())
     driver.send_signal(signal.SIGKILL)
     assert driver.wait() == -signal.SIGKILL

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 import editors
+from cluster.driver import run_campaign
 from cluster.scheduler.events import ResultDamaged, TaskDone, TaskFailed, WorkerUp
 from cluster.store.errors import Damaged
 from cluster.workers.executor import TaskExecutor
@@ -107,6 +108,16 @@ def local_pool():
             return connect
 
     return Connect()
+
+
+def run_here(planned, store, local_pool):
+    """Runs a plan in this process, with one thread as a worker has, and leaves PyTorch's as they were."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert run_campaign(planned, store, local_pool(store)).failed == 0
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Drilled(Editor):
