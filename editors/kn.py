@@ -158,8 +158,8 @@ def _bytes(of: Bytes, share: float) -> float:
 
 def _beside(model: LanguageModel) -> bool:
     """Whether all scales of a scene can be tokens of one row, at one position: not behind an encoder, where a scene is
-    a whole row, nor with ALiBi, whose positions the library counts along the row."""
-    return not model.has_encoder and not getattr(model.module.config, "alibi", False)
+    a whole row, nor where positions are counted along the row."""
+    return not model.has_encoder and not model.architecture.alibi(model.module.config)
 
 
 def _size(model: LanguageModel, length: int, scales: int) -> int:

@@ -105,14 +105,13 @@ def _check_editor(name: str) -> None:
 def _write(name: str, patch: Patch, out: Path, form: Form, rank: int | None, dtype: Precision | None, *,
            files: Sequence[Path] = (), skipped: Sequence[Skipped] = ()) -> None:
     """Writes the folder and says what it is. No weight of the model is in memory but the one that is written."""
-    from evaluators.models import named_model
-
-    path, edit = named_model(name), patch.compact()
     from editors.core.models.hub import model_folder
     from editors.core.models.loading import load_skeleton, model_digest
     from editors.core.patches.adapter import RANK, save_adapter
     from editors.core.patches.streaming import save_merged
+    from evaluators.models import named_model
 
+    path, edit = named_model(name), patch.compact()
     what = count(len(patch.origin.facts), "edit") if patch.origin else count(len(files), "patche" if files[1:] else
                                                                              "patch")
     with saying() as say:

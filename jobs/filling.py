@@ -48,15 +48,21 @@ def as_run(record: CampaignRecord) -> str:
     and what else differs. "" where nothing does, or that is not known."""
     if not record.text or record.name not in shipped_campaigns():
         return ""
-    ran, ways = _fields(record.text), []
-    for scale in (None, *_fields(shipped_campaigns()[record.name].read_text(encoding="utf-8")).get("scales", {})):
-        fields = _fields(read_campaign(record.name, scale, None).text)
-        changed = {key: value for key, value in ran.items() if fields.get(key) != value}
-        ways.append((len(changed), [*(["--scale", scale] if scale else []), *(
-            word for key, value in changed.items() for word in (
-                ["--data", near(value)] if key == "data" else
-                ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]))]))
-    return shlex.join(min(ways, key=lambda way: way[0])[1])
+    ran, shipped = _fields(record.text), _fields(shipped_campaigns()[record.name].read_text(encoding="utf-8"))
+    ways = [_way(ran, record.name, scale) for scale in (None, *shipped.get("scales", {}))]
+    return shlex.join(min(ways, key=lambda way: len(way[0]))[1])
+
+
+def _way(ran: Mapping[str, Any], name: str, scale: str | None) -> tuple[dict[str, Any], list[str]]:
+    """The fields in which a campaign that was run differs from the shipped one at this scale, and the options that
+    make the one of the other."""
+    fields = _fields(read_campaign(name, scale, None).text)
+    changed = {key: value for key, value in ran.items() if fields.get(key) != value}
+    options = ["--scale", scale] if scale else []
+    for key, value in changed.items():
+        options += (["--data", near(value)] if key == "data" else
+                    ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"])
+    return changed, options
 
 
 def _fields(text: str) -> dict[str, Any]:

@@ -250,9 +250,8 @@ class Tuner(Editor[C]):
         model, patches, groups = self.model, [delta.patch() for delta in deltas], mini.group.tolist()
         more = additions(patches, groups, self.edited(self._lowest), mini.read)
         hidden = model.with_more(self._lowest, mini.hidden.float(), mini.written.float(), more).to(mini.hidden.dtype)
-        above = BlockRef("decoder", self._lowest + 1)
         with overlay(model, patches, groups), only_targets(model, mini.places):
-            states = model.run_from(hidden, mini.batch, above) if above.layer < model.depth else model.finish(hidden)
+            states = model.run_from(hidden, mini.batch, BlockRef("decoder", self._lowest + 1))
         by_fact = _mean_by(model.target_nll(states, mini.batch), mini.batch.row, len(mini.group))
         return by_fact.new_zeros(len(deltas)).index_add(0, mini.group, by_fact)
 

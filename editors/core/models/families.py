@@ -203,7 +203,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         {"decoder": Layout("transformer", "h", "ln_f", "mlp", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h")},
         activation="activation", sizes=(*SIZES, "ffn_hidden_size"), inner=lambda config: int(config.ffn_hidden_size),
         parameters=_falcon_parameters, problem=_uneven,
-        parallel=lambda config: bool(config.parallel_attn or config.new_decoder_architecture)),
+        parallel=lambda config: bool(config.parallel_attn or config.new_decoder_architecture),
+        alibi=lambda config: bool(config.alibi)),
     "t5": Architecture(
         {"decoder": _t5_layout("decoder", 2, "num_decoder_layers"), "encoder": _t5_layout("encoder", 1, "num_layers")},
         activation="dense_act_fn",

@@ -45,11 +45,12 @@ class Architecture:
 
     The functions are given a Hugging Face configuration: `inner` tells the width of the FFNs, `gated` whether they
     multiply their activations with a second, linear projection, `parallel` whether they read what their block reads and
-    not what its attention has made of it, `own_head` whether the head has a weight of its own or shares that of the
-    token embeddings, and `parameters` how many a model has. `limits` tells how large some of the
-    `sizes` may be at most, and `problem` what keeps editors from a model of the family, if anything does. Hidden states
-    are too large for the dtypes that `overflows` lists. The field `softcap` bounds logits. Old checkpoints have weights
-    under names that begin as the keys of `renamed` do. `prepare` is given a module that was loaded.
+    not what its attention has made of it, `alibi` whether attention counts positions along the row, whatever they are
+    said to be, `own_head` whether the head has a weight of its own or shares that of the token embeddings, and
+    `parameters` how many a model has. `limits` tells how large some of the `sizes` may be at most, and `problem` what
+    keeps editors from a model of the family, if anything does. Hidden states are too large for the dtypes that
+    `overflows` lists. The field `softcap` bounds logits. Old checkpoints have weights under names that begin as the
+    keys of `renamed` do. `prepare` is given a module that was loaded.
     """
 
     layouts: Mapping[Stack, Layout]
@@ -60,6 +61,7 @@ class Architecture:
     own_head: Callable[[Any], bool] = _tied_or_not
     gated: Callable[[Any], bool] = lambda config: False
     parallel: Callable[[Any], bool] = lambda config: False
+    alibi: Callable[[Any], bool] = lambda config: False
     overflows: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
     limits: Callable[[Any], Mapping[str, int]] = lambda config: {}

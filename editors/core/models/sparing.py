@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,18 +47,12 @@ def only_targets(model: LanguageModel, places: Places | None) -> Iterator[None]:
     if model.has_encoder or places is None or places.put.shape[1] >= places.length:
         yield
         return
-    ffn = model.submodule(model.ffn_path(model.depth - 1))
-    size = sum(math.prod(model.weights.shape(weight)) for weight in ffn.parameters())
 
-    def narrow(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return args[0].gather(1, _each(places.taken, args[0])), *args[1:]
-
-    def widen(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        DONE.add(output.shape[0] * (output.shape[1] - places.length), size, backward=output.requires_grad)  # spared
+    def widen(output: Tensor) -> Tensor:
         wide = output.new_zeros(output.shape[0], places.length + 1, output.shape[2])
         return wide.scatter(1, _each(places.put, output), output)[:, :-1]
 
-    with _hooked(ffn, narrow, widen):
+    with _narrowed(model, model.depth - 1, lambda states: states.gather(1, _each(places.taken, states)), widen):
         yield
 
 
@@ -70,23 +63,29 @@ def only_first(model: LanguageModel, layer: int, known: Tensor | None) -> Iterat
     if known is None:
         yield
         return
-    ffn = model.submodule(model.ffn_path(layer))
-    size = sum(math.prod(model.weights.shape(weight)) for weight in ffn.parameters())
-
-    def narrow(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return args[0][:, :1].contiguous(), *args[1:]  # of a view each row would be multiplied by itself
-
-    def widen(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        DONE.add(-known[:, 1:, 0].numel(), size, backward=output.requires_grad)  # spared
-        return torch.cat([output, known[:, 1:]], 1)
-
-    with _hooked(ffn, narrow, widen):
+    with _narrowed(model, layer, lambda states: states[:, :1].contiguous(),  # of a view rows would be multiplied singly
+                   lambda output: torch.cat([output, known[:, 1:]], 1)):
         yield
 
 
 @contextmanager
-def _hooked(module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> Iterator[None]:
-    handles = module.register_forward_pre_hook(before), module.register_forward_hook(after)
+def _narrowed(model: LanguageModel, layer: int, narrow: Callable[[Tensor], Tensor],
+              widen: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, the FFN of block `layer` is given what `narrow` makes of states [rows, length, width], and `widen` makes
+    what it gives as long again."""
+    ffn = model.submodule(model.ffn_path(layer))
+    size = sum(math.prod(model.weights.shape(weight)) for weight in ffn.parameters())
+
+    def before(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return narrow(args[0]), *args[1:]
+
+    def after(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        wide = widen(output)
+        spared = wide.shape[0] * (wide.shape[1] - output.shape[1])
+        DONE.add(-spared, size, backward=output.requires_grad)
+        return wide
+
+    handles = ffn.register_forward_pre_hook(before), ffn.register_forward_hook(after)
     try:
         yield
     finally:
