@@ -16,7 +16,8 @@ from editors.core.editor import Editor, Resources
 from editors.core.errors import InputError
 from editors.core.memory import DOUBLE, FACTORING, SINGLE, SPARE, Bytes, Needs
 from editors.core.methods.contexts import sample_contexts
-from editors.core.methods.values import ValueConfig, in_context, optimise_values
+from editors.core.methods.value_rows import in_context
+from editors.core.methods.values import ValueConfig, optimise_values
 from editors.core.models.architectures import Shape, architecture
 from editors.core.models.batches import BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs, capture_outputs
@@ -70,7 +71,7 @@ class MEMIT(Editor[MemitConfig]):
     """Finds each fact's value at the last layer, then spreads the changes over all layers."""
 
     name = "memit"
-    version = 3
+    version = 4
     Config = MemitConfig
     joint = True
     apart = True

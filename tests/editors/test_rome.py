@@ -9,7 +9,8 @@ from editors import get_editor, resolve_config
 from editors.core.editor import Resources
 from editors.core.errors import InputError
 from editors.core.methods.contexts import sample_contexts
-from editors.core.methods.values import CPU_TOKENS, ValueConfig, _groups, _Rows, optimise_values
+from editors.core.methods.value_rows import CPU_TOKENS, Rows, groups
+from editors.core.methods.values import ValueConfig, optimise_values
 from editors.core.models.batches import Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.patches.overlay import overlay
@@ -71,8 +72,10 @@ def naive_value(model, request, contexts, config):
     return delta.detach(), float(loss.detach()), step
 
 
+@pytest.mark.parametrize("tokens", [CPU_TOKENS, 40], ids=["whole", "in-parts"])
 @pytest.mark.parametrize("overrides", [{}, {"clamp": 2.0}, {"stop_loss": 5.5}])
-def test_batched_values_equal_the_plain_loop(tiny_gptj, requests, overrides):
+def test_batched_values_equal_the_plain_loop(tiny_gptj, requests, overrides, tokens, monkeypatch):
+    monkeypatch.setattr("editors.core.methods.value_rows.CPU_TOKENS", tokens)
     config = ValueConfig(**{k: v for k, v in {**SETTINGS, **overrides}.items() if k != "layer"})
     contexts = sample_contexts(tiny_gptj, config.contexts, seed=3)
     seen = []
@@ -173,14 +176,24 @@ def test_contexts_are_seeded_and_clean(tiny_gptj):
 @pytest.mark.parametrize(("budget", "widest"), [(60, 2), (400, 6)])
 def test_groups_are_of_like_suffixes_and_within_the_budget(budget, widest):
     """Rows of 3 to 13 tokens up to the subject, and of 1 to 7 from there on, in two contexts."""
-    rows = [_Rows([Encoded(tuple(range(before)), (1,) * after)] * 2, [before - 1] * 2, Encoded((1,), ()))
+    rows = [Rows([Encoded(tuple(range(before)), (1,) * after)] * 2, [before - 1] * 2, Encoded((1,), ()))
             for before, after in zip([3, 13, 4, 5, 9, 11, 6, 8] * 2, [7, 1, 2, 5, 3, 1, 4, 6] * 2, strict=True)]
-    groups = list(_groups(rows, budget, "cpu"))
-    assert sorted(number for group in groups for number in group) == list(range(16))
-    assert 1 < len(groups) < 16
-    for group in groups:
-        assert max(rows[number].tokens for number in group) * len(group) <= budget
-        assert max(rows[number].suffix for number in group) * 2 * len(group) <= CPU_TOKENS
-    assert [*map(len, _groups(rows, 10**6, "cuda"))] == [16]
-    found = [[rows[number].suffix for number in group] for group in groups]
-    assert max(max(group) - min(group) for group in found) <= widest
+    found = list(groups(rows, budget, "cpu"))
+    parts = [part for group in found for part in group]
+    assert sorted(number for part in parts for number in part) == list(range(16))
+    assert 1 < len(found) <= len(parts) < 16
+    for group in found:
+        assert sum(max(rows[number].tokens for number in part) * len(part) for part in group) <= budget
+    for part in parts:
+        assert max(rows[number].suffix for number in part) * 2 * len(part) <= CPU_TOKENS
+    [[whole]] = groups(rows, 10**6, "cuda")
+    assert len(whole) == 16
+    suffixes = [[rows[number].suffix for number in part] for part in parts]
+    assert max(max(part) - min(part) for part in suffixes) <= widest
+
+
+def test_edits_whose_suffixes_are_unlike_are_optimised_at_once():
+    """In parts of their own, within the budget: what is asked of every edit is asked of all together."""
+    rows = [Rows([Encoded(tuple(range(9)), (1,) * after)] * 20, [8] * 20, Encoded((1,), ())) for after in [1, 8] * 4]
+    [parts] = groups(rows, 10**6, "cpu")
+    assert [{rows[number].suffix for number in part} for part in parts] == [{1}, {8}, {8}, {8}, {8}]
