@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from editors.core.errors import CaseError
-from editors.core.models.batches import BlockRef, Encoded, Padding, by_length
+from editors.core.models.batches import Encoded, Padding, by_length
 from editors.core.models.model import LanguageModel
 from editors.core.patches.overlay import UNPATCHED, overlay
 from editors.core.patches.patch import Patch, Route
 from evaluators.cases import ROLES, Case, ProbeKey, Role, Which, ask
-from evaluators.scoring.resuming import lowest_block, resume
+from evaluators.scoring.resuming import resume
 
 NO_TOKEN = -1  # what a model "predicts" where its logits are not finite
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # a third faster on CPUs than 4096: activations stay in the cache
@@ -161,16 +161,15 @@ def answer(model: LanguageModel, rows: Collection[Row], patches: Sequence[Patch]
     the model has a place for `kept` states, what enters the lowest block that a patch changes is kept there.
     """
     guests = _guests(rows)
-    lowest = lowest_block(model, [patches[number] for number in {row.patch for row in rows} - {UNPATCHED}])
     if model.kept is not None:
-        model.kept.begin()
+        model.kept.begin(sum(len(row.encoded) for row in guests))
     answered: dict[Row, Outputs] = {}
     budget = batch_tokens or _budget(model, guests)
     # Rows of similar length together, and in each group those of one patch side by side.
     ordered = sorted(guests, key=lambda row: (len(row.encoded), row.patch, row.encoded.prompt, row.encoded.target))
     for group in by_length([len(row.encoded) for row in ordered], budget, budget / PASS):
         hosts = sorted((ordered[number] for number in group), key=lambda row: row.patch)
-        answered |= _answer(model, patches, hosts, guests, compared, padding, lowest)
+        answered |= _answer(model, patches, hosts, guests, compared, padding)
     return answered
 
 
@@ -197,12 +196,11 @@ def _guests(rows: Collection[Row]) -> dict[Row, list[Row]]:
 
 @torch.no_grad()
 def _answer(model: LanguageModel, patches: Sequence[Patch], hosts: Sequence[Row],
-            guests: Mapping[Row, Sequence[Row]], compared: Collection[Row], padding: Padding,
-            lowest: BlockRef | None) -> dict[Row, Outputs]:
-    """One forward pass over `hosts`, below block `lowest` without patches; the outputs of all their guests."""
-    forward = resume(model, [host.encoded for host in hosts], padding, lowest)
-    with overlay(model, patches, [host.patch for host in hosts]):
-        logits = forward()
+            guests: Mapping[Row, Sequence[Row]], compared: Collection[Row], padding: Padding) -> dict[Row, Outputs]:
+    """One forward pass over `hosts`; the outputs of all their guests."""
+    on = [host.patch for host in hosts]
+    forward = resume(model, [host.encoded for host in hosts], padding, patches, on)
+    logits = forward(on)
     asked: list[tuple[Row, int]] = []  # each guest, and which of the logits predicts its first target token
     start = 0
     for host in hosts:
@@ -229,12 +227,12 @@ def _answer(model: LanguageModel, patches: Sequence[Patch], hosts: Sequence[Row]
     return outputs
 
 
-def _divergence(hosts: Sequence[Row], logits: Tensor, forward: Callable[[], Tensor]) -> list[float]:
+def _divergence(hosts: Sequence[Row], logits: Tensor, forward: Callable[[Sequence[int]], Tensor]) -> list[float]:
     """KL(unedited || edited) in nats at every target token; 0 for hosts without a patch, infinite where the edited
     logits are not finite."""
     if all(host.patch == UNPATCHED for host in hosts):
         return [0.0] * len(logits)
-    before = forward().log_softmax(-1)
+    before = forward([UNPATCHED] * len(hosts)).log_softmax(-1)
     kl = (before.exp() * (before - logits.log_softmax(-1))).sum(-1).clamp(min=0)
     edited = [host.patch != UNPATCHED for host in hosts for _ in host.encoded.target]
     return [value if patched else 0.0

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from editors.core.editor import Editor, EditorConfig
 from editors.core.memory import ADAM, ANSWER, PROMPT, SINGLE, STEP, Bytes, Needs
 from editors.core.models.batches import Batch, BlockRef, alike
-from editors.core.models.capture import capture_inputs, capture_outputs
+from editors.core.models.capture import pass_block
+from editors.core.models.kept import Passed
 from editors.core.models.sparing import Places, only_targets
-from editors.core.patches.overlay import additions, overlay
+from editors.core.patches.overlay import leaving, overlay
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
@@ -80,14 +81,11 @@ class Delta(ABC):
 
 @dataclass(frozen=True)
 class _MiniBatch:
-    """Rows of several groups, each row's `group` [rows], where targets are predicted, and of the lowest edited block,
-    which is run once with those below it: what the edited module in it has `read` [rows, length, in] and `written`, and
-    the `hidden` states [rows, length, width] that left the block."""
+    """Rows of several groups, each row's `group` [rows], where targets are predicted, and the lowest edited block,
+    which is `passed` once with those below it."""
 
     batch: Batch
-    read: Tensor
-    written: Tensor
-    hidden: Tensor
+    passed: Passed
     group: Tensor
     places: Places
 
@@ -101,8 +99,7 @@ class _MiniBatch:
 
     def _of(self, rows: Tensor) -> _MiniBatch:
         batch = self.batch.select(rows)
-        return _MiniBatch(batch, self.read[rows], self.written[rows], self.hidden[rows], self.group[rows],
-                          Places.of(batch))
+        return _MiniBatch(batch, self.passed[rows], self.group[rows], Places.of(batch))
 
 
 class Tuner(Editor[C]):
@@ -157,6 +154,10 @@ class Tuner(Editor[C]):
     def _lowest(self) -> int:
         return min(self.config.layers)
 
+    @property
+    def _above(self) -> BlockRef:
+        return BlockRef("decoder", self._lowest + 1)
+
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         end = self.config.objective == "target_new"
         rows = [self.model.encode(request.prompt, request.target, end=end) for request in requests]
@@ -204,10 +205,8 @@ class Tuner(Editor[C]):
             batch = replace(batch, position=batch.first_position[batch.row])
         batch = self.model.read(batch)
         group = torch.tensor([number for number, _ in rows], device=batch.row.device)
-        path = self.edited(self._lowest)
-        with capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [path]) as outputs:
-            hidden = self.model.run_to(batch, BlockRef("decoder", self._lowest + 1))
-        return _MiniBatch(batch, inputs[path], outputs[path], hidden, group, Places.of(batch))
+        passed = pass_block(self.model, self.edited(self._lowest), lambda: self.model.run_to(batch, self._above))
+        return _MiniBatch(batch, passed, group, Places.of(batch))
 
     def _rows_at_once(self, mini: _MiniBatch) -> int:
         rows, length = mini.batch.input_ids.shape
@@ -248,10 +247,9 @@ class Tuner(Editor[C]):
     def _sums(self, mini: _MiniBatch, deltas: Sequence[Delta]) -> Tensor:
         """Σ_i -1/T_i Σ_t log p(o_it) of each group [groups], over its facts here and the T_i target tokens of each."""
         model, patches, groups = self.model, [delta.patch() for delta in deltas], mini.group.tolist()
-        more = additions(patches, groups, self.edited(self._lowest), mini.read)
-        hidden = model.with_more(self._lowest, mini.hidden.float(), mini.written.float(), more).to(mini.hidden.dtype)
+        hidden = leaving(model, mini.passed, patches, groups)
         with overlay(model, patches, groups), only_targets(model, mini.places):
-            states = model.run_from(hidden, mini.batch, BlockRef("decoder", self._lowest + 1))
+            states = model.run_from(hidden, mini.batch, self._above)
         by_fact = _mean_by(model.target_nll(states, mini.batch), mini.batch.row, len(mini.group))
         return by_fact.new_zeros(len(deltas)).index_add(0, mini.group, by_fact)
 

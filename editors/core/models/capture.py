@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from editors.core.models.kept import Passed
 from editors.core.models.model import LanguageModel
 
 
@@ -50,6 +51,13 @@ def capture_factors(model: LanguageModel, paths: Sequence[str]) -> Iterator[dict
 
             stack.callback(model.submodule(path).register_forward_hook(hook).remove)
         yield seen
+
+
+def pass_block(model: LanguageModel, path: str, run: Callable[[], Tensor]) -> Passed:
+    """The block with the module at `path`, as `run` passes it and gives the hidden states that leave it."""
+    with capture_inputs(model, [path]) as inputs, capture_outputs(model, [path]) as outputs:
+        hidden = run()
+    return Passed(path, inputs[path], outputs[path] if model.layout("decoder").after else None, hidden)
 
 
 @contextmanager

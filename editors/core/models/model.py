@@ -247,10 +247,12 @@ class LanguageModel(Reader):
         added: Tensor = self.submodule(f"{self.block_path(layer)}.{norm}")(written) if norm else written
         return added
 
-    def with_more(self, layer: int, hidden: Tensor, written: Tensor, more: Tensor) -> Tensor:
-        """What leaves a decoder's block whose FFN writes `more` on top of what it has `written` when `hidden` left."""
+    def with_more(self, layer: int, hidden: Tensor, written: Tensor | None, more: Tensor) -> Tensor:
+        """What leaves a decoder's block whose FFN writes `more` on top of what it has `written` (None will do where the
+        family does not normalise it) when `hidden` left."""
         if self.layout("decoder").after is None:
             return hidden + more
+        assert written is not None
         return hidden - self.after_ffn(layer, written) + self.after_ffn(layer, written + more)
 
     def finish(self, hidden: Tensor) -> Tensor:
@@ -295,9 +297,7 @@ class LanguageModel(Reader):
 
     def run_from(self, hidden: Tensor, batch: Batch, at: BlockRef, past: KeysValues | None = None) -> Tensor:
         """Final hidden states when `hidden` [rows, length, width] enters block `at`: blocks below are not run.
-
-        `past` are the cached keys and values of the tokens before a `Batch.suffix`.
-        """
+        `past` are the cached keys and values of the tokens before a `Batch.suffix`."""
         from transformers import DynamicCache
 
         cache = DynamicCache() if past is not None else None

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from editors.core.models.kept import Passed
 from editors.core.models.model import LanguageModel
 from editors.core.patches.fitting import refuse_misfits
 from editors.core.patches.patch import Patch, Term
@@ -47,11 +48,18 @@ def overlay(model: LanguageModel, patches: Patch | Sequence[Patch],
         yield
 
 
-def additions(patches: Sequence[Patch], rows: Sequence[int], path: str, x: Tensor) -> Tensor:
-    """What the patches add to the output of the module at `path` for its inputs x [rows, ..., in], row i that of
-    `patches[rows[i]]`: as in an `overlay`, without the module itself."""
-    terms = [(number, term) for number, patch in enumerate(patches) for term in patch.terms if term.module == path]
-    return _added([(list(group.values()), _runs(group, rows)) for group in _groups(terms)], x)
+def leaving(model: LanguageModel, passed: Passed, patches: Sequence[Patch], rows: Sequence[int]) -> Tensor:
+    """What leaves a block that was `passed`, row i with `patches[rows[i]]` on it: as in an `overlay`, without running
+    the block, where no patch has other terms on it or below."""
+    terms = [(number, term) for number in sorted(set(rows) - {UNPATCHED}) for term in patches[number].terms
+             if term.module == passed.path]
+    block = model.block_of(passed.path)
+    assert block is not None
+    if not terms:
+        return passed.hidden
+    more = _added([(list(group.values()), _runs(group, rows)) for group in _groups(terms)], passed.read)
+    written = None if passed.written is None else passed.written.float()
+    return model.with_more(block.layer, passed.hidden.float(), written, more).to(passed.hidden.dtype)
 
 
 def _hooks(patches: Sequence[Patch], rows: Sequence[int] | None,

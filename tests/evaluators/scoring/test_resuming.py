@@ -14,10 +14,10 @@ from editors.core.models.batches import BlockRef
 from editors.core.models.kept import Entering, KeptStates
 from editors.core.models.work import DONE
 from editors.core.patches.overlay import overlay
-from editors.core.patches.patch import LowRank, Neurons, Patch, Route
+from editors.core.patches.patch import Dense, LowRank, Neurons, Patch, Route
 from evaluators.cases import Case, Probe
 from evaluators.scoring.observe import observe
-from evaluators.scoring.resuming import lowest_block, resume
+from evaluators.scoring.resuming import added_to, lowest_block, resume
 
 ROWS = [("What is the birthplace of Ann?", "so many words"), ("It", "was"), ("Ann Lee lives", "here"), ("X", "a b c")]
 ON = [0, 1, -1, 1]
@@ -41,9 +41,9 @@ def whole(model, rows, patches):
 
 def resumed(model, rows, patches, padding="right"):
     with torch.no_grad():
-        forward = resume(model, rows, padding, lowest_block(model, patches))
-        with overlay(model, patches, ON):
-            return forward()
+        if model.kept is not None:
+            model.kept.begin(sum(map(len, rows)))
+        return resume(model, rows, padding, patches, ON)(ON)
 
 
 @pytest.fixture
@@ -73,6 +73,76 @@ def test_equals_whole_passes_in_every_family(name, padding, keeping):
         torch.testing.assert_close(first, expected, atol=2e-5, rtol=1e-4)
         assert torch.equal(resumed(model, rows, patches, padding), first)  # to the bit
     assert (expected - whole(model, rows, [Patch(), Patch()])).abs().max() > 0.01
+
+
+def neurons(model, layer, seed):
+    generator = torch.Generator().manual_seed(seed)
+    keys, values = torch.randn(2, model.width, generator=generator), torch.randn(model.width, 2, generator=generator)
+    return Neurons(model.ffn_path(layer), keys / 5, values, "relu")
+
+
+def dense(model, layer, seed):
+    path = model.down_path(layer)
+    weight = torch.randn(*model.matrix(path), generator=torch.Generator().manual_seed(seed)) / 5
+    return Dense(path, weight, torch.ones(len(weight)) / 5)
+
+
+def shut(model, layer):
+    """Makes a run of a block fail."""
+    def fail(*_):
+        raise AssertionError(f"block {layer} was run")
+
+    return model.submodule(model.block_path(layer)).register_forward_pre_hook(fail)
+
+
+@pytest.mark.parametrize("make", [neurons, dense, lambda model, layer, seed: low(model, layer, seed=seed)],
+                         ids=["neurons", "dense", "low-rank"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("name", [*FAMILIES, "tiny_t5", "tiny_gated_t5"])
+def test_the_lowest_edited_block_is_not_run_again(request, name, layer, make, keeping):
+    model = keeping(request.getfixturevalue(name) if name.startswith("tiny") else tiny(name))
+    rows = [model.encode(*row) for row in ROWS]
+    patches = [Patch((make(model, layer, 1), low(model, 2))), Patch((make(model, layer, 2),))]
+    if layer == 2:
+        patches = [Patch(patch.terms[:1]) for patch in patches]
+    expected = whole(model, rows, patches)
+    first = resumed(model, rows, patches)
+    torch.testing.assert_close(first, expected, atol=2e-5, rtol=1e-4)
+    handle = shut(model, layer)
+    try:
+        assert torch.equal(resumed(model, rows, patches), first)  # to the bit
+    finally:
+        handle.remove()
+    unedited = resume(model, rows, "right", patches, ON)([-1] * len(rows))
+    torch.testing.assert_close(unedited, whole(model, rows, [Patch(), Patch()]), atol=2e-5, rtol=1e-4)
+    assert (expected - unedited).abs().max() > 0.01
+
+
+def test_what_else_an_edit_changes_of_the_lowest_block_has_it_run(tiny_gptj, keeping):
+    path = tiny_gptj.down_path(1).replace("fc_out", "fc_in")
+    out, width = tiny_gptj.matrix(path)
+    up = LowRank(path, torch.randn(out, 1), torch.randn(width, 1))
+    for second in (Patch((up,)), Patch((neurons(tiny_gptj, 1, 1),)), Patch((low(tiny_gptj, 1), up))):
+        model = keeping(tiny_gptj)
+        rows, patches = [model.encode(*row) for row in ROWS], [Patch((low(model, 1),)), second]
+        assert added_to(model, patches, BlockRef("decoder", 1)) is None
+        for _ in range(2):
+            torch.testing.assert_close(resumed(model, rows, patches), whole(model, rows, patches), atol=2e-5, rtol=1e-4)
+
+
+def test_the_lowest_block_is_run_again_where_what_it_reads_takes_too_much(tiny_gptj, keeping):
+    rows = [tiny_gptj.encode(*row) for row in ROWS]
+    patches = [Patch((low(tiny_gptj, 1, seed=seed),)) for seed in (1, 2)]
+    sizes = {}
+    for limit in (2**17, 2**29):
+        model = keeping(tiny_gptj)
+        model.kept = KeptStates(limit)
+        torch.testing.assert_close(resumed(model, rows, patches), whole(model, rows, patches), atol=2e-5, rtol=1e-4)
+        sizes[limit] = model.kept.nbytes
+        at = model.kept.below(rows, "right", BlockRef("decoder", 2))
+        assert at is not None and at[0].layer == (1 if limit == 2**17 else 2)
+    inner, width = tiny_gptj.matrix(tiny_gptj.down_path(1))[::-1]
+    assert sizes[2**29] * width == sizes[2**17] * (width + inner)  # what was read is counted, too
 
 
 @pytest.mark.parametrize("kind", ["tiny_t5", "tiny_gated_t5"])
@@ -108,7 +178,6 @@ def test_observations_do_not_depend_on_what_was_asked_before(tiny_gptj, keeping,
 
 
 @pytest.mark.parametrize("patch", [
-    lambda model: Patch((low(model, 0), low(model, 3))),
     lambda model: Patch((low(model, 3), LowRank("lm_head", torch.zeros(2, 1), torch.zeros(2, 1)))),
     lambda model: Patch((low(model, 3), Route(side="s", memory=()))),
 ])
@@ -129,11 +198,12 @@ def test_no_more_is_kept_than_fits(tiny_gptj):
     rows = [[tiny_gptj.encode(*row)] for row in ROWS]
     one, at = Entering(torch.zeros(1, 4, 8)), BlockRef("decoder", 1)
     kept = KeptStates(2 * one.nbytes)
+    kept.begin(9)
     for row in rows[:3]:
         kept.keep(row, "right", at, one)
     assert kept.nbytes == kept.limit
     assert kept.below(rows[2], "right", at) is None  # the others are asked about still
-    kept.begin()
+    kept.begin(9)
     assert kept.below(rows[1], "right", at) == (at, one)
     kept.keep(rows[2], "right", at, one)  # in the place of the first
     assert kept.below(rows[0], "right", at) is None and kept.below(rows[1], "left", at) is None
