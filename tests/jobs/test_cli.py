@@ -30,7 +30,7 @@ for arguments in commands:
 """
 
 
-def loaded(heavy, *commands, before=("pydantic", "pyarrow", "yaml")):
+def loaded(heavy, *commands, before=("pydantic", "pyarrow", "yaml", "jobs.console")):
     """The exit code of each command in a process of its own, and which of the modules it has loaded in the end. The
     processes begin with the modules of `before`, which are loaded once for all."""
     result = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps([heavy, before, commands])], check=True,
