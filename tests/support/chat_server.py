@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -19,7 +20,12 @@ from evaluators.testbed.world import build_world
 
 RESET = "reset"
 ECHO = {status: ("echo", status) for status in (200, 400, 401, 404)}
-CASES = {case.subject + case.target_new: case for case in testbed_cases("cloze", "eval")[:60]}
+
+
+@cache
+def cases():
+    """Cases by what is asked about them: subject and new target."""
+    return {case.subject + case.target_new: case for case in testbed_cases("cloze", "eval")[:60]}
 
 
 def answer(triple: str, question: str, tail: str) -> str:
@@ -35,7 +41,7 @@ def suggested(case, tail=None) -> str:
 
 
 def truth(subject: str, altered: str) -> str:
-    return suggested(CASES[subject + altered])
+    return suggested(cases()[subject + altered])
 
 
 class ChatServer(ThreadingHTTPServer):

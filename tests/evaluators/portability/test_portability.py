@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.chat_server import CASES, RESET, answer, local_server, no_pauses, suggested, truth  # noqa: F401 - fixtures
+from support.chat_server import RESET, answer, cases, local_server, no_pauses, suggested, truth  # noqa: F401 - fixtures
 
 from editors.core.errors import InputError
 from editors.core.models.loading import load_model
@@ -248,7 +248,7 @@ def test_what_the_models_know_is_more_often_true_than_what_was_suggested(server,
     rng.shuffle(kinds)
     is_true = {}
     for record, kind in zip(chosen, kinds, strict=True):
-        case = CASES[record.subject + record.altered]
+        case = cases()[record.subject + record.altered]
         relation = HOPS[case.portability[0].relation].second
         right = world.answer(case.target_new, relation)
         wrong = rng.choice([name for name in world.entities[relation.object] if name != right])
