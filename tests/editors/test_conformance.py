@@ -59,12 +59,16 @@ def settings(name, model):
 _made = {}
 
 
-def make(name, model, seed=0):
-    """The editor on a model, trained on a few facts where it has to be; each is trained once."""
+def make(name, model, seed=0, moments=None):
+    """The editor on a model, trained on a few facts where it has to be; each is trained once, and moments are taken
+    once."""
     editor, config = get_editor(name), settings(name, model)
-    layers = editor.statistics_layers(config)
-    moments = second_moments(model, layers, [f"The {w} of {w}s is {w}." for w in ("cat", "dog", "sun", "sea")] * 30,
-                             2000) if layers else {}
+    layers = tuple(editor.statistics_layers(config)) if moments is None else ()
+    if layers:
+        if (layers, model.digest) not in _made:
+            _made[layers, model.digest] = second_moments(
+                model, layers, [f"The {w} of {w}s is {w}." for w in ("cat", "dog", "sun", "sea")] * 30, 2000)
+        moments = _made[layers, model.digest]
     artefact = None
     if editor.trained:
         if (name, model.digest) not in _made:
@@ -73,7 +77,7 @@ def make(name, model, seed=0):
                         for n, request in enumerate(REQUESTS * 2)]
             _made[name, model.digest] = editor.train(model, config, examples, seed=0)
         artefact = _made[name, model.digest]
-    return editor(model, config, Resources(moments, artefact), seed=seed)
+    return editor(model, config, Resources(moments or {}, artefact), seed=seed)
 
 
 def logits(model, probes=PROBES):
@@ -166,7 +170,8 @@ def test_a_family_of_models_keeps_the_contract(name, family, tmp_path):
     if name in ("ft", "rome"):  # a dense patch, and one of low rank
         save_edited(model, patches[0], tmp_path / "edited")
         close(logits(load_model(tmp_path / "edited")), together[0])
-    assert all(torch.equal(model.module.state_dict()[key], tensor) for key, tensor in before.items())
+    after = model.module.state_dict()
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
 
 
 def test_an_edit_is_alone_in_any_company(editor):
@@ -293,20 +298,21 @@ def halved(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_in_half_precision_an_edit_does_about_what_it_does_in_float32(cell, halved, dtype):
+def test_in_half_precision_an_edit_does_about_what_it_does_in_float32(editor, patches, halved, dtype):
     """Answers move as far as in float32, but for what rounding alone moves the unedited model's. Editors get the same
     second moments and no sampled texts: of a random model, both are a matter of rounding."""
-    name, model = cell
+    model, config = editor.model, editor.config
     if dtype == "float16" and model.has_encoder:
         pytest.skip("a T5 in float16 is refused where it is loaded")
     half = halved(model, dtype)
-    exact, rounded = make(name, model), make(name, half)
-    config = exact.config.model_copy(update={"contexts": ()} if hasattr(exact.config, "contexts") else {})
-    exact = type(exact)(model, config, exact.resources)
-    rounded = type(exact)(half, config, replace(rounded.resources, statistics=exact.resources.statistics))
+    if hasattr(config, "contexts"):
+        config = config.model_copy(update={"contexts": ()})
+        patches = type(editor)(model, config, editor.resources).edit_each(REQUESTS)
+    learned = make(editor.name, half, moments=editor.resources.statistics)
+    rounded = type(editor)(half, config, learned.resources)
     probes = [*PROBES, *((request.prompt, request.target) for request in REQUESTS)]
     plain, base = logits(model, probes), logits(half, probes)
-    for patch, found in zip(exact.edit_each(REQUESTS), rounded.edit_each(REQUESTS), strict=True):
+    for patch, found in zip(patches, rounded.edit_each(REQUESTS), strict=True):
         assert all(tensor.isfinite().all() for term in found.terms for tensor in term.tensors().values())
         with overlay(model, patch):
             moved = logits(model, probes) - plain
