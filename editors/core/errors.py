@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 QUOTED = 200  # characters
+DID_YOU_MEAN = "Did you mean"
 
 
 class EditFleetError(Exception):
@@ -61,6 +62,6 @@ def unknown(what: str, given: str, known: Iterable[str]) -> InputError:
     """An error for a name that does not exist: says what was probably meant, and lists what exists."""
     names = sorted(known)
     close = difflib.get_close_matches(given.lower(), names, n=1)
-    meant = f" Did you mean {quoted(close[0])}?" if close else ""
+    meant = f" {DID_YOU_MEAN} {quoted(close[0])}?" if close else ""
     there = ", ".join(printable(scrubbed(name), CELL) for name in names)
     return InputError(f"unknown {what} {quoted(given)}.{meant} Available: {there}")

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any, TypeVar, cast, get_args
 
-from editors.core.errors import CaseError, InputError
+from editors.core.errors import DID_YOU_MEAN, CaseError, InputError
 from editors.core.places import shown
 from evaluators.audit import Auditor, subjects
 from evaluators.cases import Case, Skipped
@@ -185,8 +185,8 @@ def _parsed(records: Iterable[Record], format: Format, reading: Reading, spec: D
             yield case
     if first and not well_formed:
         others = ", ".join(other for other in get_args(Format) if other != format)
-        raise InputError(f"data set '{spec.name}' has no well-formed record of format '{format}'. {first}. "
-                         f"Is it another format ({others})?")
+        doubt = "" if DID_YOU_MEAN in first else f". Is it another format ({others})?"
+        raise InputError(f"data set '{spec.name}' has no well-formed record of format '{format}'. {first}{doubt}")
 
 
 def _editable(items: Items) -> Items:

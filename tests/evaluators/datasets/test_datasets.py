@@ -140,6 +140,14 @@ def test_nothing_but_malformed_records_tell_of_a_wrong_format(load):
         load([{}, 7])
 
 
+def test_a_misspelt_field_of_a_lone_fact_is_told_without_doubts_of_its_format(tmp_path):
+    file = tmp_path / "fact.jsonl"
+    file.write_text('{"prompt": "Ann lives in", "subject": "Ann", "target_new": "Omerga", "paraphrase": ["x"]}')
+    with pytest.raises(InputError, match="Did you mean 'paraphrases'") as told:
+        load_dataset(DatasetSpec(name="mine", path=str(file)))
+    assert "another format" not in str(told.value)
+
+
 def test_place_of_a_problem_counts_from_the_start_of_the_file(load):
     (skip,) = load([record(1), record(2), {}], offset=1).skipped
     assert skip.case_id == "record 2" and skip.reason.startswith("record 2 ")
