@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from editors.core.errors import CaseError
+from editors.core.errors import CaseError, InputError, quoted
 from editors.core.printable import printable
 from jobs.console import check_device, console, exit_codes, warn
 from jobs.patches import Artefact, Device, ModelName, Precision, put_on, read_model, read_patches
@@ -44,6 +44,8 @@ def chat(
             try:
                 before, after = before_and_after(loaded, text, edit, tokens)
             except CaseError as error:
+                if prompt:
+                    raise InputError(f"--prompt {quoted(text)}: {error}") from error
                 warn(f"{printable(text)}: {error}")
                 continue
             table = Table("before", "after", title=printable(text), title_justify="left", min_width=40)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,10 @@ def exit_codes() -> Iterator[None]:
     """Wrong input ends the command with its message and code 2, a store that fails or a cluster that is gone with 1, an
     interruption with 130."""
     try:
-        yield
+        with warnings.catch_warnings():
+            # without the place in the code that Python would show
+            warnings.showwarning = lambda message, *_, **__: warn(scrubbed(str(message)))
+            yield
     except InputError as error:
         warn(f"Error: {scrubbed(str(error))}")
         raise typer.Exit(WRONG_INPUT) from error

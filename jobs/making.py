@@ -112,8 +112,11 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
     another. Raises `InputError`."""
     if corpus is None:
         corpus = TESTBED_CORPUS if model in MODELS else str(CAMPAIGNS / "real.txt")
-    number = CampaignCases(load_dataset(edits)).count(0)
-    step = number if get_editor(editor).joint and not stream else 1
+    number, method = CampaignCases(load_dataset(edits)).count(0), get_editor(editor)
+    step = number if method.joint and not stream else 1
+    if method.trained and artefact is None and edits.train is None and not edits.is_built_in:
+        raise InputError(f"editor '{editor}' has to be trained first: name cases to train it with, whose facts are not "
+                         "among the edits, with --train, or what it has learned (`editfleet train`) with --artefact")
     try:
         campaign = Campaign.model_validate({
             "name": "edits", "datasets": [edits.model_dump(exclude_unset=True)],
@@ -126,6 +129,7 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
     here = Origin("the command line")  # and not the places in a campaign that nobody wrote
     campaign._source = Source(here.file, {
         **{(part, 0): here for part in ("models", "datasets", "editors", "protocols")},
+        ("statistics", "corpus"): Origin("--corpus"), ("editors", 0, "artefact"): Origin("--artefact"),
         **{("editors", 0, "config", name): Origin(f"--set {quoted(name)}") for name in settings}})
     return campaign
 

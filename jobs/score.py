@@ -50,7 +50,7 @@ def score(
             warn("\n".join([f"{count(len(found.skipped), 'fact')} left out:", *shorten(
                 f"  {case.case_id}: {case.reason}" for case in found.skipped)]))
         if others := sum(not is_of(together, case) for case in cases):
-            warn(f"{count(others, 'fact')} of {len(cases)} are none of the patch's edits")
+            warn(f"not among the patch's edits: {others} of {count(len(cases), 'fact')}")
         means = {name: mean for name, mean in found.means().items()
                  if every or as_json or (name in METRICS and METRICS[name].main)}
         if as_json:

@@ -34,7 +34,8 @@ def show(
             return
         for line in _lines(patch, found):
             console().print(line, soft_wrap=True)
-        console().print(_table(found))
+        if found:
+            console().print(_table(found))
 
 
 def _told(file: Path, patch: Patch) -> dict[str, Any]:
@@ -50,7 +51,8 @@ def _told(file: Path, patch: Patch) -> dict[str, Any]:
 
 def _lines(file: Path, patch: Patch) -> Iterator[str]:
     yield f"{file}: {file.stat().st_size / 1e6:.2f} MB, {count(len(patch.terms), 'term')}"
-    yield ("changes weights: `export` writes it into the model, or as an adapter (--as peft)" if _in_weights(patch) else
+    yield ("changes nothing: the model stays as it is" if not patch else
+           "changes weights: `export` writes it into the model, or as an adapter (--as peft)" if _in_weights(patch) else
            "changes no weights but adds to the model: it keeps to this file, and `export` refuses it")
     if (origin := patch.origin) is None:
         yield "model: it does not say for which it was made, nor by what"

@@ -37,8 +37,8 @@ def undo(
         left.save(out)
         taken = whole.origin.facts[number - 1]
         if number < len(whole.origin.facts):
-            warn("the edits after it stay as they were made, on the model with it: to have them made without it, make "
-                 "them anew")
+            warn("the edits after it stay as they were made; where that was on the model with it, as in a stream, they "
+                 "would come out otherwise without it: to have them so, make them anew")
         remaining = count(len(left.origin.facts if left.origin else ()), "edit")
         console().print(f"without \"{taken.prompt} {taken.target}\", {remaining} left: {out}", soft_wrap=True)
 

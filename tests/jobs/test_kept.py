@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from editors.core.patches.patch import TERMS, Dense, LowRank, Neurons, Patch, Ro
 from evaluators.testbed import MODELS
 from evaluators.testbed.cases import testbed_cases as built_in_cases
 from jobs.cli import app
+from jobs.console import exit_codes
 
 GPTJ = ("--model", "testbed-gptj")
 MADE = {"ft": (), "memit": ("--tokens", 3000), "rome": ("--tokens", 3000), "mend": ()}
@@ -148,7 +150,7 @@ def test_scores_are_the_protocols_own(cases, gptj, tmp_path):
     found = {(each["fact"], each["metric"]): each["value"] for each in told["facts"]}
     assert found == pytest.approx(expected, abs=1e-5)
     shown = run("score", tmp_path / "p", *GPTJ, "--facts", "testbed-cloze", "--limit", 4)
-    assert "reliability.exact" in shown.stdout and "1 fact of 4 are none of the patch's edits" in shown.stderr
+    assert "reliability.exact" in shown.stdout and "not among the patch's edits: 1 of 4 facts" in shown.stderr
 
 
 def test_a_stream_is_undone_edit_by_edit(stream, cases, gptj, tmp_path):
@@ -166,7 +168,10 @@ def test_a_stream_is_undone_edit_by_edit(stream, cases, gptj, tmp_path):
     for _ in range(2):
         run("undo", tmp_path / "without", "--last", "--out", tmp_path / "without")
     assert not Patch.load(tmp_path / "without") and Patch.load(tmp_path / "without").origin.facts == ()
-    refused(["undo", tmp_path / "without", "--edit", 1, "--out", tmp_path / "x"], ["there is no edit 1"])
+    left = Patch.load(tmp_path / "without")
+    assert left.info == {} and "changes nothing" in run("show", tmp_path / "without").stdout
+    for which in (("--edit", 1), ("--last",)):
+        refused(["undo", tmp_path / "without", *which, "--out", tmp_path / "x"], ["the patch makes no edits"])
 
 
 def test_sums_of_patches_make_all_their_edits(made, stream, cases, gptj, tmp_path):
@@ -281,7 +286,8 @@ def test_a_patch_of_another_model_is_refused(made, foreign, tmp_path, command):
              "chat": ["chat", *GPTJ, "--patch", foreign, "--prompt", "x"],
              "merged": ["export", "testbed-gptj", "--patch", foreign, *out],
              "peft": ["export", "testbed-gptj", "--patch", foreign, "--as", "peft", *out]}[command],
-            [str(foreign.parent), "testbed-gptj", "(digest ", "make the edits anew"])
+            [str(foreign.parent), "testbed-gptj", "(digest ", "make the edits anew",
+             *([f"was made for model '{foreign.parent / 'model'}'"] if command == "compose" else [])])
     assert not (tmp_path / "out").exists()
 
 
@@ -292,6 +298,12 @@ def test_a_patch_of_old_is_taken_with_a_warning(gptj, cases, tmp_path):
     assert "does not say which model it was made for" in result.stderr
     assert "does not say for which" in run("show", tmp_path / "old").stdout
     refused(["undo", tmp_path / "old", "--last", "--out", tmp_path / "x"], ["does not say which of its terms"])
+
+
+def test_what_a_library_warns_of_is_told_without_its_place_in_the_code(capsys):
+    with exit_codes():
+        warnings.warn("take more text", stacklevel=1)
+    assert capsys.readouterr().err == "take more text\n"
 
 
 FACT = {"prompt": "Ann lives in", "subject": "Ann", "target_new": "Omerga"}
@@ -310,13 +322,17 @@ EDIT = ("edit", *GPTJ, "--editor", "ft", "--out", "OUT")
     ((*EDIT, "--facts", "EMPTY"), ["facts.jsonl", "target"]),
     ((*EDIT[:3], "--editor", "rom", *EDIT[5:], "--facts", "testbed-cloze"), ["Did you mean 'rome'"]),
     ((*EDIT[:3], "--editor", "serac", *EDIT[5:], "--facts", "testbed-cloze"), ["'serac'", "--artefact"]),
-    ((*EDIT[:3], "--editor", "mend", *EDIT[5:], "--facts", "FACTS"), ["has no training cases"]),
+    ((*EDIT[:3], "--editor", "mend", *EDIT[5:], "--facts", "FACTS"),
+     ["has to be trained first", "--train", "--artefact"]),
+    ((*EDIT[:3], "--editor", "rome", *EDIT[5:], "--facts", "FACTS", "--corpus", "nowhere.txt"), ["Error: --corpus: "]),
+    ((*EDIT[:3], "--editor", "mend", *EDIT[5:], "--facts", "FACTS", "--artefact", "x"), ["Error: --artefact: "]),
+    (("chat", *GPTJ, "--patch", "ROME", "--prompt", ""), ["--prompt '': the prompt is empty"]),
     (("edit", "--model", "testbed-gpt", *EDIT[3:], "--facts", "FACTS"), ["Did you mean 'testbed-gptj'"]),
     (("chat", "--model", "testbed-gpt", "--patch", "ROME"), ["Did you mean 'testbed-gptj'"]),
     (("export", "testbed-gpt", "--patch", "ROME", "--out", "OUT"), ["Did you mean 'testbed-gptj'"]),
     ((*EDIT[:-1], "/nowhere/p", "--facts", "FACTS"), ["/nowhere/p"]),
     (("compose", "ROME", "--out", "OUT"), ["alone is a patch already"]),
-    (("undo", "MEMIT", "--edit", "2", "--out", "OUT"), ["one of 3", "--stream"]),
+    (("undo", "MEMIT", "--edit", "2", "--out", "OUT"), ["one of 3", "`editfleet compose`"]),
     (("undo", "MEMIT", "--edit", "9", "--out", "OUT"), ["edits 1 to 3"]),
     (("undo", "MEMIT", "--out", "OUT"), ["--edit", "--last"]),
     (("undo", "MEMIT", "--edit", "1", "--last", "--out", "OUT"), ["--edit", "--last"]),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from editors.core.errors import InputError
 
 PACKAGES = ("editfleet", "torch", "transformers")
+APART = "Make the others anew, without it, or each edit as a patch of its own, which `editfleet compose` adds up"
 
 
 class _Note(BaseModel):
@@ -98,6 +99,8 @@ class Origin(_Note):
     def without(self, number: int) -> tuple[slice, Origin]:
         """The terms of the edit of that number, counted from 1, and the origin of the others. Raises `InputError` where
         there is no such edit, or its terms are not its own."""
+        if not self.facts:
+            raise InputError("the patch makes no edits: there is none to take away")
         if not 1 <= number <= len(self.facts):
             raise InputError(f"there is no edit {number}: the patch has edits 1 to {len(self.facts)}")
         start, seen, makings = 0, 0, []
@@ -109,11 +112,11 @@ class Origin(_Note):
                     kept.append(part)
                 elif part.terms is None:
                     raise InputError(f"edit {number} cannot be taken away: the changes of all {len(self.facts)} edits "
-                                     "are added up, as they are where whole weights change. Make the others anew")
+                                     f"are added up, as they are where whole weights change. {APART}")
                 elif len(part.facts) > 1:
                     raise InputError(f"edit {number} cannot be taken away: it is one of {len(part.facts)} (edits "
                                      f"{seen + 1} to {seen + len(part.facts)}) that were made at once, as one change. "
-                                     "Make the others anew, without it, or all of them with --stream")
+                                     f"{APART}")
                 else:
                     span = slice(start, start + part.terms)
                 seen, start = seen + len(part.facts), start + (part.terms or 0)
@@ -122,7 +125,10 @@ class Origin(_Note):
 
     def before(self, other: Origin) -> Origin:
         """That of a sum. Raises `InputError` where the two are of different models."""
-        self.check(other.model.name, other.model.digest)
+        if other.model.digest != self.model.digest:
+            raise InputError(f"the patch was made for model '{other.model.name}' (digest {other.model.digest}), and "
+                             f"what it is added to for '{self.model.name}' (digest {self.model.digest}): patches of one "
+                             "model alone add up; leave it out, or make the edits anew on that one")
         together = self.model_copy(update={"makings": _joined(*self.makings, *other.makings)})
         return together if together.apart else together._counted(None)
 

@@ -303,7 +303,8 @@ class Patch:
         if self.origin is None:
             raise InputError("the patch does not say which edits it is of")
         span, origin = self.origin.without(number)
-        return Patch(self.terms[:span.start] + self.terms[span.stop:], self.info, origin)
+        # without `info`, of which nobody knows what was that edit's
+        return Patch(self.terms[:span.start] + self.terms[span.stop:], origin=origin)
 
     @property
     def is_finite(self) -> bool:
