@@ -127,8 +127,8 @@ class Origin(_Note):
         """That of a sum. Raises `InputError` where the two are of different models."""
         if other.model.digest != self.model.digest:
             raise InputError(f"the patch was made for model '{other.model.name}' (digest {other.model.digest}), and "
-                             f"what it is added to for '{self.model.name}' (digest {self.model.digest}): patches of one "
-                             "model alone add up; leave it out, or make the edits anew on that one")
+                             f"what it is added to for '{self.model.name}' (digest {self.model.digest}): patches of "
+                             "one model alone add up; leave it out, or make the edits anew on that one")
         together = self.model_copy(update={"makings": _joined(*self.makings, *other.makings)})
         return together if together.apart else together._counted(None)
 
