@@ -59,7 +59,7 @@ def test_sums_know_the_parts_of_both_and_whose_they_are():
     assert [part.terms for part in together.origin.parts] == [2, 1, 1, 1]
     assert (Patch((low(),)) + noted("Ann")).origin.parts[0] == Part(terms=1)
     assert sum([noted("Ann"), noted("Bo")], Patch()).origin.apart and (Patch() + Patch()).origin is None
-    with pytest.raises(InputError, match=r"\(digest tiny\).*\(digest another\)"):
+    with pytest.raises(InputError, match=r"made for model .m. \(digest another\).*added to .*\(digest tiny\)"):
         noted("Ann") + noted("Bo", digest="another")
 
 
