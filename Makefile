@@ -22,9 +22,10 @@ demo: $(INSTALLED)
 real: $(SMOLLM2)
 	$(BIN)/editfleet run real
 
-# One thread for each process: more than there are cores wait for each other.
+# One thread for each process: more than there are cores wait for each other. Commands and workers are hundreds of
+# processes, which find the code compiled.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 chaos: $(INSTALLED)
 	$(BIN)/pytest -m chaos
