@@ -176,7 +176,7 @@ def test_contexts_are_seeded_and_clean(tiny_gptj):
 @pytest.mark.parametrize(("budget", "widest"), [(60, 2), (400, 6)])
 def test_groups_are_of_like_suffixes_and_within_the_budget(budget, widest):
     """Rows of 3 to 13 tokens up to the subject, and of 1 to 7 from there on, in two contexts."""
-    rows = [Rows([Encoded(tuple(range(before)), (1,) * after)] * 2, [before - 1] * 2, Encoded((1,), ()))
+    rows = [Rows([Encoded(tuple(range(before)), (1,) * after)] * 2, [before - 1] * 2, Encoded((1,), (0,)))
             for before, after in zip([3, 13, 4, 5, 9, 11, 6, 8] * 2, [7, 1, 2, 5, 3, 1, 4, 6] * 2, strict=True)]
     found = list(groups(rows, budget, "cpu"))
     parts = [part for group in found for part in group]
@@ -194,6 +194,6 @@ def test_groups_are_of_like_suffixes_and_within_the_budget(budget, widest):
 
 def test_edits_whose_suffixes_are_unlike_are_optimised_at_once():
     """In parts of their own, within the budget: what is asked of every edit is asked of all together."""
-    rows = [Rows([Encoded(tuple(range(9)), (1,) * after)] * 20, [8] * 20, Encoded((1,), ())) for after in [1, 8] * 4]
+    rows = [Rows([Encoded(tuple(range(9)), (1,) * after)] * 20, [8] * 20, Encoded((1,), (0,))) for after in [1, 8] * 4]
     [parts] = groups(rows, 10**6, "cpu")
     assert [{rows[number].suffix for number in part} for part in parts] == [{1}, {8}, {8}, {8}, {8}]

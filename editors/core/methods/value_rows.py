@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -44,10 +45,10 @@ class Rows:
     def encode(cls, model: LanguageModel, request: EditRequest, contexts: Sequence[str]) -> Rows:
         within = [in_context(request, context) for context in contexts]
         essence = EditRequest(f"{request.subject} is a", request.subject, request.target)
-        # The distribution is compared right after the subject, so nothing behind it needs to be read.
-        upto = model.encode(essence.prompt).prompt[: model.subject_index(essence) + 1]
-        return cls([model.encode(r.prompt, r.target) for r in within], [model.subject_index(r) for r in within],
-                   Encoded(upto, ()))
+        # The distribution is compared right after the subject, so nothing behind it needs to be read. It is asked for
+        # there as if a token should follow, of which only the place counts.
+        upto = Encoded(model.encode(essence.prompt).prompt[: model.subject_index(essence) + 1], (0,))
+        return cls([model.encode(r.prompt, r.target) for r in within], [model.subject_index(r) for r in within], upto)
 
     @property
     def tokens(self) -> int:
@@ -63,13 +64,13 @@ class Rows:
         """What they take of memory above block `layer`."""
         rows = (row_bytes(of, layer, len(row), len(row) - start, len(row.target))
                 for row, start in zip(self.prompts, self.subjects, strict=True))
-        return sum(rows) + row_bytes(of, layer, len(self.essence), 1, 1)
+        return sum(rows) + row_bytes(of, layer, len(self.essence) - 1 + self.suffix, self.suffix, 1)
 
 
 def groups(rows: Sequence[Rows], budget: int, device: str) -> Iterator[list[list[int]]]:
     """Numbers of requests for each optimisation, in parts that are run together: of requests whose suffixes, which the
-    loop runs, are about as long. All whole rows, which are run once, are no more tokens than the budget, unless they
-    are of one request."""
+    loop runs, are about as long, short ones first. All whole rows, which are run once, are no more tokens than the
+    budget, unless they are of one request."""
     within = min(budget, CPU_TOKENS) if device == "cpu" else budget
     parts: list[list[int]] = []
     room = budget
@@ -92,7 +93,8 @@ class Suffixes:
     `hidden` [rows, length, width] leaves the edited block, whose FFN has `written` [rows, width] at the subject's last
     token; `past` holds what attention needs of the tokens before, in the blocks from `above` on, which alone are run;
     `next` [rows, length, width] is what the FFN of the first of them gives, where a delta changes no more of it than at
-    the subject; `edit` [rows] is each row's edit, and `places` are where target tokens are predicted, if any are.
+    the subject; `edit` [rows] is each row's edit, `essence` [rows] tells essence rows, and `places` are where targets
+    are predicted.
     """
 
     batch: Batch
@@ -101,8 +103,19 @@ class Suffixes:
     past: KeysValues
     next: Tensor | None
     edit: Tensor
-    places: Places | None
+    essence: Tensor
+    places: Places
     above: int
+
+    @cached_property
+    def asked(self) -> Tensor:
+        """Which of the batch's targets are tokens of an edit's target."""
+        return (~self.essence[self.batch.row]).nonzero().flatten()
+
+    @cached_property
+    def compared(self) -> Tensor:
+        """Which of them stand for all that may follow an essence row."""
+        return self.essence[self.batch.row].nonzero().flatten()
 
     def of(self, edits: Tensor) -> Suffixes:
         """The rows of these edits, of all [edits]; itself where they are all there are."""
@@ -112,7 +125,7 @@ class Suffixes:
     def _select(self, rows: Tensor) -> Suffixes:
         batch = self.batch.select(rows)
         return Suffixes(batch, self.hidden[rows], self.written[rows],
-                         [(k, v) if number < self.above else (k[rows], v[rows])
-                          for number, (k, v) in enumerate(self.past)],
-                         None if self.next is None else self.next[rows], self.edit[rows],
-                         self.places and Places.of(batch), self.above)
+                        [(k, v) if number < self.above else (k[rows], v[rows])
+                         for number, (k, v) in enumerate(self.past)],
+                        None if self.next is None else self.next[rows], self.edit[rows], self.essence[rows],
+                        Places.of(batch), self.above)

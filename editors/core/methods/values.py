@@ -72,7 +72,7 @@ class ValueConfig(EditorConfig):
         """What the search takes of memory for each edit, above block `layer`."""
         lengths = [0, *(length for length, count in self.contexts for _ in range(count))]
         edit = sum(row_bytes(of, layer, PROMPT + length, SUFFIX, ANSWER) for length in lengths)
-        return Needs(edit=edit + row_bytes(of, layer, PROMPT, 1, 1),
+        return Needs(edit=edit + row_bytes(of, layer, PROMPT, SUFFIX, 1),
                      at_once=max(self.batch_tokens // ((PROMPT + max(lengths)) * (len(lengths) + 1)), 1))
 
 
@@ -105,53 +105,51 @@ def optimise_values(model: LanguageModel, requests: Sequence[EditRequest], layer
 
 
 class _Optimisation:
-    """Deltas of one batch of edits. The rows of a part are all prompts of its edits; the essence rows, of one edit each
-    and one token behind their past, are run apart, where nothing pads them: those of all edits at once."""
+    """Deltas of one batch of edits. The rows of a part are all prompts of its edits; the first has the essence rows of
+    all edits, which are one token behind their past: alone, where nothing pads them, unless there is just one part."""
 
     def __init__(self, model: LanguageModel, parts: Sequence[Sequence[Rows]], layer: int, config: ValueConfig,
                  anchor: str) -> None:
         self.model, self.layer, self.config, self.anchor_path = model, layer, config, anchor
         edits = [one for part in parts for one in part]
         self.edits, self.contexts = len(edits), len(edits[0].prompts)
-        numbers = torch.arange(self.edits, device=model.device)
-        own = numbers.split([*map(len, parts)])
-        self.parts, *read = zip(*map(self._read_prompts, parts, own), strict=True)
+        self.base = torch.empty(0)
+        parts = [[], *parts] if len(parts) > 1 else parts
+        numbers = torch.arange(self.edits, device=model.device).split([*map(len, parts)])
+        essences = ([one.essence for one in edits], *[[]] * (len(parts) - 1))
+        self.parts, *read = zip(*map(self._read, parts, numbers, essences), strict=True)
         self.keys, self.values, self.anchor = map(torch.cat, read)
-        self.essences, self.base = self._read_essences([one.essence for one in edits], numbers)
 
     @torch.no_grad()
-    def _read_prompts(self, edits: Sequence[Rows], numbers: Tensor) -> tuple[Suffixes, Tensor, Tensor, Tensor]:
-        """Runs the prompts of some edits once: what the loop starts from, and their keys, values and anchors."""
+    def _read(self, edits: Sequence[Rows], numbers: Tensor,
+              essences: Sequence[Encoded]) -> tuple[Suffixes, Tensor, Tensor, Tensor]:
+        """Runs the rows of a part once: what the loop starts from, and its edits' keys, values and anchors. Of essences
+        it keeps what the model says after them, p(· | s)."""
         model, block, down = self.model, self.model.block_path(self.layer), self.model.down_path(self.layer)
         # In a parallel block no FFN reads of other positions than its own; the last one is spared most of them anyway.
         after = [model.ffn_path(self.layer + 1)] if model.parallel and self.layer + 2 < model.depth else []
-        batch = model.collate([prompt for one in edits for prompt in one.prompts])
-        subject = torch.tensor([place for one in edits for place in one.subjects], device=model.device)
+        prompts = [prompt for one in edits for prompt in one.prompts]
+        batch = model.collate([*prompts, *essences])
+        subject = torch.tensor([*(place for one in edits for place in one.subjects), *(len(s) - 1 for s in essences)],
+                               device=model.device)
         with (capture_inputs(model, [down]) as inputs,
               capture_outputs(model, [block, down, self.anchor_path, *after]) as outputs):
-            _, cache = model.states_and_cache(batch)
+            states, cache = model.states_and_cache(batch)
         rows = torch.arange(len(subject), device=subject.device)
+        if essences:
+            self.base = model.head(states[rows, subject][len(prompts):]).log_softmax(-1)
 
         def at_subject(states: Tensor) -> Tensor:
-            return states[rows, subject].float().reshape(len(edits), self.contexts, -1)
+            return states[rows, subject][: len(prompts)].float().reshape(len(edits), self.contexts, states.shape[-1])
 
-        suffixes = self._suffixes(batch, subject, outputs[block], outputs[down], cache,
-                                  numbers.repeat_interleave(self.contexts), *map(outputs.get, after))
+        edit = torch.cat([numbers.repeat_interleave(self.contexts), torch.arange(len(essences), device=model.device)])
+        suffixes = self._suffixes(batch, subject, outputs[block], outputs[down], cache, edit, rows >= len(prompts),
+                                  *map(outputs.get, after))
         keys, values, anchors = map(at_subject, (inputs[down], outputs[down], outputs[self.anchor_path]))
         return suffixes, keys, values, anchors[:, 0]
 
-    @torch.no_grad()
-    def _read_essences(self, rows: Sequence[Encoded], edit: Tensor) -> tuple[Suffixes, Tensor]:
-        """Likewise the essence rows, and what the model says after them, p(· | s)."""
-        model, block, down = self.model, self.model.block_path(self.layer), self.model.down_path(self.layer)
-        batch, last = model.collate(rows), torch.tensor([len(row) - 1 for row in rows], device=model.device)
-        with capture_outputs(model, [block, down]) as outputs:
-            states, cache = model.states_and_cache(batch)
-        base = model.head(states[edit, last]).log_softmax(-1)
-        return self._suffixes(batch, last, outputs[block], outputs[down], cache, edit), base
-
-    def _suffixes(self, batch: Batch, subject: Tensor, hidden: Tensor, written: Tensor, cache: KeysValues,
-                  edit: Tensor, after: Tensor | None = None) -> Suffixes:
+    def _suffixes(self, batch: Batch, subject: Tensor, hidden: Tensor, written: Tensor, cache: KeysValues, edit: Tensor,
+                  essence: Tensor, after: Tensor | None = None) -> Suffixes:
         rows = torch.arange(len(subject), device=subject.device)
         suffix, taken = batch.suffix(subject)
         before = int(subject.max())
@@ -160,8 +158,8 @@ class _Optimisation:
                 (keys[:, :, :before].clone(), values[:, :, :before].clone())
                 for number, (keys, values) in enumerate(cache)]
         return Suffixes(suffix, hidden[rows[:, None], taken], written[rows, subject].float(), past,
-                         None if after is None else after[rows[:, None], taken], edit,
-                         Places.of(suffix) if len(suffix.target) else None, self.layer + 1)
+                        None if after is None else after[rows[:, None], taken], edit, essence, Places.of(suffix),
+                        self.layer + 1)
 
     def run(self) -> Values:
         """Adam on all deltas at once; an edit whose loss is low enough stops moving and leaves the batch."""
@@ -171,17 +169,16 @@ class _Optimisation:
         loss = torch.full((self.edits,), torch.inf, device=delta.device)
         steps = torch.zeros(self.edits, dtype=torch.long, device=delta.device)
         active = torch.ones(self.edits, dtype=torch.bool, device=delta.device)
-        parts, essences = [*self.parts], self.essences
+        parts = [*self.parts]
         for step in range(config.steps):
             last = step == config.steps - 1  # as in the published code, it only evaluates
             optimizer.zero_grad()
             with torch.set_grad_enabled(not last):
-                loss = torch.where(active, self._descend(parts, essences, delta, norms), loss)
+                loss = torch.where(active, self._descend(parts, delta, norms), loss)
             done = active & (loss < config.stop_loss)
             if done.any():
                 active = active & ~done
                 parts = [left for part in parts if len((left := part.of(active)).edit)]
-                essences = essences.of(active)
             if last or not parts:
                 break
             with torch.no_grad():
@@ -195,41 +192,44 @@ class _Optimisation:
             steps += active
         return Values(delta.detach(), self.anchor, self.keys, self.values, loss, steps)
 
-    def _descend(self, parts: Sequence[Suffixes], essences: Suffixes, delta: Tensor, norms: Tensor) -> Tensor:
+    def _descend(self, parts: Sequence[Suffixes], delta: Tensor, norms: Tensor) -> Tensor:
         """L(δ) of every edit [edits], of which only that of edits with rows here means anything; where gradients are
-        wanted, adds those of edits that are not done to delta's, part by part, so that one is kept at a time."""
-        config = self.config
+        wanted, adds those of edits that are not done to delta's. Only the first part, which has something of all edits,
+        is kept until the last."""
+        def back(terms: Tensor, rows: Suffixes) -> None:
+            left = ~(loss < self.config.stop_loss)
+            if terms.requires_grad and left[rows.edit].any():
+                terms[left].sum().backward()
 
-        def back(term: Tensor, rows: Suffixes) -> None:
-            left = ~(loss < config.stop_loss)
-            if term.requires_grad and left[rows.edit].any():
-                term[left].sum().backward()
-
+        first, *others = parts
         length: Tensor = delta.norm(dim=1)
-        rest = config.kl * self._drift(essences, delta) + config.weight_decay * length / norms**2
-        loss = rest.detach()
-        for part in parts:
-            nll = self._nll(part, delta)
-            loss = loss + nll.detach()
-            back(nll, part)
-        back(rest, essences)
+        begun = self._terms(first, delta) + self.config.weight_decay * length / norms**2
+        loss = begun.detach()
+        for part in others:
+            more = self._terms(part, delta)
+            loss = loss + more.detach()
+            back(more, part)
+        back(begun, first)
         return loss
 
-    def _nll(self, rows: Suffixes, delta: Tensor) -> Tensor:
-        """1/N Σ_j 1/T Σ_t -log p_δ(o_t | context_j p, o_<t) of every edit [edits], 0 of those without rows here."""
-        batch = rows.batch
-        tokens = torch.bincount(batch.row, minlength=len(rows.edit))[batch.row]
-        share = self.model.target_nll(self._states(rows, delta), batch) / (tokens * self.contexts)
-        return share.new_zeros(self.edits).index_add(0, rows.edit[batch.row], share)
+    def _terms(self, rows: Suffixes, delta: Tensor) -> Tensor:
+        """What these rows make of the loss of every edit [edits]."""
+        batch, asked, compared = rows.batch, rows.asked, rows.compared
+        states = self._states(rows, delta)[batch.row, batch.position]
+        log_p = self.model.head(states).log_softmax(-1)  # [targets, vocabulary]
 
-    def _drift(self, essences: Suffixes, delta: Tensor) -> Tensor:
-        """KL(p_δ(· | s) ‖ p(· | s)) of every edit [edits], right after the subject; 0 of those without rows here."""
-        edited = self.model.head(self._states(essences, delta)[:, 0]).log_softmax(-1)
-        divergence = nn.functional.kl_div(self.base[essences.edit], edited, log_target=True, reduction="none").sum(-1)
-        return delta.new_zeros(self.edits).index_add(0, essences.edit, divergence)
+        # 1/N Σ_j 1/T Σ_t -log p_δ(o_t | context_j p, o_<t)
+        tokens = torch.bincount(batch.row, minlength=len(rows.edit))[batch.row[asked]]
+        share = -log_p[asked, batch.target[asked]] / (tokens * self.contexts)
+        terms = share.new_zeros(self.edits).index_add(0, rows.edit[batch.row[asked]], share)
+
+        # kl · KL(p_δ(· | s) ‖ p(· | s)), right after the subject
+        edit = rows.edit[batch.row[compared]]
+        divergence = nn.functional.kl_div(self.base[edit], log_p[compared], log_target=True, reduction="none").sum(-1)
+        return terms.index_add(0, edit, self.config.kl * divergence)
 
     def _states(self, rows: Suffixes, delta: Tensor) -> Tensor:
-        """Final states [rows, length, width] where targets are predicted, of rows without any everywhere."""
+        """Final states [rows, length, width] where targets are predicted."""
         # h <- h + δ at the subject's last token, where every row begins
         hidden = rows.hidden.float()
         first = self.model.with_more(self.layer, hidden[:, 0], rows.written, delta[rows.edit])
