@@ -106,7 +106,7 @@ def optimise_values(model: LanguageModel, requests: Sequence[EditRequest], layer
 
 class _Optimisation:
     """Deltas of one batch of edits. The rows of a part are all prompts of its edits; the first has the essence rows of
-    all edits, which are one token behind their past: alone, where nothing pads them, unless there is just one part."""
+    all edits, which are one token behind their past: alone, where nothing pads them, unless there is just one edit."""
 
     def __init__(self, model: LanguageModel, parts: Sequence[Sequence[Rows]], layer: int, config: ValueConfig,
                  anchor: str) -> None:
@@ -114,7 +114,7 @@ class _Optimisation:
         edits = [one for part in parts for one in part]
         self.edits, self.contexts = len(edits), len(edits[0].prompts)
         self.base = torch.empty(0)
-        parts = [[], *parts] if len(parts) > 1 else parts
+        parts = [[], *parts] if self.edits > 1 else parts
         numbers = torch.arange(self.edits, device=model.device).split([*map(len, parts)])
         essences = ([one.essence for one in edits], *[[]] * (len(parts) - 1))
         self.parts, *read = zip(*map(self._read, parts, numbers, essences), strict=True)
@@ -216,16 +216,16 @@ class _Optimisation:
         """What these rows make of the loss of every edit [edits]."""
         batch, asked, compared = rows.batch, rows.asked, rows.compared
         states = self._states(rows, delta)[batch.row, batch.position]
-        log_p = self.model.head(states).log_softmax(-1)  # [targets, vocabulary]
 
         # 1/N Σ_j 1/T Σ_t -log p_δ(o_t | context_j p, o_<t)
         tokens = torch.bincount(batch.row, minlength=len(rows.edit))[batch.row[asked]]
-        share = -log_p[asked, batch.target[asked]] / (tokens * self.contexts)
+        nll = nn.functional.cross_entropy(self.model.head(states[asked]), batch.target[asked], reduction="none")
+        share = nll / (tokens * self.contexts)
         terms = share.new_zeros(self.edits).index_add(0, rows.edit[batch.row[asked]], share)
 
         # kl · KL(p_δ(· | s) ‖ p(· | s)), right after the subject
-        edit = rows.edit[batch.row[compared]]
-        divergence = nn.functional.kl_div(self.base[edit], log_p[compared], log_target=True, reduction="none").sum(-1)
+        edit, edited = rows.edit[batch.row[compared]], self.model.head(states[compared]).log_softmax(-1)
+        divergence = nn.functional.kl_div(self.base[edit], edited, log_target=True, reduction="none").sum(-1)
         return terms.index_add(0, edit, self.config.kl * divergence)
 
     def _states(self, rows: Suffixes, delta: Tensor) -> Tensor:
