@@ -217,16 +217,18 @@ class _Optimisation:
         batch, asked, compared = rows.batch, rows.asked, rows.compared
         states = self._states(rows, delta)[batch.row, batch.position]
 
-        # 1/N Σ_j 1/T Σ_t -log p_δ(o_t | context_j p, o_<t)
-        tokens = torch.bincount(batch.row, minlength=len(rows.edit))[batch.row[asked]]
-        nll = nn.functional.cross_entropy(self.model.head(states[asked]), batch.target[asked], reduction="none")
-        share = nll / (tokens * self.contexts)
-        terms = share.new_zeros(self.edits).index_add(0, rows.edit[batch.row[asked]], share)
-
-        # kl · KL(p_δ(· | s) ‖ p(· | s)), right after the subject
-        edit, edited = rows.edit[batch.row[compared]], self.model.head(states[compared]).log_softmax(-1)
-        divergence = nn.functional.kl_div(self.base[edit], edited, log_target=True, reduction="none").sum(-1)
-        return terms.index_add(0, edit, self.config.kl * divergence)
+        terms = delta.new_zeros(self.edits)
+        if len(asked):  # else the head would be run, and gathered by a gang, for nothing
+            # 1/N Σ_j 1/T Σ_t -log p_δ(o_t | context_j p, o_<t)
+            tokens = torch.bincount(batch.row, minlength=len(rows.edit))[batch.row[asked]]
+            nll = nn.functional.cross_entropy(self.model.head(states[asked]), batch.target[asked], reduction="none")
+            terms = terms.index_add(0, rows.edit[batch.row[asked]], nll / (tokens * self.contexts))
+        if len(compared):
+            # kl · KL(p_δ(· | s) ‖ p(· | s)), right after the subject
+            edit, edited = rows.edit[batch.row[compared]], self.model.head(states[compared]).log_softmax(-1)
+            divergence = nn.functional.kl_div(self.base[edit], edited, log_target=True, reduction="none").sum(-1)
+            terms = terms.index_add(0, edit, self.config.kl * divergence)
+        return terms
 
     def _states(self, rows: Suffixes, delta: Tensor) -> Tensor:
         """Final states [rows, length, width] where targets are predicted."""
