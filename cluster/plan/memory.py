@@ -88,7 +88,7 @@ def needs_of(task: Task, of: Bytes) -> Needs:
     """What a task takes beside the model."""
     match task:
         case StatisticsTask():
-            return Needs(held=len(task.layers) * of.moment, loading=of.moment / 2 + TEXT_TOKENS * of.passing)
+            return Needs(held=len(task.layers) * of.moment, loading=of.moment / 8 + TEXT_TOKENS * of.passing)
         case TrainTask() if not task.shipped:
             method = get_editor(task.editor.name)
             return method.training_needs(method.Config.model_validate(task.editor.config), of)

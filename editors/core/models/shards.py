@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-VERSION = 1  # grows when moments of the same text change
+VERSION = 2  # grows when moments of the same text change
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from editors.core.errors import InputError
 from editors.core.files import Slot, all_finite, damaged, misfit, read_header, read_tensor, read_tensors, write_tensors
 from editors.core.headers import MomentsHeader
 from editors.core.memory import TEXT_TOKENS
-from editors.core.models.batches import BlockRef, Encoded
+from editors.core.models.batches import BlockRef, Encoded, by_length
 from editors.core.models.capture import capture_inputs
 from editors.core.models.model import LanguageModel
 from editors.core.models.shards import WHOLE, Shard
 
 EMPTY = "the text for second moments is empty"
+STRETCH = 16  # passes over texts that are sorted by length together
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[
     `InputError` where the whole has none.
     """
     paths = [model.down_path(layer) for layer in layers]
-    totals: dict[str, Tensor] = {}
+    totals = {path: _zeros(model, path) for path in paths}
     count = 0
     for rows in _batches(model, shard.texts(texts), shard.tokens(tokens)):
         batch = model.collate(rows)
@@ -61,18 +62,38 @@ def second_moments(model: LanguageModel, layers: Sequence[int], texts: Iterable[
         with torch.no_grad(), capture_inputs(model, paths) as inputs:
             model.run_to(batch, BlockRef("decoder", max(layers) + 1))
         for path in paths:
-            # Σ k kᵀ of the batch, then added in fp64
-            keys = inputs[path][real].float()
-            update = keys.T @ keys
-            totals[path] = totals[path].add_(update) if path in totals else update.double()
+            _add_products(totals[path], inputs[path][real].float())
         count += int(real.sum())
-    if not count:
-        if shard == WHOLE:
-            raise InputError(EMPTY)
-        for path in paths:
-            inner = model.matrix(path)[1]
-            totals[path] = torch.zeros(inner, inner, dtype=torch.float64, device=model.device)
+    if not count and shard == WHOLE:
+        raise InputError(EMPTY)
+    for total in totals.values():
+        _mirror(total)
     return {path: SecondMoment(count, total) for path, total in totals.items()}
+
+
+def _zeros(model: LanguageModel, path: str) -> Tensor:
+    inner = model.matrix(path)[1]
+    return torch.zeros(inner, inner, dtype=torch.float64, device=model.device)
+
+
+def _strips(side: int) -> Iterator[slice]:
+    """The rows of a square, in strips of an eighth."""
+    step = math.ceil(side / 8)
+    return (slice(start, start + step) for start in range(0, side, step))
+
+
+def _add_products(total: Tensor, keys: Tensor) -> None:
+    """Adds the sum of k kᵀ over `keys` [n, m] to `total` [m, m], of each strip what is not left of its first column:
+    little more than half the products, as the sum is symmetric."""
+    for strip in _strips(len(total)):
+        # Σ k kᵀ of the batch, then added in fp64
+        total[strip, strip.start:] += keys[:, strip].T @ keys[:, strip.start:]
+
+
+def _mirror(total: Tensor) -> None:
+    """Fills what `_add_products` left out."""
+    for strip in _strips(len(total)):
+        total[strip.stop:, strip] = total[strip, strip.stop:].T
 
 
 def sum_moments(files: Sequence[Path]) -> dict[str, SecondMoment]:
@@ -118,25 +139,36 @@ def tokens_of(moments: Mapping[str, SecondMoment]) -> int:
 
 
 def _batches(model: LanguageModel, texts: Iterable[str], tokens: int) -> Iterator[list[Encoded]]:
-    """The texts in their order, for they are too many to be sorted, until they have `tokens` tokens."""
+    """Texts until they have `tokens` tokens, those of a similar length together. They are too many to be sorted: a
+    stretch of them is."""
+    budget = model.at_once(TEXT_TOKENS, model.bytes.passing)
+    for stretch in _stretches(_encoded(model, texts), tokens, STRETCH * budget):
+        for group in by_length([len(row) for row in stretch], budget):
+            yield [stretch[number] for number in group]
+
+
+def _encoded(model: LanguageModel, texts: Iterable[str]) -> Iterator[Encoded]:
+    """Texts as the model reads them, but those that it reads as nothing."""
     limit = model.max_length or 2048
-    budget = model.at_once(TEXT_TOKENS, model.bytes.passing)  # of a forward pass, at least, while the text lasts
-    rows: list[Encoded] = []
-    seen = 0
     for text in texts:
-        plain = tuple(model.tokenizer.encode(text, add_special_tokens=False))
-        if not plain:
-            continue
-        ids = (model.start + plain)[:limit]
-        rows.append(Encoded(ids, ()))
-        seen += len(ids)
-        if max(map(len, rows)) * len(rows) >= budget or seen >= tokens:
-            yield rows
-            rows = []
+        if plain := tuple(model.tokenizer.encode(text, add_special_tokens=False)):
+            yield Encoded((model.start + plain)[:limit], ())
+
+
+def _stretches(rows: Iterable[Encoded], tokens: int, most: int) -> Iterator[list[Encoded]]:
+    """The rows up to the one that reaches `tokens` tokens, in lists, each up to the one that reaches `most`."""
+    stretch: list[Encoded] = []
+    seen = held = 0
+    for row in rows:
+        stretch.append(row)
+        seen, held = seen + len(row), held + len(row)
         if seen >= tokens:
-            return
-    if rows:
-        yield rows
+            break
+        if held >= most:
+            yield stretch
+            stretch, held = [], 0
+    if stretch:
+        yield stretch
 
 
 def save_moments(moments: dict[str, SecondMoment], path: Path) -> None:
