@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,11 +20,12 @@ from editors.core.methods.contexts import sample_contexts
 from editors.core.methods.value_rows import in_context
 from editors.core.methods.values import ValueConfig, optimise_values
 from editors.core.models.architectures import Shape, architecture
-from editors.core.models.batches import BlockRef, Encoded, by_length
-from editors.core.models.capture import capture_inputs, capture_outputs
+from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
+from editors.core.models.capture import pass_block
+from editors.core.models.kept import Passed
 from editors.core.models.model import LanguageModel
 from editors.core.models.statistics import KeySolver
-from editors.core.patches.overlay import overlay
+from editors.core.patches.overlay import leaving, overlay
 from editors.core.patches.patch import Dense, LowRank, Patch, Term
 from editors.core.requests import EditRequest
 
@@ -67,11 +69,22 @@ class MemitConfig(ValueConfig):
         return self.layers
 
 
+@dataclass
+class _Group:
+    """Requests whose prompts are run together: their numbers, the rows of all contexts, each up to its subject, the
+    patch that each row carries, and how they passed the layer before, where that is kept."""
+
+    numbers: list[int]
+    batch: Batch
+    carried: list[int]
+    passed: Passed | None = None
+
+
 class MEMIT(Editor[MemitConfig]):
     """Finds each fact's value at the last layer, then spreads the changes over all layers."""
 
     name = "memit"
-    version = 4
+    version = 5
     Config = MemitConfig
     joint = True
     apart = True
@@ -151,10 +164,11 @@ class MEMIT(Editor[MemitConfig]):
         targets, losses = self._targets(requests)
         patches = [Patch(info={"editor": "memit", "edits": len(group), "loss": float(losses[span].mean())})
                    for group, span in zip(groups, spans, strict=True)]
-        rows = [self._rows(request) for request in requests]
+        rows = self._groups(requests, owner)
+        keep = self._room(rows)
         for place, layer in enumerate(self.config.layers):
             # K and h_L on the model as it stands with the changes of the layers below
-            keys, states = self._look(rows, patches, owner, layer)
+            keys, states = self._look(rows, patches, layer, keep)
             # R = (Z - h_L) / (layers that are left) (Eq. 20)
             residual = (targets - states) / (len(self.config.layers) - place)
             # S = (λC)⁻¹ K, of all groups at once (Eq. 15)
@@ -188,30 +202,62 @@ class MEMIT(Editor[MemitConfig]):
         return [Encoded(self.model.encode(each.prompt).prompt[: self.model.subject_index(each) + 1], ())
                 for each in within]
 
+    def _groups(self, requests: Sequence[EditRequest], owner: Sequence[int]) -> list[_Group]:
+        """Requests whose rows are run together, as many as there is room for."""
+        rows, count = [self._rows(request) for request in requests], len(self.contexts)
+        budget = self.model.at_once(self.config.batch_tokens, self.model.bytes.passing)
+        return [_Group(numbers, self.model.collate([row for number in numbers for row in rows[number]]),
+                       [owner[number] for number in numbers for _ in range(count)])
+                for numbers in by_length([max(map(len, row)) * count for row in rows], budget)]
+
+    def _room(self, groups: Sequence[_Group]) -> bool:
+        """Whether it can be kept how all groups passed a layer, so that the next begins there."""
+        if self.config.layers != tuple(sorted(self.config.layers)):  # then the next may be below
+            return False
+        of, tokens = self.model.bytes, sum(group.batch.input_ids.numel() for group in groups)
+        return self.model.at_once(tokens, of.size * (of.shape.inner + of.shape.width)) == tokens
+
     @torch.no_grad()
-    def _look(self, rows: Sequence[Sequence[Encoded]], patches: Sequence[Patch], owner: Sequence[int],
-              layer: int) -> tuple[Tensor, Tensor]:
+    def _look(self, groups: Sequence[_Group], patches: Sequence[Patch], layer: int,
+              keep: bool) -> tuple[Tensor, Tensor]:
         """With the patches so far on: the key of every request at `layer` [requests, inner], a mean over contexts in
         which the bare prompt counts half (Eq. 19), and the last layer's output for that prompt [requests, width]."""
-        path = self.model.down_path(layer)
-        count = len(self.contexts)
+        count, total = len(self.contexts), sum(len(group.numbers) for group in groups)
         weights = torch.full((count,), 0.5 / max(count - 1, 1), dtype=torch.float64, device=self.model.device)
         weights[0] = 0.5 if count > 1 else 1.0
-        width, inner = self.model.matrix(path)
-        keys, states = weights.new_empty(len(rows), inner), weights.new_empty(len(rows), width)
-        budget = self.model.at_once(self.config.batch_tokens, self.model.bytes.passing)
-        for numbers in by_length([max(map(len, row)) * count for row in rows], budget):
-            batch = self.model.collate([row for number in numbers for row in rows[number]])
-            last = batch.attention_mask.sum(1) - 1
-            at = torch.arange(len(last), device=last.device), last
-            carried = [owner[number] for number in numbers for _ in range(count)]
-            # A patch that all rows share is not copied for each of them.
-            with (overlay(self.model, patches[0]) if len(patches) == 1 else overlay(self.model, patches, carried),
-                  capture_inputs(self.model, [path]) as inputs, capture_outputs(self.model, [self.site]) as outputs):
-                self.model.run_to(batch, BlockRef("decoder", self.config.layers[-1] + 1))
-            keys[numbers] = torch.einsum("ncm,c->nm", inputs[path][at].double().unflatten(0, (-1, count)), weights)
-            states[numbers] = outputs[self.site][at][::count].double()
+        width, inner = self.model.matrix(self.model.down_path(layer))
+        keys, states = weights.new_empty(total, inner), weights.new_empty(total, width)
+        for group in groups:
+            passed, written = self._pass(group, patches, layer)
+            group.passed = passed if keep else None
+            rows = torch.arange(len(group.carried), device=weights.device)
+            last = group.batch.attention_mask.sum(1) - 1
+            keys[group.numbers] = torch.einsum(
+                "ncm,c->nm", passed.read[rows, last].double().unflatten(0, (-1, count)), weights)
+            states[group.numbers] = written[rows[: len(written)], last[::count]].double()
         return keys, states
+
+    def _pass(self, group: _Group, patches: Sequence[Patch], layer: int) -> tuple[Passed, Tensor]:
+        """How a group passes `layer`, and what its bare prompts have at the last one [requests, length, width]. Only
+        these are run on to there, and nothing again up to where the layer before was passed."""
+        model, batch, before, count = self.model, group.batch, group.passed, len(self.contexts)
+        above, end = BlockRef("decoder", layer + 1), BlockRef("decoder", self.config.layers[-1] + 1)
+
+        def run() -> Tensor:
+            if before is None:
+                return model.run_to(batch, above)
+            start = model.block_of(before.path)
+            assert start is not None
+            hidden = leaving(model, before, patches, group.carried)
+            return model.run_between(hidden, batch, BlockRef("decoder", start.layer + 1), above)
+
+        with overlay(model, patches, group.carried) if before is None else nullcontext():
+            passed = pass_block(model, model.down_path(layer), run)
+        if passed.written is not None:
+            return passed, passed.written[::count]
+        bare = torch.arange(0, len(group.carried), count, device=model.device)
+        with overlay(model, patches, group.carried[::count]):
+            return passed, model.run_between(passed.hidden[bare], batch.select(bare), above, end)
 
 
 def _directions(keys: Tensor, spread: Tensor) -> Tensor:
