@@ -211,11 +211,12 @@ class MEMIT(Editor[MemitConfig]):
                 for numbers in by_length([max(map(len, row)) * count for row in rows], budget)]
 
     def _room(self, groups: Sequence[_Group]) -> bool:
-        """Whether it can be kept how all groups passed a layer, so that the next begins there."""
+        """Whether it can be kept how all groups passed a layer, so that the next begins there: in a quarter of what is
+        free."""
         if self.config.layers != tuple(sorted(self.config.layers)):  # then the next may be below
             return False
         of, tokens = self.model.bytes, sum(group.batch.input_ids.numel() for group in groups)
-        return self.model.at_once(tokens, of.size * (of.shape.inner + of.shape.width)) == tokens
+        return self.model.at_once(tokens, 4 * of.size * (of.shape.inner + of.shape.width)) == tokens
 
     @torch.no_grad()
     def _look(self, groups: Sequence[_Group], patches: Sequence[Patch], layer: int,

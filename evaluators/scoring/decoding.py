@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from editors.core.models.batches import Encoded
-from editors.core.models.model import LanguageModel, shallow
+from editors.core.models.model import LanguageModel
+from editors.core.models.parts import shallow
 from evaluators.scoring.answers import stops
 
 Tokens = tuple[int, ...]

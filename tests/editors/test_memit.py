@@ -12,6 +12,7 @@ import torch
 from editors import resolve_config
 from editors.core.editor import Resources
 from editors.core.errors import InputError
+from editors.core.memory import Room
 from editors.core.methods.contexts import sample_contexts
 from editors.core.models.batches import Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
@@ -43,14 +44,14 @@ def make(tiny_gptj, moments):
 
 def keys_and_states(editor, model, requests=REQUESTS):
     """Every request's key at every layer and state at the last, by one plain forward per prompt."""
-    contexts = editor.contexts
+    contexts, layers = editor.contexts, editor.config.layers
     shares = [0.5] + [0.5 / (len(contexts) - 1)] * (len(contexts) - 1) if len(contexts) > 1 else [1.0]
-    downs = {layer: model.down_path(layer) for layer in LAYERS}
-    block = model.block_path(LAYERS[-1])
-    keys = {layer: [] for layer in LAYERS}
+    downs = {layer: model.down_path(layer) for layer in layers}
+    block = model.block_path(layers[-1])
+    keys = {layer: [] for layer in layers}
     states = []
     for request in requests:
-        seen = {layer: 0 for layer in LAYERS}
+        seen = {layer: 0 for layer in layers}
         for number, (context, share) in enumerate(zip(contexts, shares, strict=True)):
             start = len(context) + request.subject_start
             placed = EditRequest(context + request.prompt, request.subject, request.target, subject_start=start)
@@ -61,7 +62,7 @@ def keys_and_states(editor, model, requests=REQUESTS):
                 seen[layer] = seen[layer] + share * inputs[path][0, at].double()
             if number == 0:
                 states.append(outputs[block][0, at].double())
-        for layer in LAYERS:
+        for layer in layers:
             keys[layer].append(seen[layer])
     return {layer: torch.stack(found).T for layer, found in keys.items()}, torch.stack(states)
 
@@ -87,7 +88,7 @@ def test_equal_keys_share_the_change():
 
 def naive_values(model, request, editor):
     """Meng et al. 2023, Eq. 16 word by word: whole forward passes of one prompt, a hook adds delta to the block."""
-    config, block = editor.config, model.submodule(model.block_path(LAYERS[-1]))
+    config, block = editor.config, model.submodule(model.block_path(editor.config.layers[-1]))
     rows = []
     for context in editor.contexts:
         placed = replace(request, prompt=context + request.prompt, subject_start=len(context) + request.subject_start)
@@ -142,14 +143,14 @@ def write_by_hand(editor, requests):
     model = copy.copy(editor.model)
     model.module = copy.deepcopy(editor.model.module)
     targets, _ = editor._targets(requests)
-    for place, layer in enumerate(LAYERS):
+    for place, layer in enumerate(editor.config.layers):
         keys, states = keys_and_states(editor, model, requests)
         path, key = model.down_path(layer), keys[layer]
         moment = editor.resources.statistics[path].mean
         moment = moment + KeySolver(editor.resources.statistics[path]).ridge * moment.diagonal().mean() * torch.eye(
             len(moment), dtype=torch.float64)
         directions = torch.linalg.solve(editor.config.moment_weight * moment + key @ key.T, key)
-        residual = (targets - states).T / (len(LAYERS) - place)
+        residual = (targets - states).T / (len(editor.config.layers) - place)
         model.submodule(path).weight += (residual @ directions.T).float()
     return model
 
@@ -159,25 +160,53 @@ def assert_written(editor, patch, written):
     batch = model.collate([model.encode(request.prompt, request.target) for request in REQUESTS])
     with overlay(model, patch):
         torch.testing.assert_close(model.target_logits(batch), written.target_logits(batch), atol=1e-4, rtol=1e-4)
-    for layer, term in zip(LAYERS, patch.terms, strict=True):
+    for layer, term in zip(editor.config.layers, patch.terms, strict=True):
         change = written.submodule(term.module).weight - model.submodule(term.module).weight
         assert term.module == model.down_path(layer)
         torch.testing.assert_close(term.a @ term.b.T, change, atol=1e-4, rtol=1e-3)
 
 
-def test_a_joint_edit_is_the_plain_loop_that_writes_weights(make):
-    editor = make()
+@pytest.fixture(params=["to and fro", "upwards", "upwards, with gaps", "upwards, nothing kept"])
+def layers(request, tiny_gptj, monkeypatch):
+    """With and without room to keep how layers were passed."""
+    monkeypatch.setattr(tiny_gptj, "room", Room())
+    if request.param.endswith("nothing kept"):
+        tiny_gptj.room.shrink(4)
+    return {"to and fro": LAYERS, "upwards, with gaps": (0, 2)}.get(request.param, (0, 1, 2))
+
+
+def test_a_joint_edit_is_the_plain_loop_that_writes_weights(make, layers):
+    editor = make(layers=layers)
     assert_written(editor, editor.edit(REQUESTS), write_by_hand(editor, REQUESTS))
 
 
-def test_each_edit_of_many_is_the_plain_loop_of_it_alone(make):
-    editor = make()
+def test_each_edit_of_many_is_the_plain_loop_of_it_alone(make, layers):
+    editor = make(layers=layers)
     for request, patch in zip(REQUESTS, editor.edit_each(REQUESTS), strict=True):
         assert_written(editor, patch, write_by_hand(editor, [request]))
         alone, joint = editor.edit_each([request])[0], editor.edit([request])
         for one, other, third in zip(patch.terms, alone.terms, joint.terms, strict=True):
             torch.testing.assert_close(one.a @ one.b.T, other.a @ other.b.T, atol=1e-4, rtol=1e-3)
             assert torch.equal(other.a, third.a) and torch.equal(other.b, third.b)
+
+
+def test_no_block_is_run_again_where_there_is_room(make, layers):
+    editor = make(layers=layers)
+    editor.edit(REQUESTS)
+    runs, model = [], editor.model
+    handles = [model.submodule(model.block_path(block)).register_forward_hook(
+        lambda _module, args, _output, block=block: runs.append((block, len(args[0])))) for block in range(model.depth)]
+    editor.sought = dict(zip(REQUESTS, editor.seek(REQUESTS), strict=True))
+    runs.clear()
+    editor.edit(REQUESTS)
+    for handle in handles:
+        handle.remove()
+    rows = len(REQUESTS) * len(editor.contexts)
+    if layers == tuple(sorted(layers)) and not model.room.halved:
+        bare = [(block, len(REQUESTS)) for layer in layers for block in range(layer + 1, max(layers) + 1)]
+        assert sorted(runs) == sorted([*bare, *((block, rows) for block in range(max(layers) + 1))])
+    else:
+        assert len([count for _, count in runs if count == rows]) > max(layers) + 1
 
 
 def test_the_last_layer_ends_at_the_sought_value_when_nothing_holds_it_back(make):

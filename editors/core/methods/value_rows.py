@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 
 from torch import Tensor
 
@@ -84,6 +85,16 @@ def groups(rows: Sequence[Rows], budget: int, device: str) -> Iterator[list[list
             room -= tokens
     if parts:
         yield parts
+
+
+def common(edits: Sequence[Rows]) -> list[int]:
+    """With how many tokens in common, before any subject's last, the prompts of several edits begin, by context."""
+    if len(edits) < 2:
+        return [0] * sum(len(one.prompts) for one in edits)
+    before = [[one.prompts[context].prompt[: one.subjects[context]] for one in edits]
+              for context in range(len(edits[0].prompts))]
+    return [sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*rows, strict=False)))
+            for rows in before]
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from editors.core.editor import EditorConfig
 from editors.core.memory import ANSWER, PROMPT, SUFFIX, Bytes, Needs
-from editors.core.methods.value_rows import Rows, Suffixes, groups, row_bytes
+from editors.core.methods.value_rows import Rows, Suffixes, common, groups, row_bytes
 from editors.core.models.architectures import Shape
 from editors.core.models.batches import Batch, BlockRef, Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
-from editors.core.models.model import KeysValues, LanguageModel
+from editors.core.models.model import LanguageModel
+from editors.core.models.prefixes import Read, read
 from editors.core.models.sparing import Places, only_first, only_targets
 from editors.core.requests import EditRequest
 
@@ -134,32 +135,30 @@ class _Optimisation:
                                device=model.device)
         with (capture_inputs(model, [down]) as inputs,
               capture_outputs(model, [block, down, self.anchor_path, *after]) as outputs):
-            states, cache = model.states_and_cache(batch)
-        rows = torch.arange(len(subject), device=subject.device)
+            start = subject.new_tensor(common(edits) * len(edits) + [0] * len(essences))
+            found = read(model, batch, start, self.contexts)
+        rows, place = torch.arange(len(subject), device=subject.device), found.at(subject[:, None])[:, 0]
         if essences:
-            self.base = model.head(states[rows, subject][len(prompts):]).log_softmax(-1)
+            self.base = model.head(found.states[rows, place][len(prompts):]).log_softmax(-1)
 
         def at_subject(states: Tensor) -> Tensor:
-            return states[rows, subject][: len(prompts)].float().reshape(len(edits), self.contexts, states.shape[-1])
+            return states[rows, place][: len(prompts)].float().reshape(len(edits), self.contexts, states.shape[-1])
 
         edit = torch.cat([numbers.repeat_interleave(self.contexts), torch.arange(len(essences), device=model.device)])
-        suffixes = self._suffixes(batch, subject, outputs[block], outputs[down], cache, edit, rows >= len(prompts),
-                                  *map(outputs.get, after))
+        suffixes = self._suffixes(batch, subject, found, outputs[block], outputs[down][rows, place], edit,
+                                  rows >= len(prompts), *map(outputs.get, after))
         keys, values, anchors = map(at_subject, (inputs[down], outputs[down], outputs[self.anchor_path]))
         return suffixes, keys, values, anchors[:, 0]
 
-    def _suffixes(self, batch: Batch, subject: Tensor, hidden: Tensor, written: Tensor, cache: KeysValues, edit: Tensor,
+    def _suffixes(self, batch: Batch, subject: Tensor, found: Read, hidden: Tensor, written: Tensor, edit: Tensor,
                   essence: Tensor, after: Tensor | None = None) -> Suffixes:
-        rows = torch.arange(len(subject), device=subject.device)
         suffix, taken = batch.suffix(subject)
-        before = int(subject.max())
-        # Of blocks that are not run the length alone is needed; copies of the others, so that the rest can go.
+        at, before = (torch.arange(len(subject), device=subject.device)[:, None], found.at(taken)), int(subject.max())
+        # Of blocks that are not run the length alone is needed.
         past = [(keys[:1, :, :before].clone(), values[:1, :, :before].clone()) if number <= self.layer else
-                (keys[:, :, :before].clone(), values[:, :, :before].clone())
-                for number, (keys, values) in enumerate(cache)]
-        return Suffixes(suffix, hidden[rows[:, None], taken], written[rows, subject].float(), past,
-                        None if after is None else after[rows[:, None], taken], edit, essence, Places.of(suffix),
-                        self.layer + 1)
+                found.keys_values(number, before) for number, (keys, values) in enumerate(found.cache)]
+        return Suffixes(suffix, hidden[at], written.float(), past, None if after is None else after[at], edit, essence,
+                        Places.of(suffix), self.layer + 1)
 
     def run(self) -> Values:
         """Adam on all deltas at once; an edit whose loss is low enough stops moving and leaves the batch."""

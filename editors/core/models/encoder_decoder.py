@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from editors.core.errors import InputError
 from editors.core.models.batches import Batch, BlockRef, Encoded, EncoderInput, Padding
 from editors.core.models.layouts import Stack
-from editors.core.models.model import KeysValues, LanguageModel, shallow
+from editors.core.models.model import KeysValues, LanguageModel
+from editors.core.models.parts import shallow
 from editors.core.models.work import DONE
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class EncoderDecoder(LanguageModel):
     def states(self, batch: Batch) -> Tensor:
         return self._run(self._backbone, self.read(batch), input_ids=batch.input_ids)
 
-    def states_and_cache(self, batch: Batch) -> tuple[Tensor, KeysValues]:
+    def states_and_cache(self, batch: Batch, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
         raise InputError(f"'{self.name}' is an encoder-decoder; cached suffixes are for decoder-only models")
 
     def head(self, states: Tensor) -> Tensor:

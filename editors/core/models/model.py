@@ -3,9 +3,8 @@ tokens. `LanguageModel` is decoder-only; what differs behind an encoder is in `e
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +19,7 @@ from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.kept import KeptStates
 from editors.core.models.layouts import Layout, Stack, longest
 from editors.core.models.linear import is_turned
+from editors.core.models.parts import stretch
 from editors.core.models.reading import Reader
 from editors.core.models.weights import Weights
 from editors.core.models.work import DONE
@@ -28,7 +28,6 @@ from editors.core.patches.patch import Patch
 if TYPE_CHECKING:  # else imported where it is used: the library's models take as long to import as torch itself
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
-ENDLESS = 2**30  # tokens
 KeysValues = list[tuple[Tensor, Tensor]]  # per block, attention keys and values [rows, heads, length, head width]
 
 
@@ -232,12 +231,12 @@ class LanguageModel(Reader):
         """Final hidden states [rows, length, width], after the last norm."""
         return self._run(self._backbone, batch, input_ids=batch.input_ids)
 
-    def states_and_cache(self, batch: Batch) -> tuple[Tensor, KeysValues]:
-        """`states`, and every block's attention keys and values."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        states = self._run(self._backbone, batch, cache, input_ids=batch.input_ids)
+    def states_and_cache(self, batch: Batch, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """`states`, and every block's attention keys and values: those of the `past`, which are of the tokens before a
+        `Batch.suffix`, and then the batch's."""
+        cache = _cached(past or ())
+        whole = self._blocks(0, self.depth) if past else self._backbone
+        states = self._run(whole, batch, cache, input_ids=batch.input_ids)
         layers: list[Any] = cache.layers
         return states, [(layer.keys, layer.values) for layer in layers]
 
@@ -298,12 +297,7 @@ class LanguageModel(Reader):
     def run_from(self, hidden: Tensor, batch: Batch, at: BlockRef, past: KeysValues | None = None) -> Tensor:
         """Final hidden states when `hidden` [rows, length, width] enters block `at`: blocks below are not run.
         `past` are the cached keys and values of the tokens before a `Batch.suffix`."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache() if past is not None else None
-        for layer, (keys, values) in enumerate(past or ()):
-            assert cache is not None
-            cache.update(keys, values, layer)
+        cache = None if past is None else _cached(past)
         return self._run(self._blocks(at.layer, self.depth, entered=True), batch, cache, inputs_embeds=hidden)
 
     @property
@@ -312,25 +306,9 @@ class LanguageModel(Reader):
 
     def _blocks(self, start: int, stop: int, stack: Stack = "decoder", *, norm: bool = True,
                 entered: bool = False) -> nn.Module:
-        """A stack with only some of its blocks, with or without its last norm. It shares every submodule, so hooks
-        on them work. `entered`: what it is given has gone through other blocks, or might have."""
+        """A stack with only some of its blocks, as `stretch` makes it."""
         layout = self.layout(stack)
-        part = shallow(self.submodule(layout.backbone))
-        blocks = part._modules[layout.blocks]
-        assert isinstance(blocks, nn.ModuleList)
-        part._modules[layout.blocks] = blocks[start:stop]
-        if not norm:
-            part._modules[layout.norm] = nn.Identity()
-        if entered and layout.positions:
-            part._modules[layout.positions] = _Nothing()
-        part.config = copy.copy(part.config)
-        if kinds := getattr(part.config, "layer_types", None):  # of attention: backbones count their blocks anew
-            vars(part.config).update(layer_types=kinds[start:stop])
-        if getattr(part.config, "sliding_window", None):
-            # No text is longer than the window (`max_length`), but a row's cached tokens may lie further from those
-            # behind them in a batch than in their text.
-            vars(part.config).update(sliding_window=ENDLESS)
-        return part
+        return stretch(self.submodule(layout.backbone), layout, start, stop, norm=norm, entered=entered)
 
     def _run(self, backbone: nn.Module, batch: Batch, cache: DynamicCache | None = None, **start: Tensor) -> Tensor:
         hidden: Tensor = backbone(attention_mask=batch.attention_mask, position_ids=batch.position_ids,
@@ -348,11 +326,14 @@ class LanguageModel(Reader):
                  backward=hidden.requires_grad, new=new)
 
 
-class _Nothing(nn.Module):
-    """Adds nothing to what enters the blocks."""
+def _cached(past: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
+    """Keys and values of tokens that were read, for the library."""
+    from transformers import DynamicCache
 
-    def forward(self, *_args: object, **_settings: object) -> Tensor:
-        return torch.zeros(())
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(past):
+        cache.update(keys, values, layer)
+    return cache
 
 
 def _has(module: nn.Module, path: str) -> bool:
@@ -361,10 +342,3 @@ def _has(module: nn.Module, path: str) -> bool:
     except AttributeError:
         return False
     return True
-
-
-def shallow(module: nn.Module) -> nn.Module:
-    """A copy with the same submodules and hooks, whose table of submodules can be changed without harm."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin

@@ -16,7 +16,8 @@ from editors.core.errors import InputError
 from editors.core.files import atomic_folder
 from editors.core.models.hugging_face import quiet, save_folder
 from editors.core.models.linear import as_kept, is_linear
-from editors.core.models.model import LanguageModel, shallow
+from editors.core.models.model import LanguageModel
+from editors.core.models.parts import shallow
 from editors.core.patches.fitting import refuse_misfits
 from editors.core.patches.patch import Dense, LowRank, Neurons, Patch, Route, Term
 

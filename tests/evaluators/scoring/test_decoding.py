@@ -8,7 +8,7 @@ from support.routes import A, B, map_side, other
 from transformers import GenerationConfig
 
 from editors.core.models.batches import Encoded
-from editors.core.models.model import shallow
+from editors.core.models.parts import shallow
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Patch, Route
 from evaluators.scoring.decoding import Decoding, generate

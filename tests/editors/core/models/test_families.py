@@ -16,6 +16,7 @@ from editors.core.models.families import ARCHITECTURES
 from editors.core.models.layouts import longest
 from editors.core.models.loading import load_model
 from editors.core.models.model import LanguageModel
+from editors.core.models.prefixes import read
 
 NAMES = [*FAMILIES, *VARIANTS]
 ROWS = [("What is the birthplace of Budrer Vadolm?", "so many words"), ("It", "was"), ("Ann Lee lives", "here")]
@@ -80,6 +81,32 @@ def test_a_suffix_behind_cached_tokens_is_part_of_the_whole(model, rows):
         found = model.run_from(entering, suffix, BlockRef("decoder", 2), past)
     real = suffix.attention_mask[:, before:].bool()
     close(found[real], states[row, taken][real])
+
+
+def test_what_rows_have_in_common_is_read_once(model):
+    """States and cached tokens of two texts in three contexts: an empty one, and two of different length."""
+    contexts = ["", "One says that ", "It is: "]
+    texts = [("Ann Lee lives in a", "house"), ("What", "so, or not")]
+    rows = [model.encode(context + text, target) for text, target in texts for context in contexts]
+    batch, layer = model.collate(rows), model.depth - 1
+    start = torch.tensor([0, *(len(model.encode(context).prompt) - 1 for context in contexts[1:])] * 2)
+    assert start.tolist()[1] != start.tolist()[2] and all(
+        rows[row].prompt[: start[row]] == rows[row + 3].prompt[: start[row]] for row in range(3))
+    real, row = batch.attention_mask.bool(), torch.arange(len(rows))[:, None]
+    with torch.no_grad(), capture_inputs(model, [model.down_path(layer)]) as inputs:
+        states, cache = model.states_and_cache(batch)
+        keys = inputs[model.down_path(layer)]
+        found = read(model, batch, start, len(contexts))
+        assert found.states.shape[1] == int((batch.attention_mask.sum(1) - start).max()) < states.shape[1]
+        new = inputs[model.down_path(layer)]
+    places = torch.arange(states.shape[1]).expand(len(rows), -1)
+    behind = real & (places >= start[:, None])
+    at = found.at(places.clamp(min=0).maximum(start[:, None]))
+    close(found.states[row, at][behind], states[row, places][behind])
+    close(new[row, at][behind], keys[behind])
+    for number, whole in enumerate(cache):
+        for one, other in zip(found.keys_values(number, states.shape[1]), whole, strict=True):
+            close(one.transpose(1, 2)[real], other.transpose(1, 2)[real])
 
 
 def test_an_ffn_is_what_lies_between_its_ends(model, rows):
