@@ -23,7 +23,7 @@ from editors.core.errors import CaseError, InputError, first_problem, quoted
 from editors.core.printable import printable
 from editors.core.requests import EditRequest
 from evaluators.cases import Case, Skipped
-from evaluators.datasets import TESTBED_CORPUS, DatasetSpec, load_dataset
+from evaluators.datasets import TESTBED_CORPUS, DatasetSpec, load_dataset, read_corpus
 from evaluators.models import NAMES
 from evaluators.protocols.sequential import SequentialProtocol
 from evaluators.testbed import MODELS
@@ -112,6 +112,8 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
     another. Raises `InputError`."""
     if corpus is None:
         corpus = TESTBED_CORPUS if model in MODELS else str(CAMPAIGNS / "real.txt")
+    else:
+        _refuse_unreadable(corpus)
     number, method = CampaignCases(load_dataset(edits)).count(0), get_editor(editor)
     step = number if method.joint and not stream else 1
     if method.trained and artefact is None and edits.train is None and not edits.is_built_in:
@@ -132,6 +134,14 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
         ("statistics", "corpus"): Origin("--corpus"), ("editors", 0, "artefact"): Origin("--artefact"),
         **{("editors", 0, "config", name): Origin(f"--set {quoted(name)}") for name in settings}})
     return campaign
+
+
+def _refuse_unreadable(corpus: str) -> None:
+    """A plan opens no text that its editor has no use for."""
+    try:
+        read_corpus(corpus)
+    except InputError as error:
+        raise InputError(f"--corpus: {error}") from None
 
 
 def _place(model: str) -> dict[str, str]:

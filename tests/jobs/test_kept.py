@@ -325,6 +325,7 @@ EDIT = ("edit", *GPTJ, "--editor", "ft", "--out", "OUT")
     ((*EDIT[:3], "--editor", "mend", *EDIT[5:], "--facts", "FACTS"),
      ["has to be trained first", "--train", "--artefact"]),
     ((*EDIT[:3], "--editor", "rome", *EDIT[5:], "--facts", "FACTS", "--corpus", "nowhere.txt"), ["Error: --corpus: "]),
+    ((*EDIT, "--facts", "FACTS", "--corpus", "nowhere.txt"), ["Error: --corpus: ", "'nowhere.txt' is neither"]),
     ((*EDIT[:3], "--editor", "mend", *EDIT[5:], "--facts", "FACTS", "--artefact", "x"), ["Error: --artefact: "]),
     (("chat", *GPTJ, "--patch", "ROME", "--prompt", ""), ["--prompt '': the prompt is empty"]),
     (("edit", "--model", "testbed-gpt", *EDIT[3:], "--facts", "FACTS"), ["Did you mean 'testbed-gptj'"]),
