@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from editors.core.models.architectures import UNKNOWN, Shape, architecture
-from editors.core.models.layouts import TANH_GELU
+from editors.core.models.layouts import COMPOSED
 from evaluators.cases import Case
 from evaluators.datasets import texts_of
 
@@ -27,8 +27,8 @@ def _short(text: bytes) -> str:
 
 @dataclass(frozen=True)
 class ModelRef:
-    """Where a model is, which it is, how large, on how many threads it computes, and whether with our own activation
-    function in the place of the library's (`fused`). `key` alone counts: two paths to the same weights are one model.
+    """Where a model is, which it is, how large, on how many threads it computes, and whether with a `fused` activation
+    function in the place of one composed of several. `key` alone counts: two paths to the same weights are one model.
     """
 
     path: str
@@ -42,14 +42,14 @@ class ModelRef:
     def of(path: str, digest: str, dtype: str, config: Any, threads: int) -> ModelRef:
         """A model with this Hugging Face configuration."""
         activation = getattr(config, architecture(config, path).activation)
-        return ModelRef(path, digest, dtype, Shape.of(config), threads, activation in TANH_GELU)
+        return ModelRef(path, digest, dtype, Shape.of(config), threads, activation in COMPOSED)
 
     @property
     def key(self) -> str:
         """Of what is computed with, too: sums are rounded otherwise where more threads share them, and so are
-        activations in other operations."""
+        activations in one operation."""
         return (f"{self.digest}-{self.dtype}" + (f"-{self.threads}-threads" if self.threads > 1 else "")
-                + ("-gelu" if self.fused else ""))
+                + ("-fused" if self.fused else ""))
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 Stack = Literal["decoder", "encoder"]
 
-# Names of one activation function. But for the last, the library composes it of six operations, of which four keep a
-# tensor for a gradient: `activations` has one that keeps its input alone, and is equal but for rounding.
-TANH_GELU = ("gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_pytorch_tanh")
+# Names of one activation function. All but the last the library composes of six operations, of which four keep a tensor
+# for a gradient: `activations` has one that keeps its input alone, and is equal but for rounding.
+COMPOSED = ("gelu_new", "gelu_fast", "gelu_python_tanh")
+TANH_GELU = (*COMPOSED, "gelu_pytorch_tanh")
 
 
 @dataclass(frozen=True)

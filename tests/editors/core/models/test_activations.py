@@ -74,4 +74,4 @@ def test_tasks_on_such_a_model_are_others():
     config = tiny("gptj").module.config
     fused = ModelRef.of("path", "digest", "float32", config, 1)
     other = ModelRef.of("path", "digest", "float32", tiny("opt").module.config, 1)
-    assert fused.key == "digest-float32-gelu" and other.key == "digest-float32"
+    assert fused.key == "digest-float32-fused" and other.key == "digest-float32"
