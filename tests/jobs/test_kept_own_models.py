@@ -60,8 +60,10 @@ def test_a_models_licence_goes_with_it(tmp_path):
 
 
 @pytest.mark.parametrize(("model", "named", "corpus"), [
-    ("testbed-gptj", None, "testbed"), ("mine", None, "real.txt"), ("mine", "/a/text.txt", "text.txt")])
-def test_second_moments_are_of_text_that_the_model_may_have_read(model, named, corpus):
+    ("testbed-gptj", None, "testbed"), ("mine", None, "real.txt"), ("mine", "text.txt", "text.txt")])
+def test_second_moments_are_of_text_that_the_model_may_have_read(model, named, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("Some words.\n")
     campaign = campaign_of(data_set("testbed-cloze", limit=1), model=model, dtype="float32", editor="memit",
                            settings={}, artefact=None, seed=0, corpus=named, tokens=10, stream=False)
     assert campaign.statistics.corpus.rpartition("/")[2] == corpus

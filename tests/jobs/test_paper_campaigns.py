@@ -68,9 +68,9 @@ def test_the_plan_tells_where_the_papers_models_fit(elsewhere, tmp_path):
     fields["models"][0]["dtype"] = "float16"
     for changes, expected, warned in (({}, "one device", False), ({"memory": 24}, "gang of 2", True),
                                       ({"memory": 24, "devices": 2}, "gang of 2", False),
-                                      ({"memory": 18}, "offload", True),
-                                      ({"memory": 18, "offload": "cpu"}, "offload", False),
-                                      ({"memory": 16}, "nowhere", True)):
+                                      ({"memory": 17}, "offload", True),
+                                      ({"memory": 17, "offload": "cpu"}, "offload", False),
+                                      ({"memory": 15}, "nowhere", True)):
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**fields, "workers": changes}))
         rows, told = told_by_plan("mine.yaml", "--data", "data")
         assert rows["gpt-j (float16)"][-1].startswith(expected), (changes, rows["gpt-j (float16)"])
