@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 Stack = Literal["decoder", "encoder"]
 
-# Names of one activation function. All but the last the library composes of six operations, of which four keep a tensor
-# for a gradient: `activations` has one that keeps its input alone, and is equal but for rounding.
+# Names of one activation function that the library composes of six operations, of which four keep a tensor for a
+# gradient. PyTorch has it as one that keeps its input alone, and equal but for rounding: `activations` puts that there.
 COMPOSED = ("gelu_new", "gelu_fast", "gelu_python_tanh")
-TANH_GELU = (*COMPOSED, "gelu_pytorch_tanh")
 
 
 @dataclass(frozen=True)
