@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -168,7 +167,7 @@ class MEMIT(Editor[MemitConfig]):
         keep = self._room(rows)
         for place, layer in enumerate(self.config.layers):
             # K and h_L on the model as it stands with the changes of the layers below
-            keys, states = self._look(rows, patches, layer, keep)
+            keys, states = self._look(rows, patches, layer, keep and layer != self.config.layers[-1])
             # R = (Z - h_L) / (layers that are left) (Eq. 20)
             residual = (targets - states) / (len(self.config.layers) - place)
             # S = (λC)⁻¹ K, of all groups at once (Eq. 15)
@@ -252,7 +251,7 @@ class MEMIT(Editor[MemitConfig]):
             hidden = leaving(model, before, patches, group.carried)
             return model.run_between(hidden, batch, BlockRef("decoder", start.layer + 1), above)
 
-        with overlay(model, patches, group.carried) if before is None else nullcontext():
+        with overlay(model, patches, group.carried):
             passed = pass_block(model, model.down_path(layer), run)
         if passed.written is not None:
             return passed, passed.written[::count]

@@ -86,8 +86,8 @@ def _add_products(total: Tensor, keys: Tensor) -> None:
     """Adds the sum of k kᵀ over `keys` [n, m] to `total` [m, m], of each strip what is not left of its first column:
     little more than half the products, as the sum is symmetric."""
     for strip in _strips(len(total)):
-        # Σ k kᵀ of the batch, then added in fp64
-        total[strip, strip.start:] += keys[:, strip].T @ keys[:, strip.start:]
+        # Σ k kᵀ of the batch, then added in fp64; += would copy the sums on themselves
+        total[strip, strip.start:].add_(keys[:, strip].T @ keys[:, strip.start:])
 
 
 def _mirror(total: Tensor) -> None:

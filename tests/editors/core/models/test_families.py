@@ -101,7 +101,7 @@ def test_what_rows_have_in_common_is_read_once(model):
         new = inputs[model.down_path(layer)]
     places = torch.arange(states.shape[1]).expand(len(rows), -1)
     behind = real & (places >= start[:, None])
-    at = found.at(places.clamp(min=0).maximum(start[:, None]))
+    at = found.at(places.maximum(start[:, None]))
     close(found.states[row, at][behind], states[row, places][behind])
     close(new[row, at][behind], keys[behind])
     for number, whole in enumerate(cache):
