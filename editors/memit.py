@@ -83,7 +83,7 @@ class MEMIT(Editor[MemitConfig]):
     """Finds each fact's value at the last layer, then spreads the changes over all layers."""
 
     name = "memit"
-    version = 5
+    version = 6
     Config = MemitConfig
     joint = True
     apart = True

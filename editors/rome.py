@@ -42,7 +42,7 @@ class ROME(Editor[RomeConfig]):
     """Finds a value for the subject's key, then the smallest change of W that stores it."""
 
     name = "rome"
-    version = 6
+    version = 7
     Config = RomeConfig
     decoder_only = True
 

@@ -133,20 +133,24 @@ class _Optimisation:
         batch = model.collate([*prompts, *essences])
         subject = torch.tensor([*(place for one in edits for place in one.subjects), *(len(s) - 1 for s in essences)],
                                device=model.device)
+        rows = torch.arange(len(subject), device=subject.device)
+        essence = rows >= len(prompts)
         with (capture_inputs(model, [down]) as inputs,
               capture_outputs(model, [block, down, self.anchor_path, *after]) as outputs):
             start = subject.new_tensor(common(edits) * len(edits) + [0] * len(essences))
-            found = read(model, batch, start, self.contexts)
-        rows, place = torch.arange(len(subject), device=subject.device), found.at(subject[:, None])[:, 0]
+            # Of prompts the loop needs no more than the past of their subjects' last tokens.
+            found = read(model, batch, start, self.contexts, self.layer + 1 + len(after), subject + essence,
+                         rows[essence])
+        place = found.at(subject[:, None])[:, 0]
         if essences:
-            self.base = model.head(found.states[rows, place][len(prompts):]).log_softmax(-1)
+            self.base = model.head(found.final).log_softmax(-1)
 
         def at_subject(states: Tensor) -> Tensor:
             return states[rows, place][: len(prompts)].float().reshape(len(edits), self.contexts, states.shape[-1])
 
         edit = torch.cat([numbers.repeat_interleave(self.contexts), torch.arange(len(essences), device=model.device)])
         suffixes = self._suffixes(batch, subject, found, outputs[block], outputs[down][rows, place], edit,
-                                  rows >= len(prompts), *map(outputs.get, after))
+                                  essence, *map(outputs.get, after))
         keys, values, anchors = map(at_subject, (inputs[down], outputs[down], outputs[self.anchor_path]))
         return suffixes, keys, values, anchors[:, 0]
 

@@ -234,9 +234,17 @@ class LanguageModel(Reader):
     def states_and_cache(self, batch: Batch, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
         """`states`, and every block's attention keys and values: those of the `past`, which are of the tokens before a
         `Batch.suffix`, and then the batch's."""
-        cache = _cached(past or ())
-        whole = self._blocks(0, self.depth) if past else self._backbone
-        states = self._run(whole, batch, cache, input_ids=batch.input_ids)
+        return self.run_with_cache(None, batch, 0, self.depth, past or [])
+
+    def run_with_cache(self, hidden: Tensor | None, batch: Batch, start: int, stop: int,
+                       past: KeysValues) -> tuple[Tensor, KeysValues]:
+        """What leaves block `stop - 1`, behind the last norm if it is the last, when `hidden` [rows, length, width]
+        enters block `start`, or the batch's tokens the first one; and the `past` with the batch's keys and values in
+        the blocks between."""
+        cache = _cached(past)
+        part = self._blocks(start, stop, norm=stop == self.depth, entered=start > 0)
+        states = self._run(part, batch, cache, **({"input_ids": batch.input_ids} if hidden is None else
+                                                  {"inputs_embeds": hidden}))
         layers: list[Any] = cache.layers
         return states, [(layer.keys, layer.values) for layer in layers]
 

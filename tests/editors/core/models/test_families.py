@@ -83,30 +83,35 @@ def test_a_suffix_behind_cached_tokens_is_part_of_the_whole(model, rows):
     close(found[real], states[row, taken][real])
 
 
-def test_what_rows_have_in_common_is_read_once(model):
-    """States and cached tokens of two texts in three contexts: an empty one, and two of different length."""
+@pytest.mark.parametrize("stop", [1, 2, -1])
+def test_what_rows_have_in_common_is_read_once(model, stop):
+    """Cached tokens and inputs of two texts in three contexts: an empty one, and two of different length. From a block
+    on only the first tokens of each are read, and of two rows the last of these is asked for."""
     contexts = ["", "One says that ", "It is: "]
     texts = [("Ann Lee lives in a", "house"), ("What", "so, or not")]
     rows = [model.encode(context + text, target) for text, target in texts for context in contexts]
-    batch, layer = model.collate(rows), model.depth - 1
+    batch, stop = model.collate(rows), stop % (model.depth + 1)
     start = torch.tensor([0, *(len(model.encode(context).prompt) - 1 for context in contexts[1:])] * 2)
     assert start.tolist()[1] != start.tolist()[2] and all(
         rows[row].prompt[: start[row]] == rows[row + 3].prompt[: start[row]] for row in range(3))
-    real, row = batch.attention_mask.bool(), torch.arange(len(rows))[:, None]
-    with torch.no_grad(), capture_inputs(model, [model.down_path(layer)]) as inputs:
+    needed, asked = torch.tensor([len(row.prompt) for row in rows]), torch.tensor([1, 3])
+    down = model.down_path(stop - 1)
+    with torch.no_grad(), capture_inputs(model, [down]) as inputs:
         states, cache = model.states_and_cache(batch)
-        keys = inputs[model.down_path(layer)]
-        found = read(model, batch, start, len(contexts))
-        assert found.states.shape[1] == int((batch.attention_mask.sum(1) - start).max()) < states.shape[1]
-        new = inputs[model.down_path(layer)]
-    places = torch.arange(states.shape[1]).expand(len(rows), -1)
+        keys = inputs[down]
+        found = read(model, batch, start, len(contexts), stop, needed, asked)
+        assert found.length == int((batch.attention_mask.sum(1) - start).max()) < states.shape[1]
+        new = inputs[down]
+    close(found.final, states[asked, needed[asked] - 1])
+    places, real = torch.arange(states.shape[1]).expand(len(rows), -1), batch.attention_mask.bool()
     behind = real & (places >= start[:, None])
-    at = found.at(places.maximum(start[:, None]))
-    close(found.states[row, at][behind], states[row, places][behind])
-    close(new[row, at][behind], keys[behind])
+    close(new[torch.arange(len(rows))[:, None], found.at(places.maximum(start[:, None]))][behind], keys[behind])
     for number, whole in enumerate(cache):
+        known = real if number < stop else real & (places < needed[:, None])
         for one, other in zip(found.keys_values(number, states.shape[1]), whole, strict=True):
-            close(one.transpose(1, 2)[real], other.transpose(1, 2)[real])
+            close(one.transpose(1, 2)[known], other.transpose(1, 2)[known])
+    longest = int((needed - start).max())
+    assert all(values.shape[2] == int(start.max()) + longest for _, values in found.cache[stop:])
 
 
 def test_an_ffn_is_what_lies_between_its_ends(model, rows):
