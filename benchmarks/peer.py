@@ -24,7 +24,6 @@ import torch
 import typer
 
 from benchmarks.easyedit import Peer
-from cluster.plan.tasks import SHIPPED
 from editors import Patch, Resources, get_editor, load_model, resolve_config
 from editors.core.artefacts import Artefact
 from editors.core.editor import Editor
@@ -38,6 +37,7 @@ from evaluators.models import model_path
 from evaluators.scoring.judge import baseline, judge
 from evaluators.scoring.metrics import Score
 from evaluators.scoring.observe import Observation
+from evaluators.testbed.learned import find_learned
 
 METHODS = ("rome", "memit", "ft", "mend")
 SCORED = ("reliability.token", "generality.token", "locality.token")
@@ -53,9 +53,8 @@ def prepare(model: LanguageModel, method: str, tokens: int) -> Editor:
     config = resolve_config(method, model.module.config, ALIKE[method])
     layers = make.statistics_layers(config)
     moments = second_moments(model, layers, read_corpus(TESTBED_CORPUS), tokens) if layers else {}
-    shipped = map(Artefact.load, sorted(SHIPPED.glob("*.safetensors"))) if make.trained else ()
-    learned = (each for each in shipped if (each.editor, each.model) == (method, model.digest))
-    return make(model, config, Resources(moments, next(learned, None)))
+    learned = find_learned(method, model.digest) if make.trained else None
+    return make(model, config, Resources(moments, Artefact.load(learned) if learned else None))
 
 
 def compare(checkout: Path, model: LanguageModel, method: str, cases: Sequence[Case], rounds: int,

@@ -27,6 +27,7 @@ from evaluators.datasets import TESTBED_CORPUS, DatasetSpec, load_dataset, read_
 from evaluators.models import NAMES
 from evaluators.protocols.sequential import SequentialProtocol
 from evaluators.testbed import MODELS
+from evaluators.testbed.learned import find_learned
 from jobs.console import CAMPAIGNS, count, data_set, shorten, warn
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ Subject = Annotated[str | None, typer.Option(help="the part of the prompt that t
 Target = Annotated[str | None, typer.Option(help="and how the model shall continue the prompt.")]
 Set = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the editor.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the editor.")]
-Artefact = Annotated[str | None, typer.Option(help="What a trained editor learned (`editfleet train`).")]
+Artefact = Annotated[str | None, typer.Option(help="What a trained editor learned (`editfleet train`); without it "
+                                              "and --train, what comes with EditFleet for a built-in model.")]
 Train = Annotated[str | None, typer.Option(help="Cases to train an editor with: a file or URL.")]
 Corpus = Annotated[str | None, typer.Option(help="Text for second moments (ROME, MEMIT); without it, the built-in "
                                             "world's for a built-in model, and `campaigns/real.txt` for others.")]
@@ -116,7 +118,8 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
         _refuse_unreadable(corpus)
     number, method = CampaignCases(load_dataset(edits)).count(0), get_editor(editor)
     step = number if method.joint and not stream else 1
-    if method.trained and artefact is None and edits.train is None and not edits.is_built_in:
+    untaught = method.trained and artefact is None and edits.train is None and not edits.is_built_in
+    if untaught and (artefact := shipped(editor, model)) is None:
         raise InputError(f"editor '{editor}' has to be trained first: name cases to train it with, whose facts are not "
                          "among the edits, with --train, or what it has learned (`editfleet train`) with --artefact")
     try:
@@ -134,6 +137,16 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
         ("statistics", "corpus"): Origin("--corpus"), ("editors", 0, "artefact"): Origin("--artefact"),
         **{("editors", 0, "config", name): Origin(f"--set {quoted(name)}") for name in settings}})
     return campaign
+
+
+def shipped(editor: str, model: str) -> str | None:
+    """The file with what a trained editor learned for a built-in model, where one comes with EditFleet."""
+    if model not in MODELS:
+        return None
+    from editors.core.models.loading import find_model
+
+    found = find_learned(editor, find_model(MODELS[model], weights=False).digest)
+    return str(found) if found else None
 
 
 def _refuse_unreadable(corpus: str) -> None:

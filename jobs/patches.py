@@ -19,7 +19,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 ModelName = Annotated[str, typer.Option("--model", help="A built-in model, a folder or a hub name.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
 Artefact = Annotated[Path | None, typer.Option(
-    help="What SERAC learned (`editfleet train`), for a patch that answers by its second model.")]
+    help="What SERAC learned (`editfleet train`), for a patch that answers by its second model; without it, what comes "
+         "with EditFleet for a built-in model.")]
 
 
 def read_patches(files: Sequence[Path]) -> Patch:
@@ -59,9 +60,11 @@ def put_on(model: LanguageModel, patch: Patch, artefact: Path | None) -> Patch:
     from editors.core.editor import Resources
     from editors.core.patches.fitting import refuse_misfits
     from editors.core.patches.patch import Route
+    from evaluators.testbed.learned import find_learned
 
     refuse_misfits(model, [patch])
     if any(isinstance(term, Route) for term in patch.terms):
+        artefact = artefact or find_learned("serac", model.digest)
         if artefact is None:
             raise InputError("the patch answers by a second model: name the file that holds it, what SERAC learned, "
                              "with --artefact")

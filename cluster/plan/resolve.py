@@ -87,4 +87,9 @@ def resolve_artefact(method: type[Editor], spec: EditorSpec, config: EditorConfi
     artefact = Artefact.load(spec.artefact)
     artefact.check(spec.name, method.version, model.digest)
     artefact.settled(method.Config, **config.model_dump())
+    wanted = config.model_dump(mode="json")
+    for name in spec.config:  # what presets say gives way to what it was trained with
+        if name in artefact.config and artefact.config[name] != wanted[name]:
+            raise InputError(f"the artefact was trained with {name} {artefact.config[name]}, not {wanted[name]}: leave "
+                             f"{name} out, or have the editor trained anew")
     return ArtefactRef(spec.artefact, artefact.digest)

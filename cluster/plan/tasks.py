@@ -20,11 +20,9 @@ from cluster.store.store import Output, ResultKey, TaskRecord
 from editors.core.memory import HALVINGS
 from editors.core.models import shards
 from editors.core.models.shards import WHOLE, Shard
-from evaluators import testbed
 from evaluators.protocols.base import Protocol
 from evaluators.scoring.measures import NOTHING_MORE, Measures
-
-SHIPPED = Path(testbed.__file__).parent / "artefacts"  # what training tasks yield, by task id
+from evaluators.testbed.learned import SHIPPED
 
 
 @dataclass(frozen=True)

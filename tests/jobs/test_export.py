@@ -109,7 +109,7 @@ def test_a_saved_patch_of_neurons_is_refused(invoke, tmp_path):
     ("testbed-gptj", ["--editor", "ft", *PROMPT, "--set", "lr"], "expected NAME=VALUE"),
     ("testbed-gptj", ["--editor", "ft", *PROMPT, "--device", "tpx"], "cannot use 'tpx'"),
     ("testbed-gptj", ["--editor", "ft", *PROMPT, "--artefact", "a"], "is not trained"),
-    ("testbed-gptj", ["--editor", "mend", *PROMPT], "has to be trained first"),
+    (str(MODELS["testbed-gptj"]), ["--editor", "mend", *PROMPT], "has to be trained first"),
     ("testbed-t5", ["--editor", "rome", *PROMPT], "is for decoder-only models"),
     ("testbed-gptj", ["--editor", "ft", *PROMPT[:2], "--subject", "Nobody", *PROMPT[4:]],
      "subject 'Nobody' is not in prompt"),

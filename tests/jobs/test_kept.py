@@ -17,11 +17,10 @@ from support.refusals import refused
 from typer.testing import CliRunner
 
 from editors import EditRequest, edit, load_model, overlay
-from editors.core.files import read_header
-from editors.core.headers import ArtefactHeader
 from editors.core.patches.patch import TERMS, Dense, LowRank, Neurons, Patch, Route
 from evaluators.testbed import MODELS
 from evaluators.testbed.cases import testbed_cases as built_in_cases
+from evaluators.testbed.learned import find_learned
 from jobs.cli import app
 from jobs.console import exit_codes
 
@@ -196,10 +195,10 @@ def test_chat_shows_both_answers(made, cases):
     assert "before" in typed.stdout and "after" in typed.stdout and cases[0].target_new in typed.stdout
 
 
-def test_a_second_model_comes_by_its_artefact(gptj, cases, tmp_path):
+def test_a_second_model_comes_by_its_artefact(gptj, cases, tmp_path, monkeypatch):
     """SERAC's patch names what it learned, and answers by it."""
-    shipped = {header.editor: file for file in (MODELS["testbed-gptj"].parents[1] / "artefacts").iterdir()
-               if (header := read_header(file, ArtefactHeader)).model == gptj.digest}["serac"]
+    shipped = find_learned("serac", gptj.digest)
+    monkeypatch.setattr("evaluators.testbed.learned.SHIPPED", tmp_path)
     run("edit", *GPTJ, "--editor", "serac", "--facts", "testbed-cloze", "--limit", 1, "--artefact", shipped,
         "--out", tmp_path / "p")
     asked = ("chat", *GPTJ, "--patch", tmp_path / "p", "--prompt", cases[0].prompt, "--tokens", 6)
@@ -308,6 +307,7 @@ def test_what_a_library_warns_of_is_told_without_its_place_in_the_code(capsys):
 
 FACT = {"prompt": "Ann lives in", "subject": "Ann", "target_new": "Omerga"}
 EDIT = ("edit", *GPTJ, "--editor", "ft", "--out", "OUT")
+ELSEWHERE = ("edit", "--model", MODELS["testbed-gptj"])  # not by its name
 
 
 @pytest.mark.parametrize(("arguments", "parts"), [
@@ -321,8 +321,8 @@ EDIT = ("edit", *GPTJ, "--editor", "ft", "--out", "OUT")
     ((*EDIT, "--facts", "nowhere.jsonl"), ["nowhere.jsonl"]),
     ((*EDIT, "--facts", "EMPTY"), ["facts.jsonl", "target"]),
     ((*EDIT[:3], "--editor", "rom", *EDIT[5:], "--facts", "testbed-cloze"), ["Did you mean 'rome'"]),
-    ((*EDIT[:3], "--editor", "serac", *EDIT[5:], "--facts", "testbed-cloze"), ["'serac'", "--artefact"]),
-    ((*EDIT[:3], "--editor", "mend", *EDIT[5:], "--facts", "FACTS"),
+    ((*ELSEWHERE, "--editor", "serac", *EDIT[5:], "--facts", "testbed-cloze"), ["'serac'", "--artefact"]),
+    ((*ELSEWHERE, "--editor", "mend", *EDIT[5:], "--facts", "FACTS"),
      ["has to be trained first", "--train", "--artefact"]),
     ((*EDIT[:3], "--editor", "rome", *EDIT[5:], "--facts", "FACTS", "--corpus", "nowhere.txt"), ["Error: --corpus: "]),
     ((*EDIT, "--facts", "FACTS", "--corpus", "nowhere.txt"), ["Error: --corpus: ", "'nowhere.txt' is neither"]),

@@ -393,6 +393,20 @@ def test_an_artefact_that_changed_fails(make_plan, store, local_pool, drilled, t
     assert "has changed" in store.standing(store.campaigns()[0]).failures[0].summary
 
 
+@pytest.mark.parametrize(("config", "said"), [
+    ({"width": 2}, "was trained with width 1, not 2: leave width out"),
+    ({"width": 1}, None), ({"strength": 2.0}, None)])
+def test_settings_are_those_an_artefact_was_trained_with(make_plan, drilled, tmp_path, tiny_folder, config, said):
+    artefact = Artefact("drilled", 1, {"width": 1}, model_digest(tiny_folder), {"learned": torch.tensor(1.0)})
+    artefact.save(tmp_path / "mine.safetensors")
+    editor = {"name": "drilled", "artefact": "mine.safetensors", "config": config}
+    if said is None:
+        assert make_plan(editors=[editor]).tasks
+        return
+    with pytest.raises(InputError, match=rf"small.yaml, line \d+, editors\[0\].artefact: .*{said}"):
+        make_plan(editors=[editor])
+
+
 @pytest.mark.parametrize(("editor", "version", "model", "message"), [
     ("mend", 1, None, "editor 'mend', not 'drilled'"), ("drilled", 7, None, "version '7', not '1'"),
     ("drilled", 1, "other", "model 'other'")])

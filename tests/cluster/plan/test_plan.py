@@ -16,7 +16,7 @@ from support.campaigns import ROME
 from cluster.campaign.file import load_campaign
 from cluster.campaign.spec import WorkerSpec
 from cluster.plan.planner import plan
-from cluster.plan.tasks import SHIPPED, TrainTask
+from cluster.plan.tasks import TrainTask
 from cluster.store.store import Store
 from cluster.workers.runner import TaskRunner
 from editors import get_editor
@@ -25,6 +25,7 @@ from editors.core.errors import InputError
 from evaluators.protocols import get_protocol
 from evaluators.scoring import metrics
 from evaluators.scoring.measures import get_measure
+from evaluators.testbed.learned import SHIPPED, find_learned
 from jobs.console import find_campaign
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -222,6 +223,7 @@ def test_what_takes_minutes_to_train_ships_with_the_campaigns_that_need_it():
         artefact = Artefact.load(task.shipped)
         artefact.check(task.editor.name, task.editor.version, task.model.digest)
         assert artefact.config == json.loads(json.dumps(task.settings))
+        assert find_learned(task.editor.name, task.model.digest) == task.shipped
 
 
 def test_a_side_model_that_is_not_there_is_refused_before_anything_runs(make_plan):
