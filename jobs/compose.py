@@ -30,6 +30,9 @@ def compose(
         if repeated := len(facts) - len(set(facts)):
             warn(f"edits that are there already: {repeated} of {len(facts)}; what is added twice changes the model "
                  "twice as much as when it was checked")
+        if contrary := len(set(facts)) - len({prompt for prompt, _ in facts}):
+            warn(f"edits that contradict others, of one prompt with several targets: {contrary}; the sum has all their "
+                 "changes, and which one holds is open (`editfleet score` tells)")
         together.save(out)
         edits = count(len(together.origin.facts), "edit") if together.origin else count(len(together.terms), "term")
         console().print(f"{edits} of {len(patch)} patches: {out}", soft_wrap=True)

@@ -183,7 +183,10 @@ def test_sums_of_patches_make_all_their_edits(made, stream, cases, gptj, tmp_pat
     taken = run("undo", tmp_path / "sum", "--edit", 1, "--out", tmp_path / "without").stdout
     assert cases[0].prompt in taken.replace("\n", " ")
     twice = run("compose", folder / "rome.safetensors", folder / "rome.safetensors", "--out", tmp_path / "x").stderr
-    assert "edits that are there already: 3 of 6" in twice
+    assert "edits that are there already: 3 of 6" in twice and "contradict" not in twice
+    edit(gptj, "ft", [EditRequest(cases[0].prompt, cases[0].subject, "x")], steps=1).save(tmp_path / "other")
+    contrary = run("compose", folder / "rome.safetensors", tmp_path / "other", "--out", tmp_path / "x").stderr
+    assert "of one prompt with several targets: 1" in contrary and "there already" not in contrary
 
 
 def test_chat_shows_both_answers(made, cases):
