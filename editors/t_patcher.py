@@ -63,7 +63,7 @@ class TPatcher(Editor[TPatcherConfig]):
     """
 
     name = "t-patcher"
-    version = 4
+    version = 5
     in_weights = False
     Config = TPatcherConfig
     trained = True
@@ -91,9 +91,9 @@ class TPatcher(Editor[TPatcherConfig]):
     def _needs(cls, config: TPatcherConfig, of: Bytes, keys: float, targets: float) -> Needs:
         """Against a memory of so many keys, with so many target tokens."""
         neurons = min(targets, config.max_neurons)
-        # a_i(m) of every neuron and key of a part, and the keys with the largest; keys and values of the neurons; what
-        # enters and leaves the last FFN
-        sizes = SINGLE + (of.size if of.size < SINGLE else 0)
+        # a_i(m) of every neuron and key of a part, and, where these are in 16 bits, the keys with the largest; keys and
+        # values of the neurons; what enters and leaves the last FFN
+        sizes = SINGLE + of.size if of.size < SINGLE else 0
         largest = min(-(-config.top_memories // config.copies), keys) * sizes * of.shape.width
         training = neurons * (SINGLE * (ACTIVATIONS * min(keys, CHUNK) + 4 * ADAM * of.shape.width) + largest)
         return Needs(edit=training + targets * (of.logits + SINGLE * POSITION * of.shape.width),

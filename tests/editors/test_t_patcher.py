@@ -97,11 +97,12 @@ def test_the_memory_losses_are_the_papers(tiny_gptj, copies):
     assert float(total - base) == pytest.approx(2.0 * activation + 5.0 * silent, rel=1e-3)
 
 
-def test_the_largest_of_a_memory_in_parts_are_those_of_all_of_it(monkeypatch):
-    """Values and gradients, of a memory in 16 bits, whose parts may be smaller than what is sought."""
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_largest_of_a_memory_in_parts_are_those_of_all_of_it(monkeypatch, dtype):
+    """Values and gradients, of a memory in 16 or 32 bits, whose parts may be smaller than what is sought."""
     monkeypatch.setattr("editors.core.methods.neurons.CHUNK", 4)
     torch.manual_seed(0)
-    memory, keys, bias = torch.randn(11, 6).half(), torch.randn(3, 6), torch.randn(3)
+    memory, keys, bias = torch.randn(11, 6).to(dtype), torch.randn(3, 6), torch.randn(3)
     for most in (1, 5, 20):
         found, expected = ([each.clone().requires_grad_() for each in (keys, bias)] for _ in range(2))
         top = _Highest.apply(*found, memory, most)

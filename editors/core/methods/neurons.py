@@ -306,4 +306,8 @@ class _Highest(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None]:
         memory, places = ctx.saved_tensors
         # dL/dk = Σ_m dL/da(m) m,  dL/db = Σ_m dL/da(m)
-        return torch.bmm(slope[:, None], memory[places].float())[:, 0], slope.sum(1), None, None
+        if memory.dtype == slope.dtype:
+            summed = nn.functional.embedding_bag(places, memory, per_sample_weights=slope, mode="sum")
+        else:  # it would sum in 16 bits
+            summed = torch.bmm(slope[:, None], memory[places].float())[:, 0]
+        return summed, slope.sum(1), None, None
