@@ -98,7 +98,7 @@ class KE(HyperEditor[KEConfig]):
     """Gates the gradient row by row and column by column, and adds a rank of its own; a joint edit is the sum."""
 
     name = "ke"
-    version = 1
+    version = 2
     Config = KEConfig
 
     @classmethod

@@ -152,7 +152,7 @@ class MEND(HyperEditor[MendConfig]):
     """
 
     name = "mend"
-    version = 1
+    version = 2
     Config = MendConfig
 
     @classmethod

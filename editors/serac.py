@@ -137,7 +137,7 @@ class SERAC(Editor[SeracConfig]):
         trainee = _Trainee(side, config, model.digest)
         report = fit(trainee, examples, config, seed=seed, checkpoint=checkpoint, on_step=on_step)
         tensors = {name: weight.detach().half() for name, weight in _learned(side)}
-        return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, tensors, report)
+        return Artefact(cls.name, cls.training_version, cls.training_settings(config), model.digest, tensors, report)
 
 
 def restore(model: LanguageModel, artefact: Artefact) -> SideModel:

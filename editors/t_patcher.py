@@ -64,6 +64,7 @@ class TPatcher(Editor[TPatcherConfig]):
 
     name = "t-patcher"
     version = 5
+    training_version = 4
     in_weights = False
     Config = TPatcherConfig
     trained = True
@@ -118,7 +119,7 @@ class TPatcher(Editor[TPatcherConfig]):
         held_out = max(len(queries) // VALIDATION_SHARE, 1)
         tensors = {"keys": _memory(model, queries[held_out:], config.batch_tokens),
                    "validation_keys": _memory(model, queries[:held_out], config.batch_tokens)}
-        return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, tensors,
+        return Artefact(cls.name, cls.training_version, cls.training_settings(config), model.digest, tensors,
                         {"queries": len(queries) - held_out, "held_out": held_out})
 
     @cached_property

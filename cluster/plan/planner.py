@@ -262,7 +262,8 @@ class Planner:
             if method.trained and artefact is None:
                 with self.campaign.at("editors", place):
                     lessons = self._training_cases(data, wanted)
-                training = TrainTask(f"training of {editor.name} on {spec.name}: {lessons.dataset}", model, editor,
+                learner = replace(editor, version=method.training_version)
+                training = TrainTask(f"training of {editor.name} on {spec.name}: {lessons.dataset}", model, learner,
                                      method.training_settings(config), lessons, seed)
                 yield training
             made = Method(editor, seed, statistics, training.key if training else None, artefact,

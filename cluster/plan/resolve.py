@@ -85,7 +85,7 @@ def resolve_artefact(method: type[Editor], spec: EditorSpec, config: EditorConfi
     from editors.core.artefacts import Artefact  # loads torch
 
     artefact = Artefact.load(spec.artefact)
-    artefact.check(spec.name, method.version, model.digest)
+    artefact.check(spec.name, method.training_version, model.digest)
     artefact.settled(method.Config, **config.model_dump())
     wanted = config.model_dump(mode="json")
     for name in spec.config:  # what presets say gives way to what it was trained with

@@ -61,13 +61,15 @@ class Editor(ABC, Generic[C]):
     """An editing method bound to one frozen model, with settings of class `C`.
 
     A subclass names itself and its `Config`, bumps `version` whenever its results change, and implements `edit_each`;
-    one that is `trained` implements `train` too and is given the outcome. `cost` and `training_cost` say what both
+    one that is `trained` implements `train` too, bumps `training_version` whenever that yields something else, and is
+    given the outcome. `cost` and `training_cost` say what both
     take, `needs` and `training_needs` what of memory. Sequential editing needs nothing: call the editor inside
     `overlay(model, patch_so_far)`.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
+    training_version: ClassVar[int] = 1  # of what training yields, for edits to change without training anew
     Config: type[C] = cast("type[C]", EditorConfig)  # a method without settings needs no other
     joint: ClassVar[bool] = False
     apart: ClassVar[bool] = False  # whether `seek` finds, request by request, most of what a joint edit takes
@@ -85,7 +87,7 @@ class Editor(ABC, Generic[C]):
             raise InputError(f"editor '{self.name}' has to be trained first; pass what `{type(self).__name__}.train` "
                              "returns as `Resources(artefact=...)`")
         if self.resources.artefact is not None:
-            self.resources.artefact.check(self.name, self.version, model.digest)
+            self.resources.artefact.check(self.name, self.training_version, model.digest)
 
     @classmethod
     def cost(cls, config: C, shape: Shape) -> float:

@@ -73,13 +73,14 @@ def resources(model, name, method, config):
         return Resources({model.down_path(0): SecondMoment(len(keys), keys.T @ keys)})
     if name == "t-patcher":
         keys = torch.randn(20 * config.memory_queries, model.width, generator=generator).half()
-        return Resources(artefact=Artefact("t-patcher", method.version, method.training_settings(config), model.digest,
-                                           {"keys": keys, "validation_keys": keys[::10].clone()}, {}))
+        return Resources(artefact=Artefact(name, method.training_version, method.training_settings(config),
+                                           model.digest, {"keys": keys, "validation_keys": keys[::10].clone()}, {}))
     if name in ("mend", "ke"):
         network = method.build(model, config)
-        return Resources(artefact=Artefact(name, method.version, method.training_settings(config), model.digest, {
-            key: tensor.half() if key.endswith(network.in_half) else tensor
-            for key, tensor in network.state_dict().items()}, {}))
+        learned = {key: tensor.half() if key.endswith(network.in_half) else tensor
+                   for key, tensor in network.state_dict().items()}
+        return Resources(artefact=Artefact(name, method.training_version, method.training_settings(config),
+                                           model.digest, learned, {}))
     return Resources()
 
 

@@ -61,7 +61,7 @@ SECOND = EditRequest("Who employs Zed Corman?", "Zed Corman", "so")
 
 def neurons(model, request, number, **overrides):
     memories = {"keys": draw("memory", 300, 16), "validation_keys": draw("held out", 60, 16)}
-    artefact = Artefact("t-patcher", TPatcher.version, {}, model.digest, memories)
+    artefact = Artefact("t-patcher", TPatcher.training_version, {}, model.digest, memories)
     editor = TPatcher(model, TPatcherConfig(**overrides), Resources(artefact=artefact))
     training = NeuronTraining(model, editor.config, editor.read([request]), [request], seed=0)
     training.direction.data.copy_(draw(f"values {number}", 5, 16)[: training.direction.shape[1]])

@@ -32,7 +32,7 @@ def model(request):
 def make(model, **overrides):
     torch.manual_seed(0)
     settings = {"steps": 3, "top_memories": 4, "label_smoothing": 0.0, **overrides}
-    artefact = Artefact("t-patcher", TPatcher.version, {}, model.digest, {
+    artefact = Artefact("t-patcher", TPatcher.training_version, {}, model.digest, {
         "keys": torch.randn(9, 32).half(), "validation_keys": torch.randn(3, 32).half()})
     return TPatcher(model, TPatcherConfig(**settings), Resources(artefact=artefact))
 

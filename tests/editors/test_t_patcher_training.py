@@ -36,7 +36,7 @@ def make(model, **overrides):
             (("keys", 9), ("validation_keys", 3))}
     settings = {"top_memories": 9, "copies": 2, "max_neurons": 3, "amplify": 1.0, **overrides}
     return TPatcher(model, TPatcherConfig(**settings),
-                    Resources(artefact=Artefact("t-patcher", TPatcher.version, {}, model.digest, keys)))
+                    Resources(artefact=Artefact("t-patcher", TPatcher.training_version, {}, model.digest, keys)))
 
 
 def prepare(editor, requests):

@@ -144,7 +144,7 @@ class Drilled(Editor):
         checkpoint.path.write_bytes(b"half way")
         if on_step is not None:
             on_step(100, 0.5)
-        return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest,
+        return Artefact(cls.name, cls.training_version, cls.training_settings(config), model.digest,
                         {"learned": torch.tensor(float(len(examples)))}, {"loss": 0.5})
 
     def edit_each(self, requests):

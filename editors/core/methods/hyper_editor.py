@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -30,13 +31,14 @@ from editors.core.methods.hypernetwork import (
 )
 from editors.core.methods.training import OnStep, Trainee, fit
 from editors.core.models.architectures import Shape
-from editors.core.models.batches import Batch, BlockRef, Encoded
+from editors.core.models.batches import Batch, BlockRef, Encoded, by_length
 from editors.core.models.model import LanguageModel
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
 
 H = TypeVar("H", bound=HyperConfig)
 FACTORS = 4  # tensors of an edit's factors: in fp32, masked, as the network gives them, and in the patch
+PASS = {"cpu": 16}  # tokens of padding that take as long as another pass, by device: on others nearly all do
 HYPER = 30  # tokens that take as long as an edit's gradient and what a network makes of it
 
 
@@ -229,11 +231,16 @@ class HyperEditor(Editor[H]):
     @classmethod
     def in_parts(cls, model: LanguageModel, config: H, requests: Sequence[EditRequest]) -> Iterator[list[EditRequest]]:
         """The requests in their order, as many in a part as there is room for at once."""
+        size = cls.together(model, config, requests)
+        return (list(requests[start: start + size]) for start in range(0, len(requests), size))
+
+    @classmethod
+    def together(cls, model: LanguageModel, config: H, requests: Sequence[EditRequest]) -> int:
+        """How many of these there is room for at once."""
         rows = [model.encode(request.prompt, request.target, end=True) for request in requests]
         needs = cls._needs(config, model.bytes, max(map(len, rows), default=0),
                            max((len(row.target) for row in rows), default=0))
-        size = model.at_once(needs.at_once, needs.edit)
-        return (list(requests[start: start + size]) for start in range(0, len(requests), size))
+        return model.at_once(needs.at_once, needs.edit)
 
     @classmethod
     def train(cls, model: LanguageModel, config: H, examples: Sequence[Example], *, seed: int = 0,
@@ -247,7 +254,8 @@ class HyperEditor(Editor[H]):
         trainee = HyperTrainee(model, config, network, cls.training_needs(config, model.bytes).edit)
         cls.begin(trainee, examples, seed)
         report = fit(trainee, examples, config, seed=seed, checkpoint=checkpoint, on_step=on_step)
-        return Artefact(cls.name, cls.version, cls.training_settings(config), model.digest, _learned(network), report)
+        return Artefact(cls.name, cls.training_version, cls.training_settings(config), model.digest, _learned(network),
+                        report)
 
     @cached_property
     def _trained_config(self) -> H:
@@ -271,11 +279,20 @@ class HyperEditor(Editor[H]):
 
     @torch.no_grad()
     def _patches(self, requests: Sequence[EditRequest], total: int | None = None) -> list[Patch]:
-        made = []
-        for some in self.in_parts(self.model, self.config, requests):
-            part = self.complete(self.model, self._trained_config, some)
+        made: dict[int, Patch] = {}
+        for numbers in self._alike(requests):
+            part = self.complete(self.model, self._trained_config, [requests[number] for number in numbers])
             batch = self.model.collate([self.model.encode(r.prompt, r.target, end=True) for r in part])
             factors = read_factors(self.model, matrices(self.model, self._trained_config), batch, self.model.states,
                                    total)
-            made += patches(self._network(factors, part), {"editor": self.name})
-        return made
+            made |= zip(numbers, patches(self._network(factors, part), {"editor": self.name}), strict=True)
+        return [made[number] for number in range(len(requests))]
+
+    def _alike(self, requests: Sequence[EditRequest]) -> Iterator[list[int]]:
+        """Numbers of requests of about one length, as many as there is room for at once."""
+        model, size = self.model, self.together(self.model, self.config, requests)
+        rows = [model.encode(request.prompt, request.target, end=True) for request in requests]
+        sizes = [len(row.prompt) if model.has_encoder else len(row) for row in rows]
+        whole = max(sizes, default=0) * len(sizes)
+        for numbers in by_length(sizes, whole, PASS.get(model.device.type, math.inf)):
+            yield from (numbers[start: start + size] for start in range(0, len(numbers), size))

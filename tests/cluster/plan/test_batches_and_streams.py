@@ -355,6 +355,17 @@ def test_training_depends_on_its_settings_cases_and_seed_alone(make_plan, drille
     assert len(train_ids(datasets=[{"name": name, "limit": 4} for name in ("testbed-cloze", "testbed-questions")])) == 2
 
 
+def test_edits_may_change_without_training_anew(make_plan, drilled, monkeypatch):
+    def ids(kind):
+        return {task.id for task in of_kind(make_plan(editors=["drilled"], **TRAINED), kind)}
+
+    trained, scored = ids("train"), ids("score")
+    monkeypatch.setattr(drilled, "version", 2)
+    assert ids("train") == trained and not ids("score") & scored
+    monkeypatch.setattr(drilled, "training_version", 2)
+    assert not ids("train") & trained
+
+
 def test_what_was_shipped_is_not_trained(make_plan, store, local_pool, drilled, monkeypatch, tmp_path):
     planned = make_plan(editors=["drilled"], **TRAINED)
     [train] = of_kind(planned, "train")
