@@ -69,7 +69,7 @@ class Watch:
         run: Callable[..., Tensor] = model._run
 
         def counting(backbone: nn.Module, batch: Batch, *cache: Any, **start: Tensor) -> Tensor:
-            before = DONE.flops
+            flops, chosen = DONE.flops, DONE.chosen
             hidden = run(backbone, batch, *cache, **start)
             length = hidden.shape[1]
             mask = batch.attention_mask  # where it says for each token which it sees, all are real
@@ -78,7 +78,8 @@ class Watch:
             assert isinstance(blocks, nn.ModuleList)
             self.positions += hidden.shape[0] * length * len(blocks)
             self.real += real * hidden.shape[0] * length * len(blocks)
-            self.idle_flops += (1 - real) * (DONE.flops - before)
+            # what only chosen positions take is on real tokens
+            self.idle_flops += (1 - real) * (DONE.flops - flops - (DONE.chosen - chosen))
             return hidden
 
         vars(model)["_run"] = counting

@@ -81,7 +81,7 @@ class CaliNET(Tuner[CaliNetConfig]):
     """Trains the slots of many edits side by side, or those of one joint edit on all its facts."""
 
     name = "calinet"
-    version = 4
+    version = 5
     in_weights = False
     Config = CaliNetConfig
 

@@ -58,7 +58,7 @@ class FineTuning(Tuner[FineTuningConfig]):
     """Trains a dense change of the down-projections with Adam. Independent edits train side by side."""
 
     name = "ft"
-    version = 4
+    version = 5
     Config = FineTuningConfig
 
     def edited(self, layer: int) -> str:

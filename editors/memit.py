@@ -256,8 +256,9 @@ class MEMIT(Editor[MemitConfig]):
         if passed.written is not None:
             return passed, passed.written[::count]
         bare = torch.arange(0, len(group.carried), count, device=model.device)
+        short = batch.select(bare).trimmed()
         with overlay(model, patches, group.carried[::count]):
-            return passed, model.run_between(passed.hidden[bare], batch.select(bare), above, end)
+            return passed, model.run_between(passed.hidden[bare, : short.input_ids.shape[1]], short, above, end)
 
 
 def _directions(keys: Tensor, spread: Tensor) -> Tensor:

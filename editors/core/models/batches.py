@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -100,6 +100,12 @@ class Batch:
         return Batch(self.input_ids[rows], self.attention_mask[rows], self.position_ids[rows],
                      place[self.row][kept], self.position[kept], self.target[kept],
                      self.source.select(rows) if self.source else None)
+
+    def trimmed(self) -> Batch:
+        """The batch without columns that are padding in every row (right padding only)."""
+        length = int(self.attention_mask.sum(1).max())
+        return replace(self, input_ids=self.input_ids[:, :length], attention_mask=self.attention_mask[:, :length],
+                       position_ids=self.position_ids[:, :length])
 
     def suffix(self, start: Tensor) -> tuple[Batch, Tensor]:
         """Each row from position `start[row]` on (right padding only), behind `max(start)` cached positions.

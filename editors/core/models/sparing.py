@@ -1,19 +1,23 @@
 """Spares FFNs positions: the last one those that nobody reads, as only attention mixes positions and none comes after;
-and one at whose other positions nothing has changed all but the first."""
+one at whose other positions nothing has changed all but the first; and all of them padding."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from editors.core.models.batches import Batch
+from editors.core.models.batches import Batch, BlockRef
 from editors.core.models.model import LanguageModel
 from editors.core.models.work import DONE
+from editors.core.patches.patch import Patch
+
+WORTH = 0.95  # share of real tokens above which to gather them takes as long as the others
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def only_targets(model: LanguageModel, places: Places | None) -> Iterator[None]:
         yield
         return
 
-    def widen(output: Tensor) -> Tensor:
+    def widen(output: Tensor, _: Tensor) -> Tensor:
         wide = output.new_zeros(output.shape[0], places.length + 1, output.shape[2])
         return wide.scatter(1, _each(places.put, output), output)[:, :-1]
 
@@ -64,25 +68,63 @@ def only_first(model: LanguageModel, layer: int, known: Tensor | None) -> Iterat
         yield
         return
     with _narrowed(model, layer, lambda states: states[:, :1].contiguous(),  # of a view rows would be multiplied singly
-                   lambda output: torch.cat([output, known[:, 1:]], 1)):
+                   lambda output, _: torch.cat([output, known[:, 1:]], 1)):
+        yield
+
+
+def real_tokens(batch: Batch) -> Tensor | None:
+    """Where a batch's tokens are that are no padding, of all rows one behind the other [tokens]; None where so many are
+    that it is not worth it to leave out the others."""
+    mask = batch.attention_mask
+    if mask.ndim > 2:
+        return None
+    found = mask[:, mask.shape[1] - batch.input_ids.shape[1]:].flatten().nonzero().flatten()
+    return found if len(found) < WORTH * batch.input_ids.numel() else None
+
+
+@contextmanager
+def only_real(model: LanguageModel, real: Tensor | None, patches: Collection[Patch] = (), start: int = 0,
+              stop: int | None = None) -> Iterator[None]:
+    """Inside, the FFNs from block `start` up to `stop`, or to the last, compute a batch's `real` tokens alone, if they
+    are given; nobody reads what becomes of the others. Those of blocks that `patches` touch, which are put on row by
+    row, compute all. A decoder behind an encoder is left alone."""
+    if real is None or model.has_encoder:
+        yield
+        return
+
+    def narrow(states: Tensor) -> Tensor:
+        taken: Tensor = _Taken.apply(states.flatten(0, 1), real)  # type: ignore[no-untyped-call]
+        return taken[None]
+
+    def widen(output: Tensor, like: Tensor) -> Tensor:
+        wide: Tensor = output.new_zeros(like.shape[0] * like.shape[1], output.shape[2])
+        return wide.index_copy(0, real, output[0]).reshape(*like.shape[:2], -1)
+
+    touched = {model.block_of(term.module) for patch in patches for term in patch.terms}
+    with ExitStack() as stack:
+        for layer in range(start, model.depth - 1 if stop is None else stop):
+            if BlockRef("decoder", layer) not in touched:
+                stack.enter_context(_narrowed(model, layer, narrow, widen))
         yield
 
 
 @contextmanager
 def _narrowed(model: LanguageModel, layer: int, narrow: Callable[[Tensor], Tensor],
-              widen: Callable[[Tensor], Tensor]) -> Iterator[None]:
+              widen: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
     """Inside, the FFN of block `layer` is given what `narrow` makes of states [rows, length, width], and `widen` makes
     what it gives as long again."""
     ffn = model.submodule(model.ffn_path(layer))
     size = sum(math.prod(model.weights.shape(weight)) for weight in ffn.parameters())
 
+    whole: list[Tensor] = []
+
     def before(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        whole.append(args[0])
         return narrow(args[0]), *args[1:]
 
     def after(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        wide = widen(output)
-        spared = wide.shape[0] * (wide.shape[1] - output.shape[1])
-        DONE.add(-spared, size, backward=output.requires_grad)
+        wide = widen(output, whole.pop())
+        DONE.narrow(output[..., 0].numel(), wide[..., 0].numel(), size, backward=output.requires_grad)
         return wide
 
     handles = ffn.register_forward_pre_hook(before), ffn.register_forward_hook(after)
@@ -96,3 +138,18 @@ def _narrowed(model: LanguageModel, layer: int, narrow: Callable[[Tensor], Tenso
 def _each(places: Tensor, states: Tensor) -> Tensor:
     """Places [rows, most] as an index of states [rows, length, width]."""
     return places[..., None].expand(-1, -1, states.shape[2])
+
+
+class _Taken(torch.autograd.Function):
+    """Some rows [taken, width] of states [rows, width], none twice."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.rows = len(states)
+        return states.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        [places] = ctx.saved_tensors
+        return slope.new_zeros(ctx.rows, slope.shape[1]).index_copy(0, places, slope), None
