@@ -239,7 +239,7 @@ class _Optimisation:
         hidden = rows.hidden.float()
         first = self.model.with_more(self.layer, hidden[:, 0], rows.written, delta[rows.edit])
         moved = torch.cat([first[:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
-        whole = rows.above + (rows.next is not None)
+        others = rows.above + (rows.next is not None)
         with (only_targets(self.model, rows.places), only_first(self.model, rows.above, rows.next),
-              only_real(self.model, rows.real, start=whole)):
+              only_real(self.model, rows.real, start=others)):
             return self.model.run_from(moved, rows.batch, BlockRef("decoder", self.layer + 1), rows.past)

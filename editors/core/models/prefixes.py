@@ -41,7 +41,7 @@ def read(model: LanguageModel, batch: Batch, start: Tensor, period: int, stop: i
          asked: Tensor) -> Read:
     """Reads a batch, padded on the right, of which row i begins with the same `start[i]` tokens as row i % period. From
     block `stop` on it reads the first `needed[i]` tokens of a row alone; final states are those at the last of these in
-    the rows `asked`."""
+    the rows `asked`. Hooks may be on the two blocks below, of which all is as it would be of the whole batch."""
     token, most = torch.arange(batch.input_ids.shape[1], device=start.device)[None], int(start.max())
     past = _common(model, batch, start, period, most) if most else []
     rest, _ = batch.suffix(start)

@@ -112,18 +112,17 @@ def only_real(model: LanguageModel, real: Tensor | None, patches: Collection[Pat
 def _narrowed(model: LanguageModel, layer: int, narrow: Callable[[Tensor], Tensor],
               widen: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
     """Inside, the FFN of block `layer` is given what `narrow` makes of states [rows, length, width], and `widen` makes
-    what it gives as long again."""
+    what it gives as long again, given what was to enter."""
     ffn = model.submodule(model.ffn_path(layer))
     size = sum(math.prod(model.weights.shape(weight)) for weight in ffn.parameters())
-
-    whole: list[Tensor] = []
+    entered: list[Tensor] = []
 
     def before(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        whole.append(args[0])
+        entered.append(args[0])
         return narrow(args[0]), *args[1:]
 
     def after(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        wide = widen(output, whole.pop())
+        wide = widen(output, entered.pop())
         DONE.narrow(output[..., 0].numel(), wide[..., 0].numel(), size, backward=output.requires_grad)
         return wide
 
