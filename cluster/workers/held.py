@@ -49,8 +49,9 @@ class Held:
                 editor = task.method.editor
             case _:
                 editor = None
-        return self._rooms.setdefault(digest([task.model.key, task.kind if editor is None else editor.identity()]),
-                                      Room())
+        # training has a version of its own, but is the same editor's
+        kind = task.kind if editor is None else {**editor.identity(), "version": None}
+        return self._rooms.setdefault(digest([task.model.key, kind]), Room())
 
     @property
     def start(self) -> list[str] | None:
