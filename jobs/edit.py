@@ -57,7 +57,9 @@ def edit(
             raise InputError("take --facts for a file of edits, or --prompt, --subject and --target for one")
         one = {"prompt": prompt, "subject": subject, "target": target}
         making.check_one(one, alone=facts is None)
-        if get_editor(editor).name == "serac" and (artefact := artefact or making.shipped(editor, model)) is None:
+        if get_editor(editor).name == "serac" and artefact is None:
+            artefact = making.shipped(editor, model) if train is None else None
+        if get_editor(editor).name == "serac" and artefact is None:
             raise InputError("a patch by 'serac' is of no use without what the method learned: train it first "
                              "(`editfleet train`), and name the file with --artefact")
         settings = making.settings_of(set)

@@ -112,6 +112,8 @@ def campaign_of(edits: DatasetSpec, *, model: str, dtype: str, editor: str, sett
                 artefact: str | None, seed: int, corpus: str | None, tokens: int, stream: bool) -> Campaign:
     """A campaign of all edits on one model: at once, where the editor can and nobody wants a stream, else one after
     another. Raises `InputError`."""
+    if artefact is not None and edits.train is not None:
+        raise InputError(f"--train {quoted(edits.train)} and --artefact {quoted(artefact)}: leave one out")
     if corpus is None:
         corpus = TESTBED_CORPUS if model in MODELS else str(CAMPAIGNS / "real.txt")
     else:
