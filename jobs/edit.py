@@ -59,9 +59,9 @@ def edit(
         making.check_one(one, alone=facts is None)
         if get_editor(editor).name == "serac" and artefact is None:
             artefact = making.shipped(editor, model) if train is None else None
-        if get_editor(editor).name == "serac" and artefact is None:
-            raise InputError("a patch by 'serac' is of no use without what the method learned: train it first "
-                             "(`editfleet train`), and name the file with --artefact")
+            if artefact is None:
+                raise InputError("a patch by 'serac' is of no use without what the method learned: train it first "
+                                 "(`editfleet train`), and name the file with --artefact")
         settings = making.settings_of(set)
         check_device(device)
         with tempfile.TemporaryDirectory() as folder, saying() as say:

@@ -12,7 +12,7 @@ from editors.core.models.batches import Batch, BlockRef, Encoded, Padding
 from editors.core.models.capture import pass_block
 from editors.core.models.kept import Entering
 from editors.core.models.model import LanguageModel
-from editors.core.models.sparing import Places, only_real, only_targets, real_tokens
+from editors.core.models.sparing import Places, only_real, only_targets
 from editors.core.patches.overlay import UNPATCHED, leaving, overlay
 from editors.core.patches.patch import Patch, Route
 
@@ -45,7 +45,7 @@ def resume(model: LanguageModel, rows: Sequence[Encoded], padding: Padding, patc
     """How to compute the logits [targets, vocabulary] in fp32 of these rows' target tokens, row i under
     `patches[on[i]]` or, at -1, none: given `on` again, or -1 in the place of some."""
     batch = model.collate(rows, padding)
-    places, real = Places.of(batch), real_tokens(batch)
+    places = Places.of(batch)
     used = [patches[number] for number in set(on) - {UNPATCHED}]
     at = lowest_block(model, used)
     path = at and added_to(model, used, at)
@@ -53,19 +53,19 @@ def resume(model: LanguageModel, rows: Sequence[Encoded], padding: Padding, patc
         path = None
 
     def whole(on: Sequence[int]) -> Tensor:
-        with overlay(model, patches, on), only_real(model, real, used), only_targets(model, places):
+        with overlay(model, patches, on), only_real(model, places, used), only_targets(model, places):
             return model.target_logits(batch)
 
     if at is None or (path is None and at == BlockRef("encoder" if model.has_encoder else "decoder", 0)):
         return whole
     start = at if path is None else BlockRef(at.stack, at.layer + 1)
-    with only_real(model, real, stop=at.layer):  # how block `at` is passed is kept as it is
+    with only_real(model, places, stop=at.layer):  # how block `at` is passed is kept as it is
         found = _entering(model, batch, rows, padding, start, path)
     batch = replace(batch, source=found.source) if found.source else batch
 
     def logits(on: Sequence[int]) -> Tensor:
         hidden = leaving(model, found.passed, patches, on) if found.passed and path else found.hidden
-        with (overlay(model, patches, on), only_real(model, real, used, start.layer),
+        with (overlay(model, patches, on), only_real(model, places, used, start.layer),
               only_targets(model, places)):
             states = model.run_from(hidden, batch, start)
         return model.head(states[batch.row, batch.position])

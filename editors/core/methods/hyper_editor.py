@@ -57,8 +57,7 @@ class PartRuns:
         if missing := [row for row in dict.fromkeys(rows) if row not in hidden]:
             part_runs = self.model.run_to(self.model.collate(missing), self.first)
             for row, states in zip(missing, part_runs, strict=True):
-                length = len(row.prompt) if self.model.has_encoder else len(row)
-                hidden[row] = self._keep(self._hidden, row, states[:length].clone())
+                hidden[row] = self._keep(self._hidden, row, states[: self.model.length(row)].clone())
         padded = nn.utils.rnn.pad_sequence([hidden[row] for row in rows], batch_first=True)
         return self.model.collate(rows), padded
 
@@ -231,13 +230,12 @@ class HyperEditor(Editor[H]):
     @classmethod
     def in_parts(cls, model: LanguageModel, config: H, requests: Sequence[EditRequest]) -> Iterator[list[EditRequest]]:
         """The requests in their order, as many in a part as there is room for at once."""
-        size = cls.together(model, config, requests)
+        size = cls._together(model, config, [model.encode(r.prompt, r.target, end=True) for r in requests])
         return (list(requests[start: start + size]) for start in range(0, len(requests), size))
 
     @classmethod
-    def together(cls, model: LanguageModel, config: H, requests: Sequence[EditRequest]) -> int:
+    def _together(cls, model: LanguageModel, config: H, rows: Sequence[Encoded]) -> int:
         """How many of these there is room for at once."""
-        rows = [model.encode(request.prompt, request.target, end=True) for request in requests]
         needs = cls._needs(config, model.bytes, max(map(len, rows), default=0),
                            max((len(row.target) for row in rows), default=0))
         return model.at_once(needs.at_once, needs.edit)
@@ -280,19 +278,19 @@ class HyperEditor(Editor[H]):
     @torch.no_grad()
     def _patches(self, requests: Sequence[EditRequest], total: int | None = None) -> list[Patch]:
         made: dict[int, Patch] = {}
-        for numbers in self._alike(requests):
+        rows = [self.model.encode(request.prompt, request.target, end=True) for request in requests]
+        for numbers in self._alike(rows):
             part = self.complete(self.model, self._trained_config, [requests[number] for number in numbers])
-            batch = self.model.collate([self.model.encode(r.prompt, r.target, end=True) for r in part])
+            batch = self.model.collate([rows[number] for number in numbers])
             factors = read_factors(self.model, matrices(self.model, self._trained_config), batch, self.model.states,
                                    total)
             made |= zip(numbers, patches(self._network(factors, part), {"editor": self.name}), strict=True)
         return [made[number] for number in range(len(requests))]
 
-    def _alike(self, requests: Sequence[EditRequest]) -> Iterator[list[int]]:
-        """Numbers of requests of about one length, as many as there is room for at once."""
-        model, size = self.model, self.together(self.model, self.config, requests)
-        rows = [model.encode(request.prompt, request.target, end=True) for request in requests]
-        sizes = [len(row.prompt) if model.has_encoder else len(row) for row in rows]
+    def _alike(self, rows: Sequence[Encoded]) -> Iterator[list[int]]:
+        """Numbers of rows of about one length, as many as there is room for at once."""
+        model, size = self.model, self._together(self.model, self.config, rows)
+        sizes = [model.length(row) for row in rows]
         whole = max(sizes, default=0) * len(sizes)
         for numbers in by_length(sizes, whole, PASS.get(model.device.type, math.inf)):
             yield from (numbers[start: start + size] for start in range(0, len(numbers), size))

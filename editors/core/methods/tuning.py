@@ -16,7 +16,7 @@ from editors.core.memory import ADAM, ANSWER, PROMPT, SINGLE, STEP, Bytes, Needs
 from editors.core.models.batches import Batch, BlockRef, alike
 from editors.core.models.capture import pass_block
 from editors.core.models.kept import Passed
-from editors.core.models.sparing import Places, only_real, only_targets, real_tokens
+from editors.core.models.sparing import Places, only_real, only_targets
 from editors.core.patches.overlay import leaving, overlay
 from editors.core.patches.patch import Patch
 from editors.core.requests import EditRequest
@@ -88,7 +88,6 @@ class _MiniBatch:
     passed: Passed
     group: Tensor
     places: Places
-    real: Tensor | None
 
     def of_groups(self, active: Sequence[int]) -> _MiniBatch:
         return self._of(torch.isin(self.group, torch.tensor(active, device=self.group.device)).nonzero().flatten())
@@ -100,7 +99,7 @@ class _MiniBatch:
 
     def _of(self, rows: Tensor) -> _MiniBatch:
         batch = self.batch.select(rows)
-        return _MiniBatch(batch, self.passed[rows], self.group[rows], Places.of(batch), real_tokens(batch))
+        return _MiniBatch(batch, self.passed[rows], self.group[rows], Places.of(batch))
 
 
 class Tuner(Editor[C]):
@@ -162,7 +161,7 @@ class Tuner(Editor[C]):
     def edit_each(self, requests: Sequence[EditRequest]) -> list[Patch]:
         end = self.config.objective == "target_new"
         rows = [self.model.encode(request.prompt, request.target, end=end) for request in requests]
-        sizes = [len(row.prompt) if self.model.has_encoder else len(row) for row in rows]
+        sizes = [self.model.length(row) for row in rows]
         patches: dict[int, Patch] = {}
         needs = self._needs(self.config, self.model.bytes, max(sizes, default=0),
                             max((len(row.target) for row in rows), default=0))
@@ -207,7 +206,7 @@ class Tuner(Editor[C]):
         batch = self.model.read(batch)
         group = torch.tensor([number for number, _ in rows], device=batch.row.device)
         passed = pass_block(self.model, self.edited(self._lowest), lambda: self.model.run_to(batch, self._above))
-        return _MiniBatch(batch, passed, group, Places.of(batch), real_tokens(batch))
+        return _MiniBatch(batch, passed, group, Places.of(batch))
 
     def _rows_at_once(self, mini: _MiniBatch) -> int:
         rows, length = mini.batch.input_ids.shape
@@ -249,7 +248,7 @@ class Tuner(Editor[C]):
         """Σ_i -1/T_i Σ_t log p(o_it) of each group [groups], over its facts here and the T_i target tokens of each."""
         model, patches, groups = self.model, [delta.patch() for delta in deltas], mini.group.tolist()
         hidden = leaving(model, mini.passed, patches, groups)
-        with (overlay(model, patches, groups), only_real(model, mini.real, patches, self._above.layer),
+        with (overlay(model, patches, groups), only_real(model, mini.places, patches, self._above.layer),
               only_targets(model, mini.places)):
             states = model.run_from(hidden, mini.batch, self._above)
         by_fact = _mean_by(model.target_nll(states, mini.batch), mini.batch.row, len(mini.group))

@@ -13,7 +13,7 @@ from torch import Tensor
 from editors.core.memory import Bytes
 from editors.core.models.batches import Batch, Encoded, by_length
 from editors.core.models.model import KeysValues, LanguageModel
-from editors.core.models.sparing import Places, real_tokens
+from editors.core.models.sparing import Places
 from editors.core.requests import EditRequest
 
 CPU_TOKENS = 256  # of one pass on a CPU, enough for its products: rows of more are less alike
@@ -104,8 +104,8 @@ class Suffixes:
     `hidden` [rows, length, width] leaves the edited block, whose FFN has `written` [rows, width] at the subject's last
     token; `past` holds what attention needs of the tokens before, in the blocks from `above` on, which alone are run;
     `next` [rows, length, width] is what the FFN of the first of them gives, where a delta changes no more of it than at
-    the subject; `edit` [rows] is each row's edit, `essence` [rows] tells essence rows, `places` are where targets are
-    predicted, and `real` the tokens that are no padding.
+    the subject; `edit` [rows] is each row's edit, `essence` [rows] tells essence rows, and `places` are where targets
+    are predicted.
     """
 
     batch: Batch
@@ -116,7 +116,6 @@ class Suffixes:
     edit: Tensor
     essence: Tensor
     places: Places
-    real: Tensor | None
     above: int
 
     @cached_property
@@ -140,4 +139,4 @@ class Suffixes:
                         [(k, v) if number < self.above else (k[rows], v[rows])
                          for number, (k, v) in enumerate(self.past)],
                         None if self.next is None else self.next[rows], self.edit[rows], self.essence[rows],
-                        Places.of(batch), real_tokens(batch), self.above)
+                        Places.of(batch), self.above)

@@ -28,7 +28,7 @@ from editors.core.models.batches import Batch, BlockRef, Encoded
 from editors.core.models.capture import capture_inputs, capture_outputs
 from editors.core.models.model import LanguageModel
 from editors.core.models.prefixes import Read, read
-from editors.core.models.sparing import Places, only_first, only_real, only_targets, real_tokens
+from editors.core.models.sparing import Places, only_first, only_real, only_targets
 from editors.core.requests import EditRequest
 
 CONTEXT = 7  # tokens that take as long as one row, forth and back through the blocks above the edited one
@@ -162,7 +162,7 @@ class _Optimisation:
         past = [(keys[:1, :, :before].clone(), values[:1, :, :before].clone()) if number <= self.layer else
                 found.keys_values(number, before) for number, (keys, values) in enumerate(found.cache)]
         return Suffixes(suffix, hidden[at], written.float(), past, None if after is None else after[at], edit, essence,
-                        Places.of(suffix), real_tokens(suffix), self.layer + 1)
+                        Places.of(suffix), self.layer + 1)
 
     def run(self) -> Values:
         """Adam on all deltas at once; an edit whose loss is low enough stops moving and leaves the batch."""
@@ -241,5 +241,5 @@ class _Optimisation:
         moved = torch.cat([first[:, None], hidden[:, 1:]], 1).to(rows.hidden.dtype)
         others = rows.above + (rows.next is not None)
         with (only_targets(self.model, rows.places), only_first(self.model, rows.above, rows.next),
-              only_real(self.model, rows.real, start=others)):
+              only_real(self.model, rows.places, start=others)):
             return self.model.run_from(moved, rows.batch, BlockRef("decoder", self.layer + 1), rows.past)

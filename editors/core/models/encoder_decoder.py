@@ -70,6 +70,9 @@ class EncoderDecoder(LanguageModel):
             return self.states(replace(batch, source=replace(source, states=states)))
         return self._run(self._part("decoder", at.layer, self.depth), self.read(batch), inputs_embeds=hidden)
 
+    def length(self, row: Encoded) -> int:
+        return len(row.prompt)
+
     def states(self, batch: Batch) -> Tensor:
         return self._run(self._backbone, self.read(batch), input_ids=batch.input_ids)
 

@@ -196,6 +196,10 @@ class LanguageModel(Reader):
     def embeddings(self) -> int:
         return self.weights.shape(self.input_table)[0]
 
+    def length(self, row: Encoded) -> int:
+        """Tokens of a row that are read at once, in a decoder or, where there is one, in the encoder."""
+        return len(row)
+
     def collate(self, rows: Sequence[Encoded], padding: Padding = "right") -> Batch:
         """Pads rows to one length. Positions count from each row's first real token, whatever the side."""
         ids, mask, offsets = self._pad([(row.prompt + row.target)[: len(row)] for row in rows], padding)
@@ -242,7 +246,7 @@ class LanguageModel(Reader):
         enters block `start`, or the batch's tokens the first one; and the `past` with the batch's keys and values in
         the blocks between."""
         cache = _cached(past)
-        part = self._blocks(start, stop, norm=stop == self.depth, entered=start > 0)
+        part = self._blocks(start, stop, norm=stop == self.depth, entered=hidden is not None)
         states = self._run(part, batch, cache, **({"input_ids": batch.input_ids} if hidden is None else
                                                   {"inputs_embeds": hidden}))
         layers: list[Any] = cache.layers
@@ -305,8 +309,9 @@ class LanguageModel(Reader):
     def run_from(self, hidden: Tensor, batch: Batch, at: BlockRef, past: KeysValues | None = None) -> Tensor:
         """Final hidden states when `hidden` [rows, length, width] enters block `at`: blocks below are not run.
         `past` are the cached keys and values of the tokens before a `Batch.suffix`."""
-        cache = None if past is None else _cached(past)
-        return self._run(self._blocks(at.layer, self.depth, entered=True), batch, cache, inputs_embeds=hidden)
+        if past is not None:
+            return self.run_with_cache(hidden, batch, at.layer, self.depth, past)[0]
+        return self._run(self._blocks(at.layer, self.depth, entered=True), batch, inputs_embeds=hidden)
 
     @property
     def _backbone(self) -> nn.Module:

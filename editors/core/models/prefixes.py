@@ -10,7 +10,7 @@ from torch import Tensor
 
 from editors.core.models.batches import Batch
 from editors.core.models.model import KeysValues, LanguageModel
-from editors.core.models.sparing import Places, only_real, only_targets, real_tokens
+from editors.core.models.sparing import Places, only_real, only_targets
 
 
 class Read(NamedTuple):
@@ -45,14 +45,15 @@ def read(model: LanguageModel, batch: Batch, start: Tensor, period: int, stop: i
     token, most = torch.arange(batch.input_ids.shape[1], device=start.device)[None], int(start.max())
     past = _common(model, batch, start, period, most) if most else []
     rest, _ = batch.suffix(start)
-    with only_real(model, real_tokens(rest), stop=stop - 2):
+    with only_real(model, Places.of(rest), stop=stop - 2):
         hidden, cache = model.run_with_cache(None, rest, 0, stop, past)
     length, last = hidden.shape[1], (needed - start)[asked] - 1
     if stop < model.depth:
         upto = max(int((needed - start).max()), 1)
         head = Batch(rest.input_ids[:, :upto], rest.attention_mask[:, : most + upto], rest.position_ids[:, :upto],
                      asked, last, asked)
-        with only_targets(model, Places.of(head)), only_real(model, real_tokens(head), start=stop):
+        places = Places.of(head)
+        with only_targets(model, places), only_real(model, places, start=stop):
             hidden, above = model.run_with_cache(hidden[:, :upto], head, stop, model.depth, past)
         cache = cache[:stop] + above[stop:]
     # What is common comes first, as long as the longest; then the rest.

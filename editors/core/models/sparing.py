@@ -23,11 +23,13 @@ WORTH = 0.95  # share of real tokens above which to gather them takes as long as
 @dataclass(frozen=True)
 class Places:
     """Where targets are predicted, as a rectangle: `taken` [rows, most] are positions, and `put` [rows, most] where
-    what is made of them goes: there, or, where a row has fewer, behind the row's end."""
+    what is made of them goes: there, or, where a row has fewer, behind the row's end. `real` [tokens] are where tokens
+    are that are no padding, of all rows one behind the other, where it is worth it to leave out the others."""
 
     taken: Tensor
     put: Tensor
     length: int
+    real: Tensor | None
 
     @staticmethod
     def of(batch: Batch) -> Places:
@@ -40,7 +42,7 @@ class Places:
         number = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         put = row.new_full((rows, int(counts.max()) if len(row) else 0), length)
         put[row, number] = position
-        return Places(put.clamp(max=length - 1), put, length)
+        return Places(put.clamp(max=length - 1), put, length, _real_tokens(batch))
 
 
 @contextmanager
@@ -72,23 +74,13 @@ def only_first(model: LanguageModel, layer: int, known: Tensor | None) -> Iterat
         yield
 
 
-def real_tokens(batch: Batch) -> Tensor | None:
-    """Where a batch's tokens are that are no padding, of all rows one behind the other [tokens]; None where so many are
-    that it is not worth it to leave out the others."""
-    mask = batch.attention_mask
-    if mask.ndim > 2:
-        return None
-    found = mask[:, mask.shape[1] - batch.input_ids.shape[1]:].flatten().nonzero().flatten()
-    return found if len(found) < WORTH * batch.input_ids.numel() else None
-
-
 @contextmanager
-def only_real(model: LanguageModel, real: Tensor | None, patches: Collection[Patch] = (), start: int = 0,
+def only_real(model: LanguageModel, places: Places | None, patches: Collection[Patch] = (), start: int = 0,
               stop: int | None = None) -> Iterator[None]:
-    """Inside, the FFNs from block `start` up to `stop`, or to the last, compute a batch's `real` tokens alone, if they
-    are given; nobody reads what becomes of the others. Those of blocks that `patches` touch, which are put on row by
+    """Inside, the FFNs from block `start` up to `stop`, or to the last, compute a batch's real tokens alone, all
+    without `places`; nobody reads what becomes of the others. Those of blocks that `patches` touch, which are put on row by
     row, compute all. A decoder behind an encoder is left alone."""
-    if real is None or model.has_encoder:
+    if model.has_encoder or places is None or (real := places.real) is None:
         yield
         return
 
@@ -132,6 +124,15 @@ def _narrowed(model: LanguageModel, layer: int, narrow: Callable[[Tensor], Tenso
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _real_tokens(batch: Batch) -> Tensor | None:
+    """`Places.real` of a batch."""
+    mask = batch.attention_mask
+    if mask.ndim > 2:
+        return None
+    found = mask[:, mask.shape[1] - batch.input_ids.shape[1]:].flatten().nonzero().flatten()
+    return found if len(found) < WORTH * batch.input_ids.numel() else None
 
 
 def _each(places: Tensor, states: Tensor) -> Tensor:

@@ -18,14 +18,17 @@ class Work:
 
     def add(self, positions: int, parameters: int, *, backward: bool, new: bool = False) -> None:
         """So many positions have passed modules of so many parameters; `new` are tokens that were not read so far."""
-        self.flops += 2 * parameters * positions * (2 if backward else 1)
+        self.flops += _flops(positions, parameters, backward)
         self.tokens += positions if new else 0
 
     def narrow(self, positions: int, all_positions: int, parameters: int, *, backward: bool) -> None:
         """A module of so many parameters takes some positions alone in a pass that is counted with all of them."""
-        each = 2 * parameters * (2 if backward else 1)
-        self.flops -= each * (all_positions - positions)
-        self.chosen += each * positions
+        self.flops -= _flops(all_positions - positions, parameters, backward)
+        self.chosen += _flops(positions, parameters, backward)
+
+
+def _flops(positions: int, parameters: int, backward: bool) -> int:
+    return 2 * parameters * positions * (2 if backward else 1)
 
 
 DONE = Work()

@@ -8,7 +8,7 @@ from support.families import FAMILIES, VARIANTS, tiny
 
 from editors.core.models.batches import BlockRef
 from editors.core.models.capture import capture_inputs, capture_outputs
-from editors.core.models.sparing import Places, only_first, only_real, only_targets, real_tokens
+from editors.core.models.sparing import Places, only_first, only_real, only_targets
 from editors.core.patches.overlay import overlay
 from editors.core.patches.patch import LowRank, Neurons, Patch
 
@@ -62,34 +62,34 @@ def test_padding_is_spared_but_where_patches_are_put_on_by_row(name, patched):
     """States and gradients are those of a whole pass; FFNs see tokens one behind the other."""
     model = tiny(name)
     batch = model.collate([model.encode(*row) for row in ROWS], "left" if name == "gpt2" else "right")
-    patches, real = patches_of(model) if patched else [], real_tokens(batch)
+    patches, spared = patches_of(model) if patched else [], Places.of(batch)
     downs = [model.down_path(layer) for layer in range(model.depth)]
     more = torch.zeros(3, model.width, requires_grad=True)
     with torch.no_grad():
         hidden = model.run_to(batch, BlockRef("decoder", 1))
     found = []
-    for places in (None, real):
+    for places in (None, spared):
         with (overlay(model, patches, ON if patched else [-1] * 3), only_real(model, places, patches, 1),
               capture_inputs(model, downs) as inputs):
             states = model.run_from(hidden + more[:, None], batch, BlockRef("decoder", 1))
         nll = model.target_nll(states, batch)
         found.append((states[batch.attention_mask.bool()], *torch.autograd.grad(nll.sum(), more)))
-    for spared, whole in zip(found[1], found[0], strict=True):
-        torch.testing.assert_close(spared, whole, atol=2e-5, rtol=1e-4)
+    for one, other in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
     shapes, (rows, length) = [tuple(inputs[path].shape[:2]) for path in downs[1:]], batch.input_ids.shape
     whole = [1, model.depth - 1] if patched else [model.depth - 1]
-    assert len(real) == sum(len(model.encode(*row)) for row in ROWS) < rows * length
-    assert shapes == [(rows, length) if layer in whole else (1, len(real)) for layer in range(1, model.depth)]
+    assert len(spared.real) == sum(len(model.encode(*row)) for row in ROWS) < rows * length
+    assert shapes == [(rows, length) if layer in whole else (1, len(spared.real)) for layer in range(1, model.depth)]
 
 
 def test_padding_that_is_little_is_not_spared(tiny_gptj):
     rows = [tiny_gptj.encode("Where is the house of Ann Lee?", "here")] * 19
-    assert real_tokens(tiny_gptj.collate(rows)) is None
+    assert Places.of(tiny_gptj.collate(rows)).real is None
     batch = tiny_gptj.collate([*rows, tiny_gptj.encode("It", "was"), tiny_gptj.encode("X", "y")])
-    assert len(real_tokens(batch)) == batch.attention_mask.sum()
+    assert len(Places.of(batch).real) == batch.attention_mask.sum()
     suffix, _ = batch.suffix(batch.first_position)  # whose mask has the cached tokens, too
     own = suffix.attention_mask[:, -suffix.input_ids.shape[1]:]
-    assert torch.equal(real_tokens(suffix), own.flatten().nonzero().flatten())
+    assert torch.equal(Places.of(suffix).real, own.flatten().nonzero().flatten())
 
 
 def test_places_of_rows_with_none_and_of_equal_ones(tiny_gptj):
