@@ -78,8 +78,8 @@ def only_first(model: LanguageModel, layer: int, known: Tensor | None) -> Iterat
 def only_real(model: LanguageModel, places: Places | None, patches: Collection[Patch] = (), start: int = 0,
               stop: int | None = None) -> Iterator[None]:
     """Inside, the FFNs from block `start` up to `stop`, or to the last, compute a batch's real tokens alone, all
-    without `places`; nobody reads what becomes of the others. Those of blocks that `patches` touch, which are put on row by
-    row, compute all. A decoder behind an encoder is left alone."""
+    without `places`; nobody reads what becomes of the others. Those of blocks that `patches` touch, which are put on
+    row by row, compute all. A decoder behind an encoder is left alone."""
     if model.has_encoder or places is None or (real := places.real) is None:
         yield
         return
